@@ -22,7 +22,7 @@ const (
 
 const (
 	// MaxExtras bounds the extras of one prompt.
-	MaxExtras = 1 << 16
+	MaxExtras = 4096
 	// MaxContent bounds the content hash in bytes.
 	MaxContent = 256
 )

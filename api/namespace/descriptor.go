@@ -50,7 +50,7 @@ type Descriptor struct {
 	WeightsEpoch uint64
 }
 
-// ConfigField is one setting in canonical text (see Value).
+// ConfigField is one setting in the canonical text of api/NAMESPACE.md.
 type ConfigField struct {
 	Name  string
 	Value string

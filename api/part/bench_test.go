@@ -18,10 +18,10 @@ func BenchmarkSealEncodeDecode32Layers(b *testing.B) {
 	buf := make([]byte, 0, MaxSize)
 	b.ReportAllocs()
 	for b.Loop() {
-		if err := Seal(d); err != nil {
+		var err error
+		if buf, err = AppendSealed(buf[:0], d); err != nil {
 			b.Fatal(err)
 		}
-		buf = d.AppendTo(buf[:0])
 		if err := Decode(&back, buf); err != nil {
 			b.Fatal(err)
 		}

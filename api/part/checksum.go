@@ -23,41 +23,36 @@ func Checksums(dst []uint64, data []byte, layers int) ([]uint64, error) {
 	return dst, nil
 }
 
-// Seal validates d and sets its Checksum.
+// Seal validates d and sets its Checksum. It allocates the encoding to sum
+// it; the hot path has a buffer and uses AppendSealed.
 func Seal(d *Descriptor) error {
+	_, err := AppendSealed(make([]byte, 0, d.Size()), d)
+	return err
+}
+
+// AppendSealed validates d, sets its Checksum and appends its encoding to b.
+// On an error b is returned as it was.
+func AppendSealed(b []byte, d *Descriptor) ([]byte, error) {
 	if err := d.validate(); err != nil {
-		return err
+		return b, err
 	}
-	d.Checksum = d.sum()
-	return nil
+	at := len(b)
+	b = d.appendCovered(b)
+	d.Checksum = crc64nvme.Checksum(b[at:])
+	return binary.LittleEndian.AppendUint64(b, d.Checksum), nil
 }
 
 // VerifySeal says whether Checksum fits the fields; else Corrupt. Decode does
-// the same.
+// the same for an encoding.
 func VerifySeal(d *Descriptor) error {
-	if err := d.validate(); err != nil {
+	c := *d
+	if err := Seal(&c); err != nil {
 		return err
 	}
-	if d.Checksum != d.sum() {
+	if c.Checksum != d.Checksum {
 		return fault.New(fault.Corrupt, "part.checksum", "the descriptor does not match its checksum")
 	}
 	return nil
-}
-
-// sum is CRC-64/NVMe over the encoding without its last field. The table goes
-// through a small buffer that stays on the stack.
-func (d *Descriptor) sum() uint64 {
-	var buf [HeaderSize + 8*52]byte
-	b := d.appendHeader(buf[:0])
-	var crc uint64
-	for _, c := range d.Table {
-		if len(b)+8 > len(buf) {
-			crc = crc64nvme.Update(crc, b)
-			b = buf[:0]
-		}
-		b = binary.LittleEndian.AppendUint64(b, c)
-	}
-	return crc64nvme.Update(crc, b)
 }
 
 // Verify checks all of a raw part's bytes against the table. Other bytes are

@@ -23,14 +23,11 @@ func (d *Descriptor) Size() int { return HeaderSize + 8*len(d.Table) + 8 }
 
 // AppendTo appends the canonical encoding of a sealed descriptor.
 func (d *Descriptor) AppendTo(b []byte) []byte {
-	b = d.appendHeader(b)
-	for _, c := range d.Table {
-		b = binary.LittleEndian.AppendUint64(b, c)
-	}
-	return binary.LittleEndian.AppendUint64(b, d.Checksum)
+	return binary.LittleEndian.AppendUint64(d.appendCovered(b), d.Checksum)
 }
 
-func (d *Descriptor) appendHeader(b []byte) []byte {
+// appendCovered appends what the checksum covers: everything before it.
+func (d *Descriptor) appendCovered(b []byte) []byte {
 	b = append(b, FormatVersion, d.Encoding, d.EncodingVersion, d.Quality)
 	b = d.ID.AppendTo(b)
 	b = append(b, d.Parent[:]...)
@@ -39,7 +36,11 @@ func (d *Descriptor) appendHeader(b []byte) []byte {
 	b = binary.LittleEndian.AppendUint16(b, uint16(len(d.Table)))
 	b = binary.LittleEndian.AppendUint32(b, d.StoredLength)
 	b = binary.LittleEndian.AppendUint32(b, d.RawLength)
-	return binary.LittleEndian.AppendUint64(b, d.Basis)
+	b = binary.LittleEndian.AppendUint64(b, d.Basis)
+	for _, c := range d.Table {
+		b = binary.LittleEndian.AppendUint64(b, c)
+	}
+	return b
 }
 
 // Decode reads a canonical encoding of exactly len(b) bytes into d, reusing
