@@ -1,0 +1,130 @@
+# What CI runs, it runs through these targets. Tools and Python environments are
+# installed into .cache when they are first needed, pinned by the lock files that
+# each rule names, without root; a changed lock file installs them again.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules --warn-undefined-variables
+
+CACHE := .cache
+BIN := $(CACHE)/bin
+PYDIR := connector/python
+PYENV := $(CACHE)/pyenv
+PROTOENV := $(CACHE)/protoenv
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+
+PKG ?= ./...
+FUZZTIME ?= 10s
+SET ?= path
+OUT ?= bench/out/$(SET).json
+ENGINE ?=
+KILLS ?= 10
+
+# A directory given with ENGINE= is used as it is; nothing is installed there.
+ENGINE_DIR := $(if $(ENGINE),$(ENGINE),$(CACHE)/engine)
+ENGINE_PYTHON := $(abspath $(ENGINE_DIR))/bin/python
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## bin/larderd and bin/larder
+	mkdir -p bin
+	CGO_ENABLED=0 go build -trimpath -o bin/ ./cmd/...
+
+.PHONY: test
+test: $(PYENV)/.ready ## everything that needs no engine (PKG=./... narrows the Go side)
+	go test -json $(PKG) | $(PYTHON) tools/gotest.py
+	cd $(PYDIR) && PYTHONPATH=$(CURDIR)/tools $(CURDIR)/$(PYENV)/bin/python -m pytest -p pytest_noskip -q
+
+.PHONY: race
+race: ## the Go tests under the race detector
+	CGO_ENABLED=1 go test -race -json $(PKG) | $(PYTHON) tools/gotest.py
+
+.PHONY: test-engine
+test-engine: build engine ## the connector in a real vLLM (ENGINE=dir of an installed one, KILLS=n random kills)
+	PYTHONPATH=$(CURDIR)/tools:$(CURDIR)/$(PYDIR)/src LARDER_BIN=$(CURDIR)/bin LARDER_KILLS=$(KILLS) \
+	  $(ENGINE_PYTHON) -m pytest -p pytest_noskip -q -c test/engine/pytest.ini $(PYDIR)/tests/engine test/e2e
+
+.PHONY: engine
+engine: ## install the pinned engine into .cache/engine (0.75 GB, about 90 s)
+	$(if $(ENGINE),,PYTHON=$(PYTHON) test/engine/install.sh $(CACHE)/engine)
+
+.PHONY: fuzz
+fuzz: ## each Go fuzz target for FUZZTIME (10s)
+	tools/fuzz.sh $(FUZZTIME)
+
+.PHONY: lint
+lint: $(BIN)/golangci-lint $(BIN)/buf $(PYENV)/.ready ## Go (with gofmt and vet), protos, Python
+	$(BIN)/golangci-lint run ./...
+	$(BIN)/buf lint
+	$(BIN)/buf format --diff --exit-code
+	$(PYENV)/bin/ruff check --config $(PYDIR)/pyproject.toml $(PYDIR) tools test
+	$(PYENV)/bin/ruff format --check --config $(PYDIR)/pyproject.toml $(PYDIR) tools test
+	cd $(PYDIR) && $(CURDIR)/$(PYENV)/bin/mypy
+
+.PHONY: format
+format: $(BIN)/golangci-lint $(BIN)/buf $(PYENV)/.ready ## rewrite Go, protos and Python in their standard form
+	$(BIN)/golangci-lint fmt ./...
+	$(BIN)/buf format --write
+	$(PYENV)/bin/ruff format --config $(PYDIR)/pyproject.toml $(PYDIR) tools test
+
+.PHONY: proto
+proto: $(BIN)/buf $(BIN)/protoc-gen-go $(BIN)/protoc-gen-go-grpc $(PROTOENV)/.ready ## generate the API's Go and Python code
+	$(BIN)/buf generate
+
+.PHONY: proto-check
+proto-check: $(BIN)/buf $(BIN)/protoc-gen-go $(BIN)/protoc-gen-go-grpc $(PROTOENV)/.ready ## generated code is current; the API breaks no client
+	rm -rf $(CACHE)/proto && mkdir -p $(CACHE)/proto
+	$(BIN)/buf generate --output $(CACHE)/proto
+	diff -r -x '*.proto' api/larder/v1 $(CACHE)/proto/api/larder/v1
+	diff -r -x __init__.py -x __pycache__ $(PYDIR)/src/larder/v1 $(CACHE)/proto/$(PYDIR)/src/larder/v1
+	tools/proto-breaking.sh $(BIN)/buf
+
+.PHONY: bench
+bench: build ## one set of benchmarks: SET=path OUT=file.json
+	mkdir -p $(dir $(OUT))
+	go run ./bench/cmd/larder-bench -set $(SET) -out $(OUT)
+
+.PHONY: bench-full
+bench-full: build ## a set under the full measuring rule: longer
+	mkdir -p $(dir $(OUT))
+	go run ./bench/cmd/larder-bench -full -set $(SET) -out $(OUT)
+
+.PHONY: demo
+demo: ## a prompt's KV leaves a real engine, outlives it, and comes back (MODEL=dir of a model)
+	PYTHON=$(PYTHON) test/demo/run.sh
+
+.PHONY: nightly
+nightly: ## what does not fit CI: long fuzzing, 100 random kills
+	$(MAKE) race
+	$(MAKE) fuzz FUZZTIME=10m
+	$(MAKE) test-engine KILLS=100
+
+.PHONY: tools
+tools: $(BIN)/golangci-lint $(BIN)/buf $(BIN)/protoc-gen-go $(BIN)/protoc-gen-go-grpc $(PROTOENV)/.ready $(PYENV)/.ready ## install every tool now
+
+.PHONY: clean
+clean: ## remove what was built; keeps the tools and the engine in .cache
+	rm -rf bin bench/out test/out $(CACHE)/proto $(PYDIR)/.mypy_cache $(PYDIR)/.ruff_cache $(PYDIR)/.pytest_cache $(PYDIR)/.hypothesis
+
+$(BIN)/buf: tools/buf/go.mod tools/buf/go.sum
+	cd tools/buf && go build -o ../../$@ github.com/bufbuild/buf/cmd/buf
+
+$(BIN)/golangci-lint: tools/golangci/go.mod tools/golangci/go.sum
+	cd tools/golangci && go build -o ../../$@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+
+$(BIN)/protoc-gen-go: tools/protoc/go.mod tools/protoc/go.sum
+	cd tools/protoc && go build -o ../../$@ google.golang.org/protobuf/cmd/protoc-gen-go
+
+$(BIN)/protoc-gen-go-grpc: tools/protoc/go.mod tools/protoc/go.sum
+	cd tools/protoc && go build -o ../../$@ google.golang.org/grpc/cmd/protoc-gen-go-grpc
+
+$(PROTOENV)/.ready: tools/protoc/requirements.txt
+$(PYENV)/.ready: $(PYDIR)/requirements-test.txt
+$(PROTOENV)/.ready $(PYENV)/.ready:
+	rm -rf $(@D)
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --disable-pip-version-check -q --no-deps -r $<
+	touch $@
