@@ -28,10 +28,10 @@ func Decode(b []byte) (*Descriptor, error) {
 	r.join(&cfg)
 	d.KVDtype = string(r.bytes(tagKVDtype))
 	d.Quantization = string(r.bytes(tagQuantization))
-	if s := r.bytes(tagScalesDigest); len(s) == 32 {
-		copy(d.ScalesDigest[:], s)
-	} else if len(s) != 0 {
-		r.fail("a digest has 32 bytes or none")
+	if s := r.bytes(tagScalesDigest); len(s) > 0 {
+		if copy(d.ScalesDigest[:], s); len(s) != 32 || d.ScalesDigest == ([32]byte{}) {
+			r.fail("a digest has 32 bytes, not all zero, or none")
+		}
 	}
 	gs := reader{b: r.bytes(tagGroups), at: "namespace.groups", err: r.err}
 	for gs.err == nil && len(gs.b) > 0 {

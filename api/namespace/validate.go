@@ -8,7 +8,9 @@ const (
 	MaxConfigFields = 1024
 	MaxConfigName   = 128
 	MaxConfigValue  = 4096
-	MaxGroups       = 16
+	// MaxConfigBytes bounds names and values together.
+	MaxConfigBytes = 512 << 10
+	MaxGroups      = 16
 	// MaxLayers bounds layer ids (below it) and the layers of all groups
 	// together.
 	MaxLayers      = 1024
@@ -64,6 +66,13 @@ func (d *Descriptor) Validate() error {
 func (d *Descriptor) validateConfig() error {
 	if len(d.Config) > MaxConfigFields {
 		return invalid("namespace.config", "too many fields").With(len(d.Config), MaxConfigFields)
+	}
+	size := 0
+	for _, f := range d.Config {
+		size += len(f.Name) + len(f.Value)
+	}
+	if size > MaxConfigBytes {
+		return invalid("namespace.config", "too many bytes").With(size, MaxConfigBytes)
 	}
 	for i, f := range d.Config {
 		if !validName(f.Name) {
