@@ -193,7 +193,7 @@ class NamespaceDescriptor:
         if len(scales) not in (0, 32) or scales == _ZERO:
             raise InvalidError("a digest has 32 bytes, not all zero, or none", "namespace")
         inner = Reader(r.field(7), "namespace.groups")
-        groups = []
+        groups: list[Group] = []
         while inner.left:
             groups.append(_decode_group(inner.item(), len(groups)))
         chunk_tokens = r.u32(8)
