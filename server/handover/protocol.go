@@ -1,0 +1,56 @@
+package handover
+
+import (
+	"encoding/binary"
+	"errors"
+
+	"github.com/larderkv/larder/api/fault"
+)
+
+const (
+	magic = "LDH1"
+	// TokenSize is the length of a session token in bytes.
+	TokenSize = 32
+	// requestSize is the length of the only message that a client sends.
+	requestSize = len(magic) + TokenSize
+	// replyHead is status u8, number of descriptors u16, length of text u32,
+	// all little-endian.
+	replyHead = 1 + 2 + 4
+	maxText   = 1024
+	// MaxDescriptors is what one message can carry, the pipe included: the
+	// kernel's SCM_MAX_FD.
+	MaxDescriptors = 253
+)
+
+// parseRequest takes the token out of a request.
+func parseRequest(b []byte) (token [TokenSize]byte, err error) {
+	switch {
+	case len(b) != requestSize:
+		return token, fault.New(fault.Invalid, "request", "wrong length").With(len(b), requestSize)
+	case string(b[:len(magic)]) != magic:
+		// The bytes are not quoted: they may be a secret in the wrong place.
+		return token, fault.New(fault.Invalid, "request.magic", "not a hand-over request; want %q and a session token", magic)
+	}
+	return [TokenSize]byte(b[len(magic):]), nil
+}
+
+// appendReply appends head and text of a reply. Status 0 is success.
+func appendReply(b []byte, status uint8, descriptors int, text string) []byte {
+	text = text[:min(len(text), maxText)]
+	b = append(b, status)
+	b = binary.LittleEndian.AppendUint16(b, uint16(descriptors))
+	b = binary.LittleEndian.AppendUint32(b, uint32(len(text)))
+	return append(b, text...)
+}
+
+func appendRefusal(b []byte, err error) []byte {
+	kind, ok := fault.KindOf(err)
+	if !ok {
+		kind = fault.Unavailable
+	}
+	text := err.Error()
+	if f, ok := errors.AsType[*fault.Error](err); ok {
+		text = f.Text()
+	}
+	return appendReply(b, uint8(kind), 0, text)
+}
