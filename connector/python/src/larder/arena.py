@@ -1,0 +1,118 @@
+"""The arena as this process sees it: mapped segments, views without copies."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import weakref
+from collections.abc import Sequence
+
+import numpy as np
+
+from larder.errors import InvalidError
+from larder.load import Bytes
+from larder.v1 import engine_pb2, part_pb2
+
+# Slots of grants in guarded mode lie in the session's own write segment.
+WRITE_SEGMENT = 65535
+
+_Inode = tuple[int, int, bool]
+
+
+class Segment:
+    """One mapping. It is unmapped when the last view into it is gone, which
+    the reference from view to mapping sees to."""
+
+    __slots__ = ("__weakref__", "read", "size", "write")
+
+    def __init__(self, fd: int, size: int, *, writable: bool, prefault: bool) -> None:
+        have = os.fstat(fd).st_size
+        if size < 1 or have < size:
+            raise InvalidError("a segment is smaller than announced", "arena.segment_bytes", str(have), str(size))
+        flags = mmap.MAP_SHARED | (mmap.MAP_POPULATE if prefault else 0)
+        prot = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
+        mapping = mmap.mmap(fd, size, flags=flags, prot=prot)
+        # A fork's child must not keep pages alive, nor make this process copy
+        # on write what a device has registered.
+        mapping.madvise(mmap.MADV_DONTFORK)
+        self.size = size
+        array: Bytes = np.frombuffer(mapping, dtype=np.uint8)
+        self.write: Bytes | None = array if writable else None
+        self.read: Bytes = array[:]
+        self.read.flags.writeable = False
+
+
+class Mappings:
+    """Segments mapped by this process, found again by inode: a connection to
+    a daemon that had been there before reuses them, with their page tables
+    and whatever a device has registered."""
+
+    def __init__(self, *, prefault: bool) -> None:
+        self._prefault = prefault
+        self._segments: weakref.WeakValueDictionary[_Inode, Segment] = weakref.WeakValueDictionary()
+
+    def segment(self, fd: int, size: int, *, writable: bool) -> Segment:
+        """The mapping of a descriptor, which the caller still owns."""
+        stat = os.fstat(fd)
+        key = (stat.st_dev, stat.st_ino, writable)
+        segment = self._segments.get(key)
+        if segment is None or segment.size != size:
+            segment = Segment(fd, size, writable=writable, prefault=self._prefault)
+            self._segments[key] = segment
+        return segment
+
+
+class Arena:
+    """The segments of one session."""
+
+    def __init__(self, info: engine_pb2.ArenaInfo, fds: Sequence[int], mappings: Mappings) -> None:
+        guarded = info.mode == engine_pb2.ARENA_MODE_GUARDED
+        self._segments = [
+            mappings.segment(fd, size, writable=not guarded) for fd, size in zip(fds, info.segment_bytes, strict=False)
+        ]
+        self._own: Segment | None = None
+        if guarded and info.write_segment_bytes:
+            self._own = mappings.segment(fds[-1], info.write_segment_bytes, writable=True)
+
+    @property
+    def segments(self) -> Sequence[Segment]:
+        """The arena's segments in the order of the hand-over: what a device
+        registers. The write segment is `own`."""
+        return self._segments
+
+    @property
+    def own(self) -> Segment | None:
+        """The session's write segment in guarded mode."""
+        return self._own
+
+    def reading(self, slot: part_pb2.Slot, length: int) -> Bytes:
+        """A view of a leased slot. Raises LarderError INVALID where the slot
+        does not lie in the arena."""
+        if slot.segment >= len(self._segments):
+            raise _outside(slot, length)
+        segment = self._segments[slot.segment]
+        end = slot.offset + length
+        if length > slot.length or end > segment.size:
+            raise _outside(slot, length)
+        return segment.read[slot.offset : end]
+
+    def writing(self, slot: part_pb2.Slot) -> Bytes:
+        """A view of a granted slot, writable."""
+        segment = self._own if slot.segment == WRITE_SEGMENT else None
+        if segment is None and slot.segment < len(self._segments):
+            segment = self._segments[slot.segment]
+        end = slot.offset + slot.length
+        if segment is None or segment.write is None or end > segment.size:
+            raise _outside(slot, slot.length)
+        return segment.write[slot.offset : end]
+
+
+def announced(info: engine_pb2.ArenaInfo) -> int:
+    """Segments that the hand-over will bring."""
+    guarded = info.mode == engine_pb2.ARENA_MODE_GUARDED and info.write_segment_bytes > 0
+    return len(info.segment_bytes) + (1 if guarded else 0)
+
+
+def _outside(slot: part_pb2.Slot, length: int) -> InvalidError:
+    place = f"segment {slot.segment} offset {slot.offset} length {slot.length}"
+    return InvalidError("the slot lies outside of the arena", "slot", place, f"{length} bytes to touch")

@@ -1,0 +1,253 @@
+"""The pool of credits, refilled in the background."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from larder.arena import Arena
+from larder.credits import Credit, CreditState
+from larder.errors import InvalidError
+from larder.pending import Pending
+from larder.session import Session
+from larder.stats import Counters
+from larder.timers import Timers
+from larder.v1 import engine_pb2, part_pb2
+
+_Want = Sequence[engine_pb2.CreditRequest]
+
+# After FULL the next question waits this long, doubled each time.
+_PAUSE_MIN_S = 0.05
+_PAUSE_MAX_S = 2.0
+
+
+class CreditPool:
+    """Keeps slots granted ahead, so that a store neither asks nor waits.
+
+    The youngest credit goes out first: those that lie idle reach their
+    deadline, are revoked, answered and asked for again. One question at most
+    is under way, for all lengths together, asked when some length has fallen
+    to half of its target."""
+
+    def __init__(
+        self,
+        session: Session,
+        arena: Arena,
+        timers: Timers,
+        counters: Counters,
+        targets: Mapping[int, int],
+        random01: Callable[[], float] = random.random,
+    ) -> None:
+        self._session = session
+        self._arena = arena
+        self._timers = timers
+        self._counters = counters
+        self._random01 = random01
+        limits = session.hello.limits
+        self._max_parts = limits.max_parts or 1024
+        self._max_credits = limits.max_credits or 1024
+        # A credit with less than this left is not worth handing out.
+        self._margin_ns = limits.lease_ms * 1_000_000 // 4
+        self._lock = threading.Lock()
+        self._targets = dict(targets)
+        self._idle: dict[int, list[Credit]] = {length: [] for length in targets}
+        self._asking = False
+        self._pause_s = 0.0
+        self._not_before = 0.0
+        self._closed = False
+
+    def start(self) -> None:
+        """Fills the pool for the first time."""
+        self._refill()
+
+    def keep(self, length: int, count: int) -> None:
+        """Sets how many credits of a length are kept."""
+        with self._lock:
+            self._targets[length] = count
+            self._idle.setdefault(length, [])
+        self._refill()
+
+    def take(self, length: int) -> Credit | None:
+        """A credit, or None where none is at hand; never waits."""
+        now = time.monotonic_ns()
+        stale: list[Credit] = []
+        found: Credit | None = None
+        with self._lock:
+            idle = self._idle.get(length)
+            while idle:
+                credit = idle.pop()
+                if credit.state is not CreditState.GRANTED:
+                    continue
+                if credit.deadline_ns and credit.deadline_ns - now < self._margin_ns:
+                    stale.append(credit)
+                    continue
+                found = credit
+                break
+            low = idle is not None and 2 * len(idle) <= self._targets[length]
+        if stale:
+            self.give_back(stale)
+        if low:
+            self._refill()
+        return found
+
+    def give_back(self, unused: list[Credit]) -> None:
+        """Returns credits to the daemon."""
+        leases = self._session.leases
+        slots: list[part_pb2.Slot] = []
+        with leases.lock:
+            for credit in unused:
+                if credit.state is CreditState.GRANTED and credit.slot is not None:
+                    leases.drop_credit(credit, CreditState.RETURNED)
+                    slots.append(credit.slot)
+        if slots:
+            self._session.return_slots(slots)
+
+    def lost(self, dead: list[Credit]) -> None:
+        """A revoke took credits, idle ones among them."""
+        if dead:
+            with self._lock:
+                for length in {credit.length for credit in dead} & self._idle.keys():
+                    self._idle[length] = [c for c in self._idle[length] if c.state is CreditState.GRANTED]
+            self._refill()
+
+    def flush(self) -> None:
+        """Gives every idle credit back and asks for new ones."""
+        with self._lock:
+            unused = [credit for idle in self._idle.values() for credit in idle]
+            for idle in self._idle.values():
+                idle.clear()
+        self.give_back(unused)
+        self._refill()
+
+    def close(self) -> None:
+        """Gives every idle credit back and asks for no more."""
+        with self._lock:
+            self._closed = True
+        self.flush()
+
+    def _refill(self) -> None:
+        with self._lock:
+            if self._asking or self._closed or time.monotonic() < self._not_before:
+                return
+            want = self._deficit()
+            if not want:
+                return
+            self._asking = True
+        asked = self._session.ask(
+            {"credits": engine_pb2.Credits(want=want)},
+            lambda reply: reply.credits,
+            "credits",
+            late=lambda reply: self._late(reply, want),
+        )
+        asked.add_callback(lambda pending: self._answered(pending, want))
+
+    def _deficit(self) -> list[engine_pb2.CreditRequest]:
+        room = min(self._max_parts, self._max_credits - sum(len(idle) for idle in self._idle.values()))
+        want: list[engine_pb2.CreditRequest] = []
+        for length, target in self._targets.items():
+            count = min(target - len(self._idle[length]), room)
+            if count > 0 and 2 * len(self._idle[length]) <= target:
+                want.append(engine_pb2.CreditRequest(length=length, count=count))
+                room -= count
+        return want
+
+    def _answered(self, pending: Pending[engine_pb2.CreditsReply], want: _Want) -> None:
+        wanted = sum(w.count for w in want)
+        got = 0
+        reply = None if pending.error is not None else pending.poll()
+        if reply is not None:
+            got = self._admit(reply, want)
+        self._counters.add(credits_refused=wanted - got)
+        with self._lock:
+            self._asking = False
+            if got >= wanted:
+                self._pause_s = 0.0
+            else:
+                self._pause_s = min(max(2 * self._pause_s, _PAUSE_MIN_S), _PAUSE_MAX_S)
+                self._not_before = time.monotonic() + self._pause_s * (0.5 + self._random01() / 2)
+            again = self._not_before
+        if got < wanted and self._session.alive:
+            self._timers.at(again, self._refill)
+        elif got:
+            self._refill()
+
+    def _late(self, reply: engine_pb2.SessionResponse, want: _Want) -> None:
+        if reply.WhichOneof("body") == "credits":
+            self._admit(reply.credits, want)
+
+    def _admit(self, reply: engine_pb2.CreditsReply, want: _Want) -> int:
+        """Takes granted slots in; how many."""
+        open_ = {w.length: w.count for w in want}
+        fresh: list[Credit] = []
+        for granted in reply.granted:
+            slot = granted.slot
+            # Slots come in size classes and the daemon may grant fewer than
+            # asked for, so what a slot was granted for shows in its size only.
+            fitting = [length for length, count in open_.items() if length <= slot.length and count > 0]
+            length = max(fitting, default=slot.length)
+            open_[length] = open_.get(length, 1) - 1
+            try:
+                view = self._arena.writing(slot)[:length]
+            except InvalidError as error:
+                self._session.abort(error)
+                return len(fresh)
+            credit = Credit(self._session.leases, slot, length, view, granted.deadline_ns)
+            self._session.leases.add_credit(credit)
+            fresh.append(credit)
+        with self._lock:
+            closed = self._closed
+            if not closed:
+                for credit in fresh:
+                    self._idle.setdefault(credit.length, []).append(credit)
+        self._counters.add(credits_granted=len(fresh))
+        if closed:
+            self.give_back(fresh)
+        return len(fresh)
+
+
+class StreamPool:
+    """The pool of a connection without shared memory: buffers of this process,
+    as many as the options name, used again once their commit is answered."""
+
+    def __init__(self, session: Session, targets: Mapping[int, int]) -> None:
+        self._session = session
+        self._targets = dict(targets)
+        self._out: dict[int, int] = {}
+        self._lock = threading.Lock()
+
+    def keep(self, length: int, count: int) -> None:
+        """Sets how many buffers of a length may be out."""
+        with self._lock:
+            self._targets[length] = count
+
+    def take(self, length: int) -> Credit | None:
+        """A buffer, or None where all of them are out."""
+        with self._lock:
+            out = self._out.get(length, 0)
+            if out >= self._targets.get(length, 0):
+                return None
+            self._out[length] = out + 1
+        credit = Credit(self._session.leases, None, length, np.empty(length, np.uint8), 0)
+        self._session.leases.add_credit(credit)
+        return credit
+
+    def give_back(self, unused: list[Credit]) -> None:
+        """Takes buffers back that were not committed."""
+        leases = self._session.leases
+        back: list[Credit] = []
+        with leases.lock:
+            for credit in unused:
+                if credit.state is CreditState.GRANTED:
+                    leases.drop_credit(credit, CreditState.RETURNED)
+                    back.append(credit)
+        self.done(back)
+
+    def done(self, credits_: list[Credit]) -> None:
+        """Committed buffers were sent."""
+        with self._lock:
+            for credit in credits_:
+                self._out[credit.length] -= 1

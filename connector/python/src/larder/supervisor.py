@@ -1,0 +1,110 @@
+"""The thread that keeps a client connected."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable
+
+from larder.breaker import Breaker
+from larder.connection import Connection, Connector
+from larder.errors import LarderError, UnavailableError
+from larder.options import Options
+from larder.pool import CreditPool
+from larder.session import Events
+from larder.stats import Counters
+
+_LOG = logging.getLogger("larder")
+
+
+class Supervisor:
+    """Connects, reads the session until it ends, waits, and again. Waits
+    double from one failed attempt to the next, also where a session was
+    greeted and then ended without answering anything."""
+
+    def __init__(
+        self,
+        options: Options,
+        connector: Connector,
+        breaker: Breaker,
+        counters: Counters,
+        events: Callable[[], Events],
+        random01: Callable[[], float] = random.random,
+    ) -> None:
+        self._options = options
+        self._connector = connector
+        self._breaker = breaker
+        self._counters = counters
+        self._events = events
+        self._random01 = random01
+        self._closing = threading.Event()
+        self._up = threading.Condition()
+        self.connection: Connection | None = None
+        self.generation = 0
+        self.last_error: LarderError | None = None
+        self._thread = threading.Thread(target=self._run, name="larder-session", daemon=True)
+        self._thread.start()
+
+    def wait_connected(self, timeout_s: float) -> bool:
+        """Waits for a connection."""
+        with self._up:
+            return self._up.wait_for(lambda: self.connection is not None, timeout_s)
+
+    def close(self, timeout_s: float) -> None:
+        """Ends session and thread."""
+        until = time.monotonic() + timeout_s
+        self._closing.set()
+        connection = self.connection
+        if connection is not None:
+            connection.farewell()
+            self._thread.join(timeout_s / 2)
+            if self._thread.is_alive():
+                connection.session.abort(UnavailableError("the client is closed"))
+        self._connector.stop()
+        self._thread.join(max(0.0, until - time.monotonic()))
+
+    def _run(self) -> None:
+        pause_s = self._options.backoff_min_s
+        while not self._closing.is_set():
+            began = time.monotonic()
+            stable = self._once()
+            if stable or time.monotonic() - began > self._options.backoff_max_s:
+                pause_s = self._options.backoff_min_s
+            if self._closing.wait(pause_s * (0.5 + self._random01() / 2)):
+                break
+            pause_s = min(2 * pause_s, self._options.backoff_max_s)
+
+    def _once(self) -> bool:
+        """One connection from beginning to end; whether it was of use."""
+        try:
+            connection = self._connector.connect(self._events)
+        except LarderError as error:
+            self._note(error)
+            return False
+        with self._up:
+            self.connection = connection
+            self.generation += 1
+            self.last_error = None
+            self._up.notify_all()
+        self._counters.add(connects=1, reconnects=1 if self.generation > 1 else 0)
+        self._breaker.hasten()
+        if isinstance(connection.pool, CreditPool):
+            connection.pool.start()
+        reason = connection.session.run()
+        with self._up:
+            self.connection = None
+        if not self._closing.is_set():
+            if not connection.session.draining:
+                self._breaker.failure()
+            self._note(reason)
+        connection.close()
+        self._connector.ended(connection.hello, connection.session, connection.lifetime)
+        return connection.session.proven
+
+    def _note(self, error: LarderError) -> None:
+        # One line for each new reason, not for each attempt.
+        if self.last_error is None or str(self.last_error) != str(error):
+            _LOG.warning("larder is not connected to %s: %s", self._options.socket, error)
+        self.last_error = error
