@@ -60,15 +60,16 @@ lint: $(BIN)/golangci-lint $(BIN)/buf $(PYENV)/.ready ## Go (with gofmt and vet)
 	$(BIN)/golangci-lint run ./...
 	$(BIN)/buf lint
 	$(BIN)/buf format --diff --exit-code
-	$(PYENV)/bin/ruff check --config $(PYDIR)/pyproject.toml $(PYDIR) tools test
-	$(PYENV)/bin/ruff format --check --config $(PYDIR)/pyproject.toml $(PYDIR) tools test
+	$(PYENV)/bin/ruff check $(PYDIR) bench test tools
+	$(PYENV)/bin/ruff format --check $(PYDIR) bench test tools
 	cd $(PYDIR) && $(CURDIR)/$(PYENV)/bin/mypy
+	MYPYPATH=test $(PYENV)/bin/mypy --config-file $(PYDIR)/pyproject.toml tools test/demo test/engine test/harness
 
 .PHONY: format
 format: $(BIN)/golangci-lint $(BIN)/buf $(PYENV)/.ready ## rewrite Go, protos and Python in their standard form
 	$(BIN)/golangci-lint fmt ./...
 	$(BIN)/buf format --write
-	$(PYENV)/bin/ruff format --config $(PYDIR)/pyproject.toml $(PYDIR) tools test
+	$(PYENV)/bin/ruff format $(PYDIR) bench test tools
 
 .PHONY: proto
 proto: $(BIN)/buf $(BIN)/protoc-gen-go $(BIN)/protoc-gen-go-grpc $(PROTOENV)/.ready ## generate the API's Go and Python code
