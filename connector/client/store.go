@@ -1,0 +1,211 @@
+package client
+
+import (
+	"context"
+
+	"github.com/larderkv/larder/api/fault"
+	larderv1 "github.com/larderkv/larder/api/larder/v1"
+)
+
+// PartData are the bytes of one part.
+type PartData struct {
+	// Part is an index into Hello().Parts.
+	Part uint32
+	// Bytes must have the part's raw_length.
+	Bytes []byte
+}
+
+// ChunkData is a chunk, or some of its parts, to be stored.
+type ChunkData struct {
+	Chunk
+	Parts []PartData
+}
+
+const (
+	// commitBytes and commitParts end a commit message: enough bytes that its
+	// cost is small beside their copy, few enough that the daemon's checksums
+	// keep up with the copies and little is left to do after the last one.
+	commitBytes = 4 << 20
+	commitParts = 32
+	// commitWindow is how many commits are unanswered at most.
+	commitWindow = 8
+	// grantAtOnce bounds the slots that Store takes ahead of its copies.
+	grantAtOnce = 64
+)
+
+// Store copies parts into Larder and waits until each is kept, published or
+// refused. It returns one result for each part, in order; an error says why
+// the rest was not tried or not answered: those parts are REJECTED with the
+// same error. Nothing of the caller's is kept.
+func (c *Client) Store(ctx context.Context, chunks []ChunkData) ([]PartResult, error) {
+	s, err := c.session()
+	if err != nil {
+		return nil, err
+	}
+	if s.mem == nil {
+		return c.storeStream(ctx, s, chunks)
+	}
+	st := storer{c: c, s: s, chunks: chunks, need: make(map[uint64]int), free: make(map[uint64][]*Credit)}
+	return st.run(ctx)
+}
+
+// storer is one Store through shared memory.
+type storer struct {
+	c      *Client
+	s      *session
+	chunks []ChunkData
+
+	results []PartResult
+	// need is how many parts of each length are still to be copied, free the
+	// credits at hand for them.
+	need map[uint64]int
+	free map[uint64][]*Credit
+	// batch is the commit being filled; at are its parts' indexes in results.
+	batch []ChunkCommit
+	at    []int
+	bytes uint64
+	// sent are commits on their way, oldest first.
+	sent []sentCommit
+}
+
+type sentCommit struct {
+	p  *PendingCommit
+	at []int
+}
+
+func (st *storer) run(ctx context.Context) ([]PartResult, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	for i := range st.chunks {
+		for j := range st.chunks[i].Parts {
+			st.need[uint64(len(st.chunks[i].Parts[j].Bytes))]++
+			st.results = append(st.results, PartResult{Outcome: larderv1.CommitOutcome_COMMIT_OUTCOME_REJECTED})
+		}
+	}
+	err := st.copyAll(ctx)
+	if ferr := st.flush(ctx); err == nil {
+		err = ferr
+	}
+	for len(st.sent) > 0 {
+		if werr := st.collect(ctx); err == nil {
+			err = werr
+		}
+	}
+	for _, free := range st.free {
+		st.c.pool.keep(st.s, free)
+	}
+	if err != nil {
+		for i := range st.results {
+			if r := &st.results[i]; r.Outcome == larderv1.CommitOutcome_COMMIT_OUTCOME_REJECTED && r.Err == nil {
+				r.Err = err
+			}
+		}
+	}
+	return st.results, err
+}
+
+func (st *storer) copyAll(ctx context.Context) error {
+	index := 0
+	for i := range st.chunks {
+		ch := &st.chunks[i]
+		fresh := true
+		for j := range ch.Parts {
+			data := ch.Parts[j].Bytes
+			cr, err := st.credit(ctx, uint64(len(data)))
+			if err != nil {
+				return err
+			}
+			if err := cr.Write(func(dst []byte) { copy(dst, data) }); err != nil {
+				return err
+			}
+			if fresh {
+				st.batch = append(st.batch, ChunkCommit{Chunk: ch.Chunk})
+				fresh = false
+			}
+			last := &st.batch[len(st.batch)-1]
+			last.Parts = append(last.Parts, WrittenPart{Part: ch.Parts[j].Part, Credit: cr})
+			st.at = append(st.at, index)
+			index++
+			st.bytes += uint64(len(data))
+			if st.bytes >= commitBytes || len(st.at) >= commitParts {
+				if err := st.flush(ctx); err != nil {
+					return err
+				}
+				fresh = true
+			}
+		}
+	}
+	return nil
+}
+
+// credit returns a slot for a part of the length: one granted ahead, else one
+// that it asks for, together with those that the following parts will need.
+func (st *storer) credit(ctx context.Context, length uint64) (*Credit, error) {
+	free := st.free[length]
+	if len(free) == 0 {
+		n := min(st.need[length], grantAtOnce)
+		free = st.c.pool.take(st.s, length, n, free[:0])
+		if len(free) == 0 {
+			var err error
+			if free, err = st.c.grant(ctx, st.s, length, n); err != nil {
+				return nil, err
+			}
+		}
+	}
+	st.need[length]--
+	st.free[length] = free[1:]
+	return free[0], nil
+}
+
+// flush sends the batch.
+func (st *storer) flush(ctx context.Context) error {
+	if len(st.batch) == 0 {
+		return nil
+	}
+	batch, at := st.batch, st.at
+	st.batch, st.at, st.bytes = nil, nil, 0
+	p, err := st.c.StartCommit(ctx, batch)
+	if err != nil {
+		return err
+	}
+	st.sent = append(st.sent, sentCommit{p: p, at: at})
+	if len(st.sent) > commitWindow {
+		return st.collect(ctx)
+	}
+	return nil
+}
+
+// collect waits for the oldest commit.
+func (st *storer) collect(ctx context.Context) error {
+	f := st.sent[0]
+	st.sent = st.sent[1:]
+	results, err := f.p.Wait(ctx)
+	for i, r := range results {
+		st.results[f.at[i]] = r
+	}
+	return err
+}
+
+// storeStream is Store for a session without shared memory.
+func (c *Client) storeStream(ctx context.Context, s *session, chunks []ChunkData) ([]PartResult, error) {
+	var parts []PutPart
+	specs := s.hello.GetParts()
+	for i := range chunks {
+		ch := &chunks[i]
+		for _, p := range ch.Parts {
+			if int(p.Part) >= len(specs) {
+				return nil, fault.New(fault.Invalid, "commit.part", "no such part").With(p.Part, len(specs))
+			}
+			parts = append(parts, PutPart{Chunk: ch.Chunk, ID: partID(ch.Key[:], specs[p.Part]), Bytes: p.Bytes})
+		}
+	}
+	results, err := s.objects().PutParts(ctx, parts)
+	for i, r := range results {
+		c.stats.committed(r.Outcome, uint64(len(parts[i].Bytes)))
+	}
+	return results, err
+}
+
+func partID(key []byte, spec *larderv1.PartSpec) *larderv1.PartId {
+	return &larderv1.PartId{ChunkKey: key, Group: spec.GetGroup(), Span: spec.GetSpan(), HeadGroup: spec.GetHeadGroup()}
+}
