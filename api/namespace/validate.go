@@ -222,6 +222,9 @@ func (d *Descriptor) validateSpans() error {
 		if s == 0 && first != 0 || s > 0 && first <= d.Spans[s-1] {
 			return invalid("namespace.spans", "spans must ascend from layer 0").With(first, nil)
 		}
+	}
+	// layersIn needs all of them to ascend.
+	for s, first := range d.Spans {
 		layers := 0
 		for g := range d.Groups {
 			layers += len(d.layersIn(&d.Groups[g], s))
