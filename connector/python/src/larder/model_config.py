@@ -87,18 +87,14 @@ def _text(value: object, name: str) -> str:
                 raise InvalidError("not a finite number", f"namespace.config.{name}", str(value))
             return str(int(value)) if value.is_integer() and abs(value) < 1e16 else repr(float(value))
         case str():
-            text = _PLAIN.sub(
-                lambda m: "".join(f"%{b:02X}" for b in m[0].encode("utf-8", "surrogatepass")), value
-            )
+            text = _PLAIN.sub(lambda m: "".join(f"%{b:02X}" for b in m[0].encode("utf-8", "surrogatepass")), value)
             return "'" + text if _LIKE_OTHER.fullmatch(text) else text
         case list() | tuple():
             return "[" + ",".join(_text(v, name) for v in value) + "]"
         case Mapping():
             items = sorted((_text(str(k), name), _text(v, name)) for k, v in value.items())
             return "{" + ",".join(f"{k}:{v}" for k, v in items) + "}"
-    raise InvalidError(
-        "a value of this type has no canonical text", f"namespace.config.{name}", type(value).__name__
-    )
+    raise InvalidError("a value of this type has no canonical text", f"namespace.config.{name}", type(value).__name__)
 
 
 def _flatten(prefix: str, mapping: Mapping[str, object]) -> Iterator[tuple[str, str]]:

@@ -66,9 +66,7 @@ def adapter_digest(directory: str | os.PathLike[str]) -> bytes:
     """Return the digest of a LoRA adapter, 32 bytes: of all bytes of its
     weight files and its adapter_config.json (rank and scaling change KV)."""
     folder = Path(directory)
-    paths = _by_name(
-        p for p in _list(folder) if p.name.endswith(_ADAPTER_SUFFIXES) or p.name == "adapter_config.json"
-    )
+    paths = _by_name(p for p in _list(folder) if p.name.endswith(_ADAPTER_SUFFIXES) or p.name == "adapter_config.json")
     h = hashlib.sha256(b"larder/adapter/1")
     for path in paths:
         with _open(path) as (fd, size):
@@ -150,9 +148,7 @@ def _header(fd: int, size: int, path: Path) -> bytes:
 
 def _samples(size: int, header: bytes, path: Path) -> Iterator[tuple[int, int]]:
     """Yield offset and length of every sample, in the order of hashing."""
-    seed = hashlib.sha256(
-        b"larder/weights-seed/1" + field(0x01, size.to_bytes(8, "little")) + field(0x02, header)
-    )
+    seed = hashlib.sha256(b"larder/weights-seed/1" + field(0x01, size.to_bytes(8, "little")) + field(0x02, header))
     start, total = len(header), size - len(header)
     strata = FILE_SAMPLES if header else max(FILE_SAMPLES, min(total // BARE_STRIDE, MAX_SAMPLES))
     ranges = [(start + total * j // strata, start + total * (j + 1) // strata) for j in range(strata)]
@@ -172,9 +168,7 @@ def _tensors(header: bytes, total: int, path: Path) -> list[tuple[int, int]]:
     """Return the byte range of every tensor within the data, ascending."""
     try:
         entries = json.loads(header[8:])
-        found = sorted(
-            (t["data_offsets"][0], t["data_offsets"][1]) for n, t in entries.items() if n != "__metadata__"
-        )
+        found = sorted((t["data_offsets"][0], t["data_offsets"][1]) for n, t in entries.items() if n != "__metadata__")
         good = len(found) <= MAX_SAMPLES and all(
             type(b) is int and type(e) is int and 0 <= b <= e <= total for b, e in found
         )
