@@ -56,8 +56,10 @@ class Daemon:
 
     def start(self) -> None:
         """Starts the daemon and returns once it serves. Raises DaemonError."""
+        # The user's own settings are not this daemon's.
+        env = {name: value for name, value in os.environ.items() if not name.startswith("LARDER_")}
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            self._process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env)
         deadline = time.monotonic() + READY_S
         why = ""
         while time.monotonic() < deadline:
