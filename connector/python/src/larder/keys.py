@@ -155,10 +155,7 @@ class Chain:
             view[42 + filled :] = data[at : at + size - filled]
             at += size - filled
             filled = 0
-            if extras and chunk in extras:
-                key = sha256(self._buf + extras[chunk]).digest()
-            else:
-                key = sha256(view).digest()
+            key = sha256(self._buf + extras[chunk] if chunk in extras else view).digest()
             view[5:37] = key
             out.append(key)
             chunk += 1

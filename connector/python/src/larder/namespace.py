@@ -175,9 +175,7 @@ class NamespaceDescriptor:
     def decode(cls, data: bytes) -> NamespaceDescriptor:
         """Read a canonical encoding; anything else is INVALID."""
         if len(data) > limits.MAX_ENCODED:
-            raise InvalidError(
-                "the encoding is too long", "namespace", str(len(data)), str(limits.MAX_ENCODED)
-            )
+            raise InvalidError("the encoding is too long", "namespace", str(len(data)), str(limits.MAX_ENCODED))
         r = Reader(data, "namespace")
         version = r.u32(1)
         if version != FORMAT_VERSION:
@@ -304,9 +302,7 @@ def diff(a: NamespaceDescriptor, b: NamespaceDescriptor) -> tuple[FieldDifferenc
     "groups[0].dk"); empty if and only if the encodings are equal."""
     fa, fb = a.fields(), b.fields()
     names = [*fa, *(n for n in fb if n not in fa)]
-    return tuple(
-        FieldDifference(n, fa.get(n, ""), fb.get(n, "")) for n in names if fa.get(n, "") != fb.get(n, "")
-    )
+    return tuple(FieldDifference(n, fa.get(n, ""), fb.get(n, "")) for n in names if fa.get(n, "") != fb.get(n, ""))
 
 
 def _group_numbers(g: Group) -> tuple[tuple[str, int], ...]:

@@ -169,9 +169,7 @@ class PartDescriptor:
         if layers > MAX_RAW_TABLE:
             raise InvalidError("too many layers", "part.table", str(layers), str(MAX_RAW_TABLE))
         if self.raw_length % layers:
-            raise InvalidError(
-                "the layers are not equally long", "part.table", str(layers), str(self.raw_length)
-            )
+            raise InvalidError("the layers are not equally long", "part.table", str(layers), str(self.raw_length))
 
     @classmethod
     def decode(cls, data: bytes) -> PartDescriptor:
@@ -237,8 +235,6 @@ def checksums(data: bytes | bytearray | memoryview, layers: int) -> tuple[int, .
     if not 1 <= layers <= MAX_RAW_TABLE:
         raise InvalidError("out of range", "part.layers", str(layers), "1..1024")
     if not len(view) or len(view) % layers:
-        raise InvalidError(
-            "the bytes do not divide into layers", "part.raw_length", str(len(view)), str(layers)
-        )
+        raise InvalidError("the bytes do not divide into layers", "part.raw_length", str(len(view)), str(layers))
     per = len(view) // layers
     return tuple(crc64(view[i * per : (i + 1) * per]) for i in range(layers))

@@ -1,0 +1,191 @@
+"""larder.namespace against the known answers and against api/NAMESPACE.md."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from identity_vectors import load
+
+from larder.errors import InvalidError, LarderError
+from larder.namespace import (
+    LAYOUT_OPAQUE,
+    ConfigField,
+    Group,
+    GroupKind,
+    Layout,
+    NamespaceDescriptor,
+    diff,
+)
+
+VECTORS = load("namespaces")
+
+
+def build(v: dict[str, Any]) -> NamespaceDescriptor:
+    return NamespaceDescriptor(
+        weights_id=bytes.fromhex(v["weights_id"]),
+        config=tuple(ConfigField(*pair) for pair in v["config"]),
+        kv_dtype=v["kv_dtype"],
+        quantization=v["quantization"],
+        scales_digest=bytes.fromhex(v["scales_digest"]),
+        groups=tuple(
+            Group(**(g | {"kind": GroupKind[g["kind"].upper()], "layers": tuple(g["layers"])})) for g in v["groups"]
+        ),
+        chunk_tokens=v["chunk_tokens"],
+        spans=tuple(v["spans"]),
+        layout=Layout(*v["layout"]),
+        weights_epoch=v["weights_epoch"],
+    )
+
+
+BY_NAME = {v["name"]: build(v["descriptor"]) for v in VECTORS["namespaces"]}
+
+
+@pytest.mark.parametrize("v", VECTORS["namespaces"], ids=lambda v: v["name"])
+def test_vector(v: dict[str, Any]) -> None:
+    d = BY_NAME[v["name"]]
+    assert d.encode().hex() == v["encoding"]
+    assert d.fingerprint().hex() == v["fingerprint"]
+    assert hashlib.sha256(bytes.fromhex(v["encoding"])).hexdigest() == v["fingerprint"]
+    assert NamespaceDescriptor.decode(d.encode()) == d
+    assert d.chunk_bytes() == v["chunk_bytes"]
+    assert [d.default_head_group(i) for i in range(len(d.groups))] == v["default_head_groups"]
+    assert [g.head_group for g in d.with_default_head_groups().groups] == v["default_head_groups"]
+    parts = [
+        {
+            "group": p.group,
+            "span": p.span,
+            "head_group": p.head_group,
+            "first_head": p.first_head,
+            "heads": p.heads,
+            "layers": [p.layers[0], p.layers[-1], len(p.layers)],
+            "raw_length": p.raw_length,
+        }
+        for p in d.parts()
+    ]
+    assert parts == v["parts"]
+
+
+@pytest.mark.parametrize("v", VECTORS["invalid"], ids=lambda v: v["name"])
+def test_invalid(v: dict[str, str]) -> None:
+    with pytest.raises(LarderError) as e:
+        NamespaceDescriptor.decode(bytes.fromhex(v["encoding"]))
+    assert str(e.value.kind) == v["kind"]
+    assert e.value.field == v["field"]
+
+
+@pytest.mark.parametrize("v", VECTORS["differences"], ids=lambda v: f"{v['a']} {v['b']}")
+def test_differences(v: dict[str, Any]) -> None:
+    got = diff(BY_NAME[v["a"]], BY_NAME[v["b"]])
+    assert [[d.field, d.a, d.b] for d in got] == v["fields"]
+
+
+FULL = NamespaceDescriptor(
+    weights_id=b"\x01" * 32,
+    config=(ConfigField("architecture", "LlamaForCausalLM"), ConfigField("rope.theta", "500000")),
+    kv_dtype="float8_e4m3fn",
+    quantization="static",
+    scales_digest=b"\x02" * 32,
+    groups=(
+        Group(GroupKind.FULL, (0, 2), kv_heads=8, dk=128, dv=64, head_group=2),
+        Group(GroupKind.SLIDING, (1, 3), kv_heads=4, dk=64, dv=64, head_group=4, window=512),
+    ),
+    spans=(0, 2),
+    weights_epoch=7,
+)
+OPAQUE = replace(
+    FULL,
+    layout=Layout(LAYOUT_OPAQUE, "vllm-0.26.0", "CPU_ATTN", "vec"),
+    groups=tuple(replace(g, block_tokens=128, block_bytes=4096) for g in FULL.groups),
+)
+
+
+def group(base: NamespaceDescriptor, i: int, **changes: Any) -> NamespaceDescriptor:
+    groups = list(base.groups)
+    groups[i] = replace(groups[i], **changes)
+    return replace(base, groups=tuple(groups))
+
+
+# One change for each field, by the name that diff() gives it.
+FIELD_CHANGES: tuple[tuple[str, NamespaceDescriptor, Callable[[NamespaceDescriptor], NamespaceDescriptor]], ...] = (
+    ("weights_id", FULL, lambda d: replace(d, weights_id=b"\x01" * 31 + b"\x02")),
+    ("config.rope.theta", FULL, lambda d: replace(d, config=(d.config[0], ConfigField("rope.theta", "10000")))),
+    ("config.rope.z", FULL, lambda d: replace(d, config=(*d.config, ConfigField("rope.z", "1")))),
+    ("config.architecture", FULL, lambda d: replace(d, config=d.config[1:])),
+    ("kv_dtype", FULL, lambda d: replace(d, kv_dtype="float8_e5m2")),
+    ("quantization", OPAQUE, lambda d: replace(d, quantization="per_token_head")),
+    ("scales_digest", FULL, lambda d: replace(d, scales_digest=b"\x03" * 32)),
+    ("groups[0].kind", OPAQUE, lambda d: group(d, 0, kind=GroupKind.STATE, dk=0, dv=0)),
+    ("groups[0].layers", FULL, lambda d: group(d, 0, layers=(0, 4))),
+    ("groups[0].kv_heads", FULL, lambda d: group(d, 0, kv_heads=6)),
+    ("groups[0].dk", FULL, lambda d: group(d, 0, dk=64)),
+    ("groups[0].dv", FULL, lambda d: group(d, 0, dv=128)),
+    ("groups[0].tokens_per_entry", OPAQUE, lambda d: group(d, 0, tokens_per_entry=4)),
+    ("groups[1].window", FULL, lambda d: group(d, 1, window=513)),
+    ("groups[0].head_group", FULL, lambda d: group(d, 0, head_group=1)),
+    ("groups[0].block_tokens", OPAQUE, lambda d: group(d, 0, block_tokens=64)),
+    ("groups[0].block_bytes", OPAQUE, lambda d: group(d, 0, block_bytes=8192)),
+    ("chunk_tokens", FULL, lambda d: replace(d, chunk_tokens=512)),
+    ("spans", FULL, lambda d: replace(d, spans=(0,))),
+    ("layout.name", FULL, lambda _: OPAQUE),
+    ("layout.engine", OPAQUE, lambda d: replace(d, layout=replace(d.layout, engine="vllm-0.26.1"))),
+    ("layout.backend", OPAQUE, lambda d: replace(d, layout=replace(d.layout, backend="FLASH_ATTN"))),
+    ("layout.isa", OPAQUE, lambda d: replace(d, layout=replace(d.layout, isa="amx"))),
+    ("weights_epoch", FULL, lambda d: replace(d, weights_epoch=8)),
+)
+
+
+@pytest.mark.parametrize(("field", "base", "change"), FIELD_CHANGES, ids=[c[0] for c in FIELD_CHANGES])
+def test_every_field_changes_the_fingerprint(
+    field: str, base: NamespaceDescriptor, change: Callable[[NamespaceDescriptor], NamespaceDescriptor]
+) -> None:
+    other = change(base)
+    assert other.fingerprint() != base.fingerprint()
+    assert field in [d.field for d in diff(base, other)]
+    assert all(d.a != d.b for d in diff(base, other))
+    assert NamespaceDescriptor.decode(other.encode()) == other
+
+
+def test_the_table_above_has_every_field() -> None:
+    names = {name.replace("[1]", "[0]") for name, _, _ in FIELD_CHANGES}
+    assert {n.replace("[1]", "[0]") for n in OPAQUE.fields()} <= names
+    group_fields = {f.name for f in dataclasses.fields(Group)}
+    assert {n.removeprefix("groups[0].") for n in names if n.startswith("groups[0].")} == group_fields
+
+
+def test_numbers_out_of_their_type() -> None:
+    for change in (
+        {"weights_id": b"\x01" * 31},
+        {"scales_digest": bytes(32)},
+        {"weights_epoch": -1},
+        {"weights_epoch": 1 << 64},
+        {"spans": (0, 1 << 32)},
+        {"chunk_tokens": -256},
+    ):
+        with pytest.raises(InvalidError) as e:
+            replace(FULL, **change).encode()
+        assert e.value.field == f"namespace.{next(iter(change))}"
+    for name in ("kv_heads", "dk", "dv", "window", "head_group"):
+        with pytest.raises(InvalidError) as e:
+            group(FULL, 1, **{name: -1}).encode()
+        assert e.value.field == f"namespace.groups[1].{name}"
+
+
+@given(st.data())
+def test_damaged_encodings_are_refused_or_canonical(data: st.DataObject) -> None:
+    good = data.draw(st.sampled_from([d.encode() for d in BY_NAME.values()]))
+    b = bytearray(good)
+    at = data.draw(st.integers(0, len(b) - 1))
+    b[at : at + data.draw(st.integers(0, 4))] = data.draw(st.binary(max_size=4))
+    try:
+        d = NamespaceDescriptor.decode(bytes(b))
+    except InvalidError:
+        return
+    assert d.encode() == b
+    assert (d.fingerprint() == hashlib.sha256(good).digest()) == (good == b)
