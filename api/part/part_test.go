@@ -2,6 +2,7 @@ package part
 
 import (
 	"bytes"
+	"math"
 	"testing"
 
 	"github.com/larderkv/larder/api/fault"
@@ -55,7 +56,7 @@ func TestVerifyBadRanges(t *testing.T) {
 		kind                 fault.Kind
 	}{
 		{0, 0, 0, fault.Invalid}, {-1, 1, 100, fault.Invalid}, {8, 1, 100, fault.Invalid}, {0, 9, 800, fault.Invalid},
-		{1, 1 << 62, 100, fault.Invalid}, {1 << 62, 1, 100, fault.Invalid},
+		{1, math.MaxInt, 100, fault.Invalid}, {math.MaxInt, 1, 100, fault.Invalid},
 		{0, 1, 99, fault.Corrupt}, {0, 1, 101, fault.Corrupt}, {0, 1, 0, fault.Corrupt},
 	} {
 		require.ErrorIs(t, VerifyRange(d, data[:c.bytes], c.first, c.layers), c.kind, "%+v", c)
