@@ -1,0 +1,140 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/larderkv/larder/api/fault"
+)
+
+// larder runs a command line with an environment of its own.
+func larder(t *testing.T, in string, args ...string) (code int, out, complaint string) {
+	t.Helper()
+	var o, e bytes.Buffer
+	code = Main(t.Context(), args, Streams{In: strings.NewReader(in), Out: &o, Err: &e}, func(string) string { return "" })
+	return code, o.String(), e.String()
+}
+
+func TestExitCodes(t *testing.T) {
+	for _, c := range []struct {
+		err  error
+		want int
+	}{
+		{nil, exitOK},
+		{errors.New("x"), exitError},
+		{usagef("x"), exitUsage},
+		{fault.New(fault.Invalid, "", "x"), exitUsage},
+		{fmt.Errorf("around: %w", fault.New(fault.Miss, "", "x")), exitMiss},
+		{withRemedy(fault.New(fault.Unavailable, "", "x"), "y"), exitUnavailable},
+		{context.DeadlineExceeded, exitUnavailable},
+		{context.Canceled, exitError},
+		{fault.Denied, exitDenied},
+		{fault.Busy, exitFull},
+		{fault.Full, exitFull},
+		{fault.Corrupt, exitCorrupt},
+	} {
+		require.Equal(t, c.want, exitCode(c.err), "%v", c.err)
+	}
+}
+
+func TestErrorsAreOneLine(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "none.sock")
+	for _, c := range []struct {
+		code int
+		want string
+		args []string
+	}{
+		{exitUsage, "larder: usage: unknown command \"frob\" for \"larder\"; see --help\n", []string{"frob"}},
+		{exitUsage, "larder: usage: unknown flag: --frob; see --help\n", []string{"status", "--frob"}},
+		{exitUsage, "larder: usage: accepts 1 arg(s), received 0; see --help\n", []string{"inspect"}},
+		{exitUsage, "larder: usage: \"12\" is not a chunk key of 64 hex digits; see --help\n", []string{"inspect", "12"}},
+		{exitUsage, "larder: usage: give one of --namespace, --tenant and --everything; see --help\n", []string{"clear"}},
+		{exitUsage, "larder: usage: not confirmed, nothing was dropped; answer yes, or give --yes\n", []string{"clear", "--everything"}},
+		{exitUsage, "larder: usage: text needs --tokenizer, the folder of the model; see --help\n", []string{"match", "--text", "x"}},
+		{exitUsage, "larder: usage: \"-1\" is not a token id: a number from 0 to 4294967295; see --help\n", []string{"match", "--", "-1"}},
+		{exitUnavailable, "larder: unavailable: there is no such socket (value " + socket + "); start larderd, or name its socket with --socket\n", []string{"status"}},
+		{exitUnavailable, "larder: unavailable: there is no such socket (value " + socket + "); start larderd, or name its socket with --socket\n", []string{"get", "x"}},
+	} {
+		code, out, complaint := larder(t, "", append([]string{"--socket", socket}, c.args...)...)
+		require.Equal(t, c.code, code, "%v", c.args)
+		require.Empty(t, out)
+		complaint = strings.TrimPrefix(complaint, "Drop everything? [yes/no] ")
+		require.Equal(t, c.want, complaint)
+	}
+	code, _, complaint := larder(t, "", "--socket", socket, "--json", "status")
+	require.Equal(t, exitUnavailable, code)
+	require.Equal(t, 1, strings.Count(complaint, "\n"))
+	require.JSONEq(t, `{"error":{"kind":"unavailable","message":"there is no such socket","field":"","value":"`+socket+`","limit":"","remedy":"start larderd, or name its socket with --socket"}}`, complaint)
+}
+
+func TestParseTokens(t *testing.T) {
+	for in, want := range map[string][]uint32{
+		"": nil, "1 2,3\n4": {1, 2, 3, 4}, "[1, 4294967295]": {1, 4294967295}, " 7 ": {7},
+	} {
+		got, err := parseTokens([]byte(in))
+		require.NoError(t, err, in)
+		require.Equal(t, want, got, in)
+	}
+	for _, in := range []string{"x", "4294967296", "[1.5]", "[1", "1;2"} {
+		_, err := parseTokens([]byte(in))
+		require.Error(t, err, in)
+	}
+}
+
+func TestTokenize(t *testing.T) {
+	dir := t.TempDir()
+	python := filepath.Join(dir, "python")
+	script := "#!/bin/sh\n[ \"$1 $2 $3 $4\" = '-m larder.tokenize --model m' ] || exit 9\nread line\n[ \"$line\" = bad ] && { echo why >&2; echo 'no such tokenizer' >&2; exit 1; }\necho [1, 2]\n"
+	require.NoError(t, os.WriteFile(python, []byte(script), 0o700))
+	a := &app{Streams: Streams{In: strings.NewReader("good\n")}}
+	p := &promptFlags{python: python, tokenizer: "m", textFile: "-"}
+	ids, err := a.tokens(t.Context(), p, nil)
+	require.NoError(t, err)
+	require.Equal(t, []uint32{1, 2}, ids)
+	p.text, p.textFile = "bad\n", ""
+	_, err = a.tokens(t.Context(), p, nil)
+	require.ErrorContains(t, err, "no such tokenizer")
+	require.NotContains(t, err.Error(), "why")
+}
+
+// FuzzParseTokens: no input crashes the parser, and what it takes it prints
+// back to the same ids.
+func FuzzParseTokens(f *testing.F) {
+	for _, s := range []string{"", "1 2 3", "[1,2]", "[", "99999999999", "1,,2"} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		ids, err := parseTokens(b)
+		if err != nil {
+			return
+		}
+		again, err := parseTokens([]byte(strings.Trim(fmt.Sprint(ids), "[]")))
+		require.NoError(t, err)
+		require.Equal(t, len(ids), len(again))
+	})
+}
+
+// The help names every exit code, and completions work for all shells.
+func TestHelpAndCompletions(t *testing.T) {
+	code, out, _ := larder(t, "", "--help")
+	require.Zero(t, code)
+	for i := exitOK; i <= exitCorrupt; i++ {
+		require.Contains(t, out, fmt.Sprintf("\n  %d  ", i))
+	}
+	for _, shell := range []string{"bash", "zsh", "fish", "powershell"} {
+		code, out, _ := larder(t, "", "completion", shell)
+		require.Zero(t, code)
+		require.Contains(t, out, "larder")
+	}
+	code, out, _ = larder(t, "", "__complete", "cle")
+	require.Zero(t, code)
+	require.Contains(t, out, "clear")
+}

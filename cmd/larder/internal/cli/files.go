@@ -1,0 +1,183 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/larderkv/larder/api/fault"
+	larderv1 "github.com/larderkv/larder/api/larder/v1"
+	"github.com/larderkv/larder/connector/client"
+)
+
+func (a *app) putCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "put NAME [FILE]", Short: "Store a file under a name", Args: args(cobra.RangeArgs(1, 2)),
+		Long: `Without FILE, or with -, standard input is stored. A file of that name stays as it
+is: putting the same bytes again is a success, other bytes are an error.`,
+		RunE: func(c *cobra.Command, list []string) error {
+			f, err := a.source(append(list, "-")[1])
+			if err != nil {
+				return err
+			}
+			defer func() { _ = f.Close() }()
+			info, err := f.Stat()
+			if err != nil {
+				return err
+			}
+			var outcome larderv1.PutOutcome
+			err = a.transfer(c.Context(), func(ctx context.Context, o *client.Objects, alive *progress) (err error) {
+				outcome, err = o.PutFile(ctx, list[0], alive.reader(f), info.Size())
+				return err
+			})
+			if err != nil {
+				return err
+			}
+			if outcome == larderv1.PutOutcome_PUT_OUTCOME_CONFLICT {
+				return withRemedy(fault.New(fault.Invalid, "", "another file has this name, it stays").With(list[0], nil), "choose another name, or remove that one with larder rm")
+			}
+			word := strings.ToLower(strings.TrimPrefix(outcome.String(), "PUT_OUTCOME_"))
+			return a.print(map[string]any{"name": list[0], "bytes": info.Size(), "outcome": word}, func() error { return nil })
+		},
+	}
+}
+
+// source opens the file, or takes standard input into a temporary one: the
+// daemon wants to know the length before the bytes.
+func (a *app) source(path string) (*os.File, error) {
+	if path != "-" {
+		f, err := os.Open(path)
+		if err != nil {
+			return nil, usagef("%v", err)
+		}
+		return f, nil
+	}
+	f, err := os.CreateTemp("", "larder-put-")
+	if err != nil {
+		return nil, err
+	}
+	_ = os.Remove(f.Name())
+	if _, err := io.Copy(f, a.In); err == nil {
+		_, err = f.Seek(0, io.SeekStart)
+	}
+	if err != nil {
+		_ = f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+func (a *app) getCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "get NAME [FILE]", Short: "Fetch a file", Args: args(cobra.RangeArgs(1, 2)),
+		Long: "Without FILE, or with -, it goes to standard output. FILE appears when it is complete, or not at all.",
+		RunE: func(c *cobra.Command, list []string) error {
+			path := append(list, "-")[1]
+			fetch := func(w io.Writer) error {
+				return a.transfer(c.Context(), func(ctx context.Context, o *client.Objects, alive *progress) error {
+					_, err := o.GetFile(ctx, list[0], alive.writer(w))
+					return err
+				})
+			}
+			if path == "-" {
+				return fetch(a.Out)
+			}
+			return replace(path, fetch)
+		},
+	}
+}
+
+// replace writes a file beside path and moves it there once it is complete.
+func replace(path string, write func(io.Writer) error) error {
+	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*")
+	if err != nil {
+		return usagef("%v", err)
+	}
+	err = write(f)
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		_ = os.Remove(f.Name())
+	}
+	return err
+}
+
+func (a *app) removeCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "rm NAME", Short: "Remove a file", Args: args(cobra.ExactArgs(1)),
+		RunE: func(c *cobra.Command, list []string) error {
+			existed := false
+			err := a.transfer(c.Context(), func(ctx context.Context, o *client.Objects, _ *progress) (err error) {
+				existed, err = o.DeleteFile(ctx, list[0])
+				return err
+			})
+			if err == nil && !existed {
+				err = fault.New(fault.Miss, "", "no such file").With(list[0], nil)
+			}
+			return err
+		},
+	}
+}
+
+// transfer runs f with a context that ends when no byte has moved for
+// --timeout: how long a file takes depends on its size.
+func (a *app) transfer(ctx context.Context, f func(context.Context, *client.Objects, *progress) error) error {
+	conn, err := a.remote.dial(ctx, a.timeout)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close() }()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	alive := &progress{}
+	done := make(chan struct{})
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		ticker := time.NewTicker(a.timeout)
+		defer ticker.Stop()
+		last := int64(-1)
+		for {
+			select {
+			case <-done:
+				return
+			case <-ticker.C:
+				now := alive.bytes.Load()
+				if now == last {
+					cancel(fault.New(fault.Unavailable, "", "nothing moved within the timeout").With(fmt.Sprintf("%d bytes so far", now), a.timeout))
+					return
+				}
+				last = now
+			}
+		}
+	}()
+	err = f(ctx, client.NewObjects(conn), alive)
+	close(done)
+	<-stopped
+	if err != nil && ctx.Err() != nil && context.Cause(ctx) != context.Canceled {
+		err = context.Cause(ctx)
+	}
+	return client.FromStatus(err)
+}
+
+// progress counts bytes that went through.
+type progress struct{ bytes atomic.Int64 }
+
+func (p *progress) reader(r io.Reader) io.Reader { return io.TeeReader(r, p) }
+func (p *progress) writer(w io.Writer) io.Writer { return io.MultiWriter(w, p) }
+
+func (p *progress) Write(b []byte) (int, error) {
+	p.bytes.Add(int64(len(b)))
+	return len(b), nil
+}

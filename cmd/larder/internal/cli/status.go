@@ -1,0 +1,68 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+
+	"github.com/spf13/cobra"
+
+	larderv1 "github.com/larderkv/larder/api/larder/v1"
+	"github.com/larderkv/larder/cmd/larder/internal/render"
+)
+
+func (a *app) statusCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "status", Short: "What the daemon does: memory, sessions, counters", Args: args(cobra.NoArgs),
+		RunE: func(c *cobra.Command, _ []string) error {
+			var s *larderv1.StatusResponse
+			err := a.admin(c.Context(), func(ctx context.Context, ad larderv1.AdminClient) (err error) {
+				s, err = ad.Status(ctx, &larderv1.StatusRequest{})
+				return err
+			})
+			if err != nil {
+				return err
+			}
+			return a.print(render.Message(s), func() error { return a.printStatus(s) })
+		},
+	}
+}
+
+func (a *app) printStatus(s *larderv1.StatusResponse) error {
+	h, n := s.GetHost(), s.GetCounters()
+	err := render.Pairs(a.Out,
+		"larderd", fmt.Sprintf("%s, %s for %s", s.GetVersion(), s.GetState(), render.Millis(s.GetUptimeMs())),
+		"host tier", fmt.Sprintf("%s of %s used, mode %s, verify %s", render.Bytes(h.GetUsed()), render.Bytes(h.GetBudget()), h.GetMode(), h.GetVerify()),
+		"", fmt.Sprintf("%d chunks, %d parts, %d chunks incomplete", h.GetChunks(), h.GetParts(), h.GetPendingChunks()),
+		"", fmt.Sprintf("%s granted, %s leased, %s in quarantine", render.Bytes(h.GetGranted()), render.Bytes(h.GetLeased()), render.Bytes(h.GetQuarantined())),
+		"", fmt.Sprintf("%s prefaulted, %s in huge pages", render.Bytes(h.GetPrefaulted()), render.Bytes(h.GetHugePages())),
+		"matches", fmt.Sprintf("%d, %d of %d chunks hit (%s)", n.GetMatchRequests(), n.GetMatchChunksHit(), n.GetMatchChunksAsked(), percent(n.GetMatchChunksHit(), n.GetMatchChunksAsked())),
+		"loaded", fmt.Sprintf("%d parts, %s", n.GetLoadedParts(), render.Bytes(n.GetLoadedBytes())),
+		"stored", fmt.Sprintf("%d parts, %s; %d chunks published", n.GetStoredParts(), render.Bytes(n.GetStoredBytes()), n.GetPublishedChunks()),
+		"refused", fmt.Sprintf("%d duplicate, %d conflicting, %d rejected parts", n.GetDuplicateParts(), n.GetConflictParts(), n.GetRejectedParts()),
+		"dropped", fmt.Sprintf("%d chunks evicted, %d never complete, %d parts corrupt", n.GetEvictedChunks(), n.GetExpiredPendingChunks(), n.GetCorruptParts()),
+		"revokes", fmt.Sprintf("%d, %d sessions quarantined", n.GetRevokes(), n.GetQuarantinedSessions()),
+	)
+	if err != nil || len(s.GetSessions()) == 0 {
+		return err
+	}
+	var rows [][]string
+	for _, x := range s.GetSessions() {
+		rows = append(rows, []string{
+			strconv.FormatUint(x.GetSessionId(), 10), x.GetRole(), strconv.FormatUint(uint64(x.GetTensorRank()), 10), x.GetEngine(), x.GetTenant(), x.GetNamespace(),
+			strconv.FormatInt(x.GetPid(), 10), strconv.FormatUint(uint64(x.GetCredits()), 10), strconv.FormatUint(uint64(x.GetLeases()), 10),
+			strconv.FormatUint(uint64(x.GetHolds()), 10), render.Millis(x.GetAgeMs()),
+		})
+	}
+	if _, err := fmt.Fprintln(a.Out); err != nil {
+		return err
+	}
+	return render.Table(a.Out, []string{"SESSION", "ROLE", "RANK", "ENGINE", "TENANT", "NAMESPACE", "PID", "CREDITS", "LEASES", "HOLDS", "AGE"}, rows)
+}
+
+func percent(part, whole uint64) string {
+	if whole == 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%.1f %%", 100*float64(part)/float64(whole))
+}

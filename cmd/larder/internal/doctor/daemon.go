@@ -1,0 +1,71 @@
+package doctor
+
+import (
+	"fmt"
+	"io/fs"
+	"strconv"
+	"strings"
+
+	larderv1 "github.com/larderkv/larder/api/larder/v1"
+)
+
+// Socket looks at a Unix socket's file.
+func Socket(h Host, check, path string, uid int) []Finding {
+	info, err := h.Stat(path)
+	if err != nil {
+		return []Finding{{check, Fail, err.Error(), "start larderd, or give its socket with --socket"}}
+	}
+	if info.Mode()&fs.ModeSocket == 0 {
+		return []Finding{{check, Fail, path + " is not a socket", "remove it and start larderd, or give the right path with --socket"}}
+	}
+	perm := info.Mode().Perm()
+	return []Finding{judge(perm&0o002 == 0, Warn, check, fmt.Sprintf("%s, mode %#o, asked as user %d", path, perm, uid),
+		"chmod o-w "+path+": larderd checks users itself, but nobody else needs to reach it")}
+}
+
+// Daemon looks at what the daemon says about itself. version is this
+// program's.
+func Daemon(h Host, version string, s *larderv1.StatusResponse) []Finding {
+	host := s.GetHost()
+	out := []Finding{
+		judge(s.GetVersion() == version, Warn, "daemon.version", fmt.Sprintf("larderd %s, larder %s", s.GetVersion(), version),
+			"install the same version of both"),
+		judge(s.GetState() == "serving", Warn, "daemon.state", s.GetState(), "wait until it serves, or start it again"),
+		judge(host.GetVerify() == "always" || host.GetMode() == "guarded", Warn, "daemon.verify", "host.verify is "+host.GetVerify(),
+			"set host.verify to always: damaged bytes become misses"),
+		judge(host.GetQuarantined() == 0, Warn, "daemon.quarantine", fmt.Sprintf("%d bytes wait for the end of dead or stuck engines", host.GetQuarantined()),
+			"look for stopped engine processes in larder status"),
+	}
+	out = append(out, judge(s.GetCounters().GetCorruptParts() == 0, Warn, "daemon.corrupt", fmt.Sprintf("%d damaged parts found since the start", s.GetCounters().GetCorruptParts()),
+		"look for bad memory or an engine that writes where it may not; host.mode guarded prevents the latter"))
+	return append(out, memory(h, host)...)
+}
+
+// memory compares the budget with what the host has left.
+func memory(h Host, host *larderv1.HostTierStatus) []Finding {
+	info, err := h.ReadFile("/proc/meminfo")
+	if err != nil {
+		return []Finding{{"daemon.memory", Warn, err.Error(), "mount /proc"}}
+	}
+	available, found := memAvailable(info)
+	if !found {
+		return []Finding{{"daemon.memory", Warn, "/proc/meminfo has no MemAvailable", "use a newer kernel"}}
+	}
+	// What was prefaulted is taken already.
+	still := host.GetBudget() - min(max(host.GetPrefaulted(), host.GetUsed()), host.GetBudget())
+	return []Finding{judge(still <= available, Warn, "daemon.memory",
+		fmt.Sprintf("the arena can still grow by %d MiB, the host has %d MiB available", still>>20, available>>20),
+		"lower host.bytes: the kernel kills processes when memory runs out")}
+}
+
+func memAvailable(meminfo string) (uint64, bool) {
+	for line := range strings.Lines(meminfo) {
+		rest, found := strings.CutPrefix(line, "MemAvailable:")
+		if !found {
+			continue
+		}
+		n, err := strconv.ParseUint(strings.TrimSuffix(strings.TrimSpace(rest), " kB"), 10, 64)
+		return n << 10, err == nil
+	}
+	return 0, false
+}
