@@ -170,8 +170,8 @@ func (o Options) validate() error {
 		return bad("huge_pages", o.HugePages, "off, transparent or hugetlb")
 	case o.WriteReserve < 0 || o.Mode == Shared && o.WriteReserve != 0:
 		return bad("write_reserve", o.WriteReserve, "0 in shared mode, else at least 0")
-	case slots < minSegmentBytes:
-		return bad("budget", o.Budget, "at least 65536 beside the write reserve")
+	case slots < minSegmentBytes || o.Budget > maxBudget:
+		return bad("budget", o.Budget, "65536 to 2^42 beside the write reserve")
 	case (slots+o.SegmentBytes-1)/o.SegmentBytes > MaxSegments:
 		return bad("segment_bytes", o.SegmentBytes, "large enough for the budget in 240 segments")
 	case o.WriteSegmentBytes < minSegmentBytes || o.WriteSegmentBytes%minSegmentBytes != 0:

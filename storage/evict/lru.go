@@ -23,12 +23,15 @@ func NewLRU(capacity int) (Policy, error) {
 }
 
 // Add implements Policy.
-func (l *LRU) Add(ref uint32) {
+func (l *LRU) Add(ref uint32) { l.AddBelow(ref, 0) }
+
+// AddBelow implements Policy. Entry 0 is above the hottest.
+func (l *LRU) AddBelow(ref, above uint32) {
 	s := l.links.All()
-	last := s[0].prev
-	s[ref] = link{prev: last}
-	s[last].next = ref
-	s[0].prev = ref
+	below := s[above].prev
+	s[ref] = link{prev: below, next: above}
+	s[below].next = ref
+	s[above].prev = ref
 	l.high = max(l.high, ref)
 	l.len++
 }

@@ -4,6 +4,9 @@ package evict
 type Policy interface {
 	// Add makes an absent ref evictable, as the hottest.
 	Add(ref uint32)
+	// AddBelow makes an absent ref evictable, just colder than the present ref
+	// above: a chunk that follows above in a prompt goes before it.
+	AddBelow(ref, above uint32)
 	// Touch notes a use of a present ref.
 	Touch(ref uint32)
 	// Remove forgets a present ref: it is gone, or may not be evicted.

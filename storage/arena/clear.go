@@ -1,0 +1,96 @@
+package arena
+
+import (
+	"github.com/larderkv/larder/api/fault"
+	"github.com/larderkv/larder/api/keys"
+)
+
+// Drop removes a chunk, visible or assembling, and says whether there was a
+// visible one. Its epoch stays: a commit under way may store it again.
+func (a *Arena) Drop(s Scope, key keys.Key) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.closed {
+		return false
+	}
+	visible := false
+	hash := a.index.hash(key[:])
+	for {
+		head := a.lookup(hash, &key, s, func(*entry) bool { return true })
+		if head == 0 {
+			return visible
+		}
+		visible = visible || a.ent[head].state.visible()
+		a.drop(head, Deleted, "deleted")
+	}
+}
+
+// clearBatch records are looked at under one hold of the lock.
+const clearBatch = 4096
+
+// Clear drops all chunks that the filter selects and bumps the epoch of what it
+// names, so that grants of before are rejected at commit. When it returns none
+// of them is visible, nor will be. Other calls run in between, so a chunk
+// stored meanwhile may go too.
+func (a *Arena) Clear(f Filter) (chunks int, bytes int64, err error) {
+	if err := a.bumpEpochs(f); err != nil {
+		return 0, 0, err
+	}
+	for rec := uint32(1); ; rec += clearBatch {
+		a.mu.Lock()
+		if a.closed || rec >= a.recHigh {
+			a.mu.Unlock()
+			return chunks, bytes, nil
+		}
+		for i := rec; i < min(rec+clearBatch, a.recHigh); i++ {
+			st := a.ent[i].state
+			if !st.visible() && st != stPending || !f.selects(scopeOf(&a.side.recs[i])) {
+				continue
+			}
+			if st.visible() {
+				chunks++
+			}
+			bytes += a.chunkPages(i) * PageBytes
+			a.drop(i, Cleared, "cleared")
+		}
+		a.mu.Unlock()
+	}
+}
+
+func (f Filter) selects(s Scope) bool {
+	return (f.Namespace == Any || f.Namespace == int(s.Namespace)) && (f.Tenant == Any || f.Tenant == int(s.Tenant))
+}
+
+func (a *Arena) bumpEpochs(f Filter) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.closed {
+		return errClosed()
+	}
+	for kind, num := range [2]int{f.Namespace, f.Tenant} {
+		if num != Any && (num < 0 || num >= len(a.names.of[kind])) {
+			return fault.New(fault.Invalid, "clear", "no such namespace or tenant").With(num, len(a.names.of[kind]))
+		}
+	}
+	a.clears++
+	bump := func(kind int, num uint16) {
+		n := a.names.of[kind][num]
+		n.epoch++
+		n.cleared = a.clears
+		a.saveName(kind, num)
+	}
+	switch {
+	case f.Namespace == Any && f.Tenant == Any:
+		a.clearedAll = a.clears
+		for num := range a.names.of[nameNamespace] {
+			bump(nameNamespace, uint16(num))
+		}
+	case f.Tenant == Any:
+		bump(nameNamespace, uint16(f.Namespace))
+	default:
+		// Also where both are given: bumping one of the two rejects a few
+		// grants too many and none too few.
+		bump(nameTenant, uint16(f.Tenant))
+	}
+	return nil
+}

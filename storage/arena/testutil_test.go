@@ -1,0 +1,25 @@
+package arena
+
+import (
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// dupHandles duplicates an arena's descriptors, as a daemon does for its
+// successor.
+func dupHandles(t testing.TB, h Handles) Handles {
+	t.Helper()
+	dup := func(fd int) int {
+		n, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	out := Handles{SegmentBytes: h.SegmentBytes, Sidecar: dup(h.Sidecar)}
+	for _, fd := range h.Segments {
+		out.Segments = append(out.Segments, dup(fd))
+	}
+	return out
+}

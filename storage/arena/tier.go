@@ -1,0 +1,173 @@
+package arena
+
+import (
+	"context"
+
+	"github.com/larderkv/larder/api/fault"
+	"github.com/larderkv/larder/api/keys"
+	"github.com/larderkv/larder/api/part"
+	"github.com/larderkv/larder/storage"
+)
+
+// Put stores one part from the daemon's own memory: what Commit does for a
+// client that cannot map the arena.
+func (a *Arena) Put(ctx context.Context, s Scope, c Chunk, p int, src []byte) Result {
+	return a.put(ctx, s, c, p, src, nil)
+}
+
+// put also checks the bytes against a table, if there is one.
+func (a *Arena) put(ctx context.Context, s Scope, c Chunk, p int, src []byte, want []uint64) Result {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var res [1]Result
+	it, expected, err := a.newPut(s, c, p, src)
+	if err != nil {
+		a.rejectAll(res[:], err)
+		return res[0]
+	}
+	it.want = want
+	items := []item{it}
+	a.seal(ctx, items)
+	a.settle(s, c, expected, items, res[:])
+	return res[0]
+}
+
+func (a *Arena) newPut(s Scope, c Chunk, p int, src []byte) (item, int, error) {
+	if err := a.writable(s); err != nil {
+		return item{}, 0, err
+	}
+	expected, err := a.expected(s, c, 1)
+	if err != nil {
+		return item{}, 0, err
+	}
+	spec, err := a.spec(s, p, expected, uint64(len(src)))
+	if err != nil {
+		return item{}, 0, err
+	}
+	rec := a.alloc(classPages(uint64(len(src)), a.exact), stSealing)
+	if rec == 0 {
+		return item{}, 0, a.fullError(nil, int64(len(src)))
+	}
+	return item{rec: rec, data: a.space.bytes(a.pageOf(rec), uint32(len(src))), source: src, spec: spec, clears: a.clears}, expected, nil
+}
+
+func (a *Arena) writable(s Scope) error {
+	switch {
+	case a.closed:
+		return errClosed()
+	case !a.scopeKnown(s):
+		return fault.New(fault.Invalid, "scope", "namespace or tenant is not registered").With(s, nil)
+	case !a.names.of[nameNamespace][s.Namespace].known:
+		return fault.New(fault.Invalid, "scope.namespace", "the namespace's parts are not registered").With(s.Namespace, nil)
+	}
+	return nil
+}
+
+// Tier is the arena as a tier, for one scope.
+func (a *Arena) Tier(s Scope) storage.Tier { return tier{a, s} }
+
+type tier struct {
+	a *Arena
+	s Scope
+}
+
+// Name implements storage.Tier.
+func (t tier) Name() string { return "host" }
+
+// Get implements storage.Tier. The bytes are copied first and the copy is
+// verified, so that nobody can change them in between.
+func (t tier) Get(ctx context.Context, id part.ID, d *part.Descriptor, dst []byte) (int, error) {
+	ref, rec, n, err := t.locate(id, true)
+	if err != nil {
+		return 0, err
+	}
+	if n > len(dst) {
+		return 0, fault.New(fault.Invalid, "get.length", "the buffer is too short").With(len(dst), n)
+	}
+	if err := ctx.Err(); err != nil {
+		return 0, fault.Wrap(fault.Unavailable, err, "get", "stopped")
+	}
+	l := Leased{Chunk: ref, rec: rec}
+	if err := t.a.Descriptor(l, d); err != nil {
+		return 0, err
+	}
+	_, err = t.a.inspectBytes(ref, rec, "get", func(p pinned) error {
+		copy(dst[:n], p.data)
+		return t.a.checkBytes(p, dst[:n])
+	})
+	if err != nil {
+		clear(dst[:n])
+		return 0, err
+	}
+	return n, nil
+}
+
+// Put implements storage.Tier.
+func (t tier) Put(ctx context.Context, d *part.Descriptor, src []byte) (storage.Outcome, error) {
+	if err := part.VerifySeal(d); err != nil {
+		return storage.Rejected, err
+	}
+	if !d.Known() {
+		return storage.Rejected, fault.New(fault.Invalid, "part.encoding", "this tier keeps raw parts only").With(d.Encoding, part.EncodingRaw)
+	}
+	index, err := t.a.partIndex(t.s, d)
+	if err != nil {
+		return storage.Rejected, err
+	}
+	c := Chunk{Key: d.ID.Chunk, Parent: d.Parent, Ordinal: d.Ordinal, Tokens: d.Tokens, Quality: d.Quality}
+	res := t.a.put(ctx, t.s, c, index, src, d.Table)
+	return res.Outcome, res.Err
+}
+
+// Stat implements storage.Tier.
+func (t tier) Stat(_ context.Context, id part.ID, d *part.Descriptor) error {
+	ref, rec, _, err := t.locate(id, false)
+	if err != nil {
+		return err
+	}
+	return t.a.Descriptor(Leased{Chunk: ref, rec: rec}, d)
+}
+
+// Delete implements storage.Tier.
+func (t tier) Delete(_ context.Context, chunk keys.Key) (bool, error) {
+	return t.a.Drop(t.s, chunk), nil
+}
+
+// locate finds a part of a visible chunk.
+func (t tier) locate(id part.ID, use bool) (ref ChunkRef, rec uint32, length int, err error) {
+	a := t.a
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.closed {
+		return ref, 0, 0, errClosed()
+	}
+	head := a.lookup(a.index.hash(id.Chunk[:]), &id.Chunk, t.s, isVisible)
+	if head != 0 {
+		rec, _ = a.find(&cursor{}, head, partID(id.Group, id.Span, id.HeadGroup))
+	}
+	if rec == 0 {
+		return ref, 0, 0, fault.New(fault.Miss, "part", "not here")
+	}
+	if use && a.ent[head].state == stListed {
+		a.policy.Touch(head)
+	}
+	return ChunkRef{head, a.ent[head].gen}, rec, int(a.side.recs[rec].stored), nil
+}
+
+// partIndex finds a part in the namespace's list and checks its table's size.
+func (a *Arena) partIndex(s Scope, d *part.Descriptor) (int, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if err := a.writable(s); err != nil {
+		return 0, err
+	}
+	for i, p := range a.names.of[nameNamespace][s.Namespace].parts {
+		if p.Group == d.ID.Group && p.Span == d.ID.Span && p.HeadGroup == d.ID.HeadGroup {
+			if int(p.Layers) != len(d.Table) {
+				return 0, fault.New(fault.Invalid, "part.table", "wrong number of checksums").With(len(d.Table), p.Layers)
+			}
+			return i, nil
+		}
+	}
+	return 0, fault.New(fault.Invalid, "part.id", "the namespace has no such part").With(d.ID, nil)
+}
