@@ -1,9 +1,6 @@
 package arena
 
-import (
-	"github.com/larderkv/larder/api/fault"
-	"github.com/larderkv/larder/api/keys"
-)
+import "github.com/larderkv/larder/api/keys"
 
 // Drop removes a chunk, visible or assembling, and says whether there was a
 // visible one. Its epoch stays: a commit under way may store it again.
@@ -31,16 +28,16 @@ const clearBatch = 4096
 // Clear drops all chunks that the filter selects and bumps the epoch of what it
 // names, so that grants of before are rejected at commit. When it returns none
 // of them is visible, nor will be. Other calls run in between, so a chunk
-// stored meanwhile may go too.
-func (a *Arena) Clear(f Filter) (chunks int, bytes int64, err error) {
-	if err := a.bumpEpochs(f); err != nil {
-		return 0, 0, err
+// stored meanwhile may go too. A number that nobody registered selects nothing.
+func (a *Arena) Clear(f Filter) (chunks int, bytes int64) {
+	if !a.bumpEpochs(f) {
+		return 0, 0
 	}
 	for rec := uint32(1); ; rec += clearBatch {
 		a.mu.Lock()
 		if a.closed || rec >= a.recHigh {
 			a.mu.Unlock()
-			return chunks, bytes, nil
+			return chunks, bytes
 		}
 		for i := rec; i < min(rec+clearBatch, a.recHigh); i++ {
 			st := a.ent[i].state
@@ -61,15 +58,16 @@ func (f Filter) selects(s Scope) bool {
 	return (f.Namespace == Any || f.Namespace == int(s.Namespace)) && (f.Tenant == Any || f.Tenant == int(s.Tenant))
 }
 
-func (a *Arena) bumpEpochs(f Filter) error {
+// bumpEpochs is false where the filter names nothing.
+func (a *Arena) bumpEpochs(f Filter) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.closed {
-		return errClosed()
+		return false
 	}
 	for kind, num := range [2]int{f.Namespace, f.Tenant} {
 		if num != Any && (num < 0 || num >= len(a.names.of[kind])) {
-			return fault.New(fault.Invalid, "clear", "no such namespace or tenant").With(num, len(a.names.of[kind]))
+			return false
 		}
 	}
 	a.clears++
@@ -92,5 +90,5 @@ func (a *Arena) bumpEpochs(f Filter) error {
 		// grants too many and none too few.
 		bump(nameTenant, uint16(f.Tenant))
 	}
-	return nil
+	return true
 }

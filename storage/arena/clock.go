@@ -2,11 +2,12 @@ package arena
 
 import "golang.org/x/sys/unix"
 
-type systemClock struct{}
+// SystemClock is the Clock of real life.
+type SystemClock struct{}
 
 // MonotonicNanos reads the clock that clients read: Go's own monotonic time
 // has another origin.
-func (systemClock) MonotonicNanos() int64 {
+func (SystemClock) MonotonicNanos() int64 {
 	var t unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &t); err != nil {
 		panic("arena: CLOCK_MONOTONIC: " + err.Error())

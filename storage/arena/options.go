@@ -144,7 +144,7 @@ func (o Options) withDefaults() Options {
 		}
 	}
 	if o.Clock == nil {
-		o.Clock = systemClock{}
+		o.Clock = SystemClock{}
 	}
 	if o.Policy == nil {
 		o.Policy = evict.NewLRU
