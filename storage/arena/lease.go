@@ -1,6 +1,9 @@
 package arena
 
 import (
+	"errors"
+	"slices"
+
 	"github.com/larderkv/larder/api/fault"
 	"github.com/larderkv/larder/api/part"
 )
@@ -41,13 +44,15 @@ func (a *Arena) Lease(o Owner, load uint64, ref ChunkRef, parts []int, dst []Lea
 		own.loads[load] = l
 	}
 	l.chunks = append(l.chunks, ref)
-	return a.appendLeased(ref, parts, l.deadline, dst), nil
+	return a.appendLeased(Leased{Chunk: ref, Deadline: l.deadline, owner: o, load: load}, parts, dst), nil
 }
 
-func (a *Arena) appendLeased(ref ChunkRef, parts []int, deadline int64, dst []Leased) []Leased {
+func (a *Arena) appendLeased(l Leased, parts []int, dst []Leased) []Leased {
+	ref := l.Chunk
 	add := func(i int, rec uint32) {
 		r := &a.side.recs[rec]
-		dst = append(dst, Leased{Chunk: ref, Part: i, Slot: a.slotOf(rec), Length: uint64(r.stored), Deadline: deadline, rec: rec})
+		l.Part, l.Slot, l.Length, l.rec = i, a.slotOf(rec), uint64(r.stored), rec
+		dst = append(dst, l)
 		a.st.LeasedParts++
 		a.st.LeasedBytes += uint64(r.stored)
 	}
@@ -71,8 +76,9 @@ func (a *Arena) appendLeased(ref ChunkRef, parts []int, deadline int64, dst []Le
 }
 
 // Verify checks the bytes of a leased part, as the mode says. Corrupt: they
-// are damaged; the chunk is dropped and the load can not be confirmed any
-// more. Miss: the lease has ended, or the encoding is not known.
+// are damaged: the chunk is dropped, this part must not be handed out, and
+// other loads that lease the chunk can not be confirmed any more. Miss: the
+// lease has ended, or the encoding is not known.
 func (a *Arena) Verify(l Leased) error {
 	if !a.verifies() {
 		return nil
@@ -83,7 +89,19 @@ func (a *Arena) Verify(l Leased) error {
 		}
 		return a.checkBytes(p, p.data)
 	})
+	if errors.Is(err, fault.Corrupt) {
+		a.excuse(l)
+	}
 	return err
+}
+
+func (a *Arena) excuse(l Leased) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if own := a.owners[l.owner]; own != nil && own.loads[l.load] != nil {
+		ld := own.loads[l.load]
+		ld.excused = append(ld.excused, l.Chunk)
+	}
 }
 
 func (a *Arena) verifies() bool {
@@ -172,12 +190,12 @@ func (a *Arena) Release(o Owner, load uint64) (confirmed bool) {
 }
 
 // endLoad ends the leases, the last chunk first, and says whether all chunks
-// were sound.
+// were sound, as far as their parts were handed out.
 func (a *Arena) endLoad(l *loadState) (sound bool) {
 	sound = true
 	for i := len(l.chunks) - 1; i >= 0; i-- {
 		head := l.chunks[i].Index
-		if a.ent[head].state == stRotten {
+		if a.ent[head].state == stRotten && !slices.Contains(l.excused, l.chunks[i]) {
 			sound = false
 		}
 		a.unpin(head)

@@ -26,6 +26,9 @@ type loadState struct {
 	deadline  int64
 	revokedAt int64 // 0 = not revoked
 	chunks    []ChunkRef
+	// excused chunks were found corrupt by this load's own verification: the
+	// damaged part was never reported ready, so it voids nothing here.
+	excused []ChunkRef
 }
 
 type writeSegment struct {

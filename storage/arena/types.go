@@ -77,7 +77,9 @@ type Leased struct {
 	Length   uint64 // bytes of the part
 	Deadline int64  // of the whole load, CLOCK_MONOTONIC nanoseconds
 
-	rec uint32
+	rec   uint32
+	owner Owner
+	load  uint64
 }
 
 // Revocation lists what an owner must stop using: it is past its deadline.
