@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import struct
+import tracemalloc
 from array import array
 from typing import Any
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from identity_vectors import formula, load
 
 from larder.errors import InvalidError
@@ -74,6 +78,39 @@ def test_invalid_extras(v: dict[str, Any]) -> None:
     assert e.value.field == v["field"]
 
 
+token = st.integers(0, (1 << 32) - 1)
+extra = st.builds(
+    Extra, st.sampled_from(ExtraKind), st.integers(0, 50), st.integers(1, 50), st.binary(min_size=1, max_size=2)
+)
+
+
+@given(st.integers(1, 9), st.lists(token, max_size=60), st.lists(extra, max_size=6, unique=True))
+def test_extras_enter_every_chunk_that_they_overlap(per: int, tokens: list[int], extras: list[Extra]) -> None:
+    key, want = bytes(32), b""
+    for at in range(0, len(tokens) - per + 1, per):
+        message = (
+            b"\x10" + struct.pack("<I", 32) + key + b"\x11" + struct.pack(f"<I{per}I", 4 * per, *tokens[at : at + per])
+        )
+        for e in sorted(extras, key=lambda e: (e.kind, e.start, e.count, e.content)):
+            if e.start < at + per and e.start + e.count > at:
+                message += bytes([e.kind]) + struct.pack("<III", 8 + len(e.content), e.start, e.count) + e.content
+        key = hashlib.sha256(message).digest()
+        want += key
+    assert chunk_keys(bytes(32), tokens, per, extras) == want
+
+
+def test_long_extras_cost_nothing_without_tokens() -> None:
+    """4096 of them, as long as they can be, in chunks of one token."""
+    extras = [Extra(ExtraKind.MULTIMODAL, 1, (1 << 32) - 1, i.to_bytes(2, "big")) for i in range(MAX_EXTRAS)]
+    tracemalloc.start()
+    try:
+        chain = Chain(bytes(32), 1, extras)
+        assert len(chain.append([1, 2])) == 64
+        assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    finally:
+        tracemalloc.stop()
+
+
 def test_message_by_hand() -> None:
     root = bytes(range(32))
     message = b"\x10" + struct.pack("<I", 32) + root + b"\x11" + struct.pack("<III", 8, 5, 0xFFFFFFFF)
@@ -82,7 +119,7 @@ def test_message_by_hand() -> None:
     assert chunk_keys(root, [5, 0xFFFFFFFF], 2, [extra]) == hashlib.sha256(message).digest()
 
 
-@pytest.mark.parametrize("bad", [-1, 1 << 32, 1 << 70, 1.5, "1", None])
+@pytest.mark.parametrize("bad", [-1, 1 << 32, 1 << 70, 1.5, "1", None, [1], np.array([1, 2])])
 def test_bad_token_is_named_and_nothing_is_taken(bad: object) -> None:
     chain = Chain(bytes(32), 2)
     chain.append([1])
@@ -118,6 +155,7 @@ def test_bad_input() -> None:
         lambda: Chain(bytes(32), 1025),
         lambda: Chain(bytes(32), 256, [Extra(ExtraKind.MULTIMODAL, i, 1, b"x") for i in range(MAX_EXTRAS + 1)]),
         lambda: Chain(bytes(32), 256, [Extra(ExtraKind.MULTIMODAL, -1, 2, b"x")]),
+        lambda: Chain(bytes(32), 256, [Extra(ExtraKind.MULTIMODAL, 0, 1 << 32, b"x")]),
     ):
         with pytest.raises(InvalidError):
             call()

@@ -12,11 +12,14 @@ import hashlib
 import hmac
 import sys
 from array import array
+from bisect import insort
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from itertools import islice
+from operator import index
 
-from larder._tagged import field
+from larder._tagged import field, u32
 from larder.errors import InvalidError
 
 KEY_BYTES = 32
@@ -121,7 +124,7 @@ class Chain:
         self._view = memoryview(self._buf)
         self._filled = 0
         self._chunks = 0
-        self._extras = _by_chunk(extras, chunk_tokens)
+        self._extras = _Extras(extras, chunk_tokens)
 
     @property
     def last(self) -> bytes:
@@ -155,7 +158,7 @@ class Chain:
             view[42 + filled :] = data[at : at + size - filled]
             at += size - filled
             filled = 0
-            key = sha256(self._buf + extras[chunk] if chunk in extras else view).digest()
+            key = sha256(self._buf + extras.of(chunk) if extras.left else view).digest()
             view[5:37] = key
             out.append(key)
             chunk += 1
@@ -174,45 +177,79 @@ def _pack(tokens: Sequence[int]) -> array[int]:
     try:
         a = array(_U32, tokens)
     except (OverflowError, TypeError) as e:
-        for i, t in enumerate(tokens):
-            if not hasattr(t, "__index__") or not 0 <= t.__index__() < 1 << 32:
-                raise InvalidError(
-                    f"token {i} is no unsigned 32-bit integer", "tokens", ascii(t)[:80], "0..2^32-1"
-                ) from e
-        raise
+        i, bad = next((i, t) for i, t in enumerate(tokens) if not _is_token(t))
+        raise InvalidError(f"token {i} is no unsigned 32-bit integer", "tokens", ascii(bad)[:80], "0..2^32-1") from e
     if sys.byteorder == "big":
         a.byteswap()
     return a
 
 
-def _by_chunk(extras: Iterable[Extra], chunk_tokens: int) -> dict[int, bytes]:
-    """Return, by chunk index, the fields that follow the tokens."""
-    out: dict[int, bytes] = {}
-    previous: Extra | None = None
-    ordered = sorted(extras)
-    if len(ordered) > MAX_EXTRAS:
-        raise InvalidError("too many", "extras", str(len(ordered)), str(MAX_EXTRAS))
-    for e in ordered:
-        if e.kind not in (ExtraKind.MULTIMODAL, ExtraKind.EMBEDDING):
-            raise InvalidError("unknown kind", "extras.kind", str(int(e.kind)), "48, 49")
-        end = e.start + e.count
-        if e.start < 0 or e.count < 1 or end > MAX_TOKENS:
-            raise InvalidError(
-                "an extra stands for 1 token or more below position 2^32",
-                "extras.count",
-                str(end),
-                str(MAX_TOKENS),
-            )
-        if not 1 <= len(e.content) <= MAX_CONTENT:
-            raise InvalidError("wrong length", "extras.content", str(len(e.content)), "1..256")
-        if e == previous:
-            raise InvalidError("the same extra twice", "extras", str(e.start))
-        previous = e
-        position = e.start.to_bytes(4, "little") + e.count.to_bytes(4, "little")
-        entry = field(e.kind, position + e.content)
-        for chunk in range(e.start // chunk_tokens, (end - 1) // chunk_tokens + 1):
-            out[chunk] = out.get(chunk, b"") + entry
-    return out
+def _is_token(t: object) -> bool:
+    try:
+        return 0 <= index(t) < 1 << 32  # type: ignore[arg-type]
+    except TypeError:
+        return False
+
+
+class _Extras:
+    """The fields that follow a chunk's tokens, for one chunk after the other.
+
+    An extra is looked at where it begins, not for each chunk that it overlaps:
+    how long it is costs nothing before tokens are there.
+    """
+
+    __slots__ = ("_here", "_next")
+
+    def __init__(self, extras: Iterable[Extra], chunk_tokens: int) -> None:
+        ordered = sorted(islice(extras, MAX_EXTRAS + 1))
+        if len(ordered) > MAX_EXTRAS:
+            raise InvalidError("too many", "extras", f"more than {MAX_EXTRAS}", str(MAX_EXTRAS))
+        for e, previous in zip(ordered, [None, *ordered], strict=False):
+            _check_extra(e)
+            if e == previous:
+                raise InvalidError("the same extra twice", "extras", str(e.start))
+        # First and last chunk, place among all extras, field.
+        entries = [
+            (e.start // chunk_tokens, (e.start + e.count - 1) // chunk_tokens, place, _extra_field(e))
+            for place, e in enumerate(ordered)
+        ]
+        # Those that begin later, the next one at the end; and those that reach
+        # the chunk asked for last, by place.
+        self._next = sorted(entries, reverse=True)
+        self._here: list[tuple[int, int, bytes]] = []
+
+    @property
+    def left(self) -> bool:
+        """Whether any extra reaches the next chunk or a later one."""
+        return bool(self._next or self._here)
+
+    def of(self, chunk: int) -> bytes:
+        """Return the fields of a chunk; chunks are asked for in order."""
+        while self._next and self._next[-1][0] <= chunk:
+            _, last, place, entry = self._next.pop()
+            insort(self._here, (place, last, entry))
+        out = b"".join(entry for _, _, entry in self._here)
+        self._here = [e for e in self._here if e[1] > chunk]
+        return out
+
+
+def _check_extra(e: Extra) -> None:
+    if e.kind not in (ExtraKind.MULTIMODAL, ExtraKind.EMBEDDING):
+        raise InvalidError("unknown kind", "extras.kind", str(int(e.kind)), "48, 49")
+    end = e.start + e.count
+    if e.start < 0 or not 1 <= e.count < MAX_TOKENS or end > MAX_TOKENS:
+        raise InvalidError(
+            "an extra stands for 1 token or more below position 2^32",
+            "extras.count",
+            str(end),
+            str(MAX_TOKENS),
+        )
+    if not 1 <= len(e.content) <= MAX_CONTENT:
+        raise InvalidError("wrong length", "extras.content", str(len(e.content)), "1..256")
+
+
+def _extra_field(e: Extra) -> bytes:
+    return field(e.kind, u32(e.start) + u32(e.count) + e.content)
 
 
 def _check_hash(name: str, value: bytes) -> None:
