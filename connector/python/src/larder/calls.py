@@ -52,7 +52,7 @@ class Calls:
         with self._lock:
             if self._lost is not None:
                 raise self._lost
-            limit = self._limit if reserved else max(1, self._limit - _RESERVE)
+            limit = self._limit if reserved else self._common
             if len(self._open) >= limit:
                 raise BusyError("too many requests are unanswered", "max_in_flight", str(len(self._open)), str(limit))
             call_id = next(self._ids)
@@ -83,7 +83,11 @@ class Calls:
     @property
     def clogged(self) -> bool:
         """Whether so many calls expired that little can be asked any more."""
-        return self._expired * 2 > self._limit
+        return self._expired * 2 > self._common
+
+    @property
+    def _common(self) -> int:
+        return max(1, self._limit - _RESERVE)
 
     def __len__(self) -> int:
         return len(self._open)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import random
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TypeVar
 
 from larder.arena import Arena
+from larder.backoff import Backoff
 from larder.breaker import Breaker
 from larder.commit import CommitChunk, CommitPart, check_chunks
 from larder.committing import commit_slots, count_outcomes
@@ -53,7 +53,7 @@ class Client:
     Methods may be called from any thread, but only in the process that made
     the client: threads and mappings do not cross a fork."""
 
-    def __init__(self, options: Options, random01: Callable[[], float] = random.random) -> None:
+    def __init__(self, options: Options, *, backoff: Backoff | None = None) -> None:
         options.check()
         self._options = options
         self._pid = os.getpid()
@@ -67,7 +67,15 @@ class Client:
         self._hold_keys: OrderedDict[int, bytes] = OrderedDict()
         self._hold_lock = threading.Lock()
         self._connector = Connector(options, self._timers, self._breaker, self._counters)
-        self._supervisor = Supervisor(options, self._connector, self._breaker, self._counters, self._events, random01)
+        self._supervisor = Supervisor(
+            options,
+            self._connector,
+            self._breaker,
+            self._counters,
+            self._events,
+            backoff or Backoff(options.backoff_min_s, options.backoff_max_s),
+        )
+        self._supervisor.start()
 
     # -- state ---------------------------------------------------------------
 

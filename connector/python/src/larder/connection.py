@@ -14,7 +14,7 @@ import grpc
 from larder import __version__
 from larder.arena import Arena, Mappings, announced
 from larder.breaker import Breaker
-from larder.errors import InvalidError, LarderError, UnavailableError
+from larder.errors import DeniedError, FullError, InvalidError, LarderError, UnavailableError
 from larder.handover import receive
 from larder.leases import Leases
 from larder.objects import Objects
@@ -37,6 +37,8 @@ _ROLES = {
     "client": engine_pb2.ROLE_CLIENT,
 }
 _MAX_ENDED = 64
+# A closed channel ends the calls of the thread that is waited for.
+_JOIN_S = 1.0
 _MAX_RECEIVE = 64 << 20
 
 
@@ -69,6 +71,8 @@ class Connection:
         if self.commits is not None:
             self.commits.close()
         self.channel.close()
+        if self.commits is not None:
+            self.commits.join(_JOIN_S)
 
 
 @dataclass
@@ -200,9 +204,15 @@ class Connector:
             commits = StreamedCommits(objects, hello.parts, pool.done)
         return Connection(channel, session, hello, objects, arena, pool, commits, lifetime)
 
-    def _map(self, hello: engine_pb2.HelloReply) -> tuple[Arena, int]:
+    def _map(self, hello: engine_pb2.HelloReply) -> tuple[Arena | None, int]:
         info = hello.arena
-        handed = receive(info.handover_socket, hello.session_token, announced(info), self._options.connect_timeout_s)
+        try:
+            handed = receive(
+                info.handover_socket, hello.session_token, announced(info), self._options.connect_timeout_s
+            )
+        except (DeniedError, FullError) as error:
+            _LOG.warning("larder goes on without shared memory, more slowly: %s", error)
+            return None, -1
         try:
             arena = Arena(info, handed.segments, self._mappings)
         except (OSError, ValueError) as error:

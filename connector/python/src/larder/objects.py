@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -56,7 +56,15 @@ class Objects:
     def put_parts(self, parts: Sequence[PartToPut], timeout: float | None = None) -> list[int]:
         """Stores parts; their objects_pb2.PutOutcome, in order. An error ends
         the call; what was answered before it is kept."""
-        return self._put(self._part_frames(parts), len(parts), timeout)
+        for part in parts:
+            if part.data.nbytes != part.head.length:
+                raise InvalidError(
+                    "the part has another number of bytes than its head says",
+                    "put.head.part.length",
+                    str(part.data.nbytes),
+                    str(part.head.length),
+                )
+        return self._put(_part_requests(parts), len(parts), timeout)
 
     def put_file(
         self, name: str, data: bytes | memoryview | Iterable[bytes], length: int = -1, timeout: float | None = None
@@ -116,29 +124,31 @@ class Objects:
 
     # -- streams -------------------------------------------------------------
 
-    def _part_frames(self, parts: Sequence[PartToPut]) -> Iterator[objects_pb2.PutRequest]:
-        for part in parts:
-            view = part.data.data
-            if view.nbytes != part.head.length:
-                raise InvalidError(
-                    "the part has another number of bytes than its head says",
-                    "put.head.part.length",
-                    str(view.nbytes),
-                    str(part.head.length),
-                )
-            yield from _requests(objects_pb2.PutHead(part=part.head), _frames(view))
-
     def _put(self, requests: Iterator[objects_pb2.PutRequest], count: int, timeout: float | None) -> list[int]:
         method = self._channel.stream_stream(
             _SERVICE + "Put",
             request_serializer=objects_pb2.PutRequest.SerializeToString,
             response_deserializer=objects_pb2.PutResponse.FromString,
         )
+        broken: list[Exception] = []
+
+        def guarded() -> Iterator[objects_pb2.PutRequest]:
+            # gRPC pulls on a thread of its own, where the caller's iterable
+            # would fail unseen; so the stream ends short and the error waits.
+            try:
+                yield from requests
+            except Exception as error:  # noqa: BLE001
+                broken.append(error)
+
         try:
-            replies = method(requests, timeout=self._limit(timeout), metadata=self._metadata)
+            replies = self._start(method, guarded(), timeout)
             outcomes = [int(reply.outcome) for reply in replies]
         except grpc.RpcError as error:
+            if broken:
+                raise broken[0] from error
             raise from_rpc_error(error) from error
+        if broken:
+            raise broken[0]
         if len(outcomes) != count:
             raise UnavailableError("the daemon answered another number of parts", "put", str(len(outcomes)), str(count))
         return outcomes
@@ -151,7 +161,7 @@ class Objects:
             request_serializer=objects_pb2.GetRequest.SerializeToString,
             response_deserializer=objects_pb2.GetResponse.FromString,
         )
-        replies: Any = method(request, timeout=self._limit(timeout), metadata=self._metadata)
+        replies = self._start(method, request, timeout)
         try:
             for reply in replies:
                 head = reply.head
@@ -178,18 +188,28 @@ class Objects:
             response_deserializer=reply.FromString,
         )
         try:
-            answer: R = method(request, timeout=self._limit(timeout), metadata=self._metadata)
+            answer: R = self._start(method, request, timeout)
         except grpc.RpcError as error:
             raise from_rpc_error(error) from error
         return answer
 
-    def _limit(self, timeout: float | None) -> float:
-        return self._timeout_s if timeout is None else timeout
+    def _start(self, method: Callable[..., Any], request: object, timeout: float | None) -> Any:
+        try:
+            limit_s = self._timeout_s if timeout is None else timeout
+            return method(request, timeout=limit_s, metadata=self._metadata)
+        except ValueError as error:
+            raise UnavailableError(f"the connection is closed: {error}") from error
 
 
 def _frames(view: memoryview) -> Iterator[bytes]:
     for at in range(0, view.nbytes, _FRAME):
         yield bytes(view[at : at + _FRAME])
+
+
+def _part_requests(parts: Sequence[PartToPut]) -> Iterator[objects_pb2.PutRequest]:
+    for part in parts:
+        view = np.ascontiguousarray(part.data).data
+        yield from _requests(objects_pb2.PutHead(part=part.head), _frames(view))
 
 
 def _requests(head: objects_pb2.PutHead, frames: Iterable[bytes]) -> Iterator[objects_pb2.PutRequest]:

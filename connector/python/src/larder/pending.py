@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from larder.errors import LarderError, UnavailableError
+
+_LOG = logging.getLogger("larder")
 
 T = TypeVar("T")
 
@@ -78,7 +81,7 @@ class Pending(Generic[T]):
         call's deadline. Raises the call's LarderError; UNAVAILABLE where this
         wait ended first (the call goes on)."""
         if not self._done:
-            left = max(0.0, self._until + _SLACK_S - time.monotonic())
+            left = min(max(0.0, self._until + _SLACK_S - time.monotonic()), threading.TIMEOUT_MAX)
             wait = left if timeout is None else min(max(timeout, 0.0), left)
             if self._gate.acquire(timeout=wait):
                 self._gate.release()
@@ -90,7 +93,7 @@ class Pending(Generic[T]):
 
     def add_callback(self, callback: Callable[[Pending[T]], None]) -> None:
         """Calls callback(self) once done: at once, else on the client's reader
-        or timer thread, where it must neither block nor raise."""
+        or timer thread, where it must not block."""
         with self._lock:
             if not self._done:
                 self._callbacks.append(callback)
@@ -116,4 +119,12 @@ class Pending(Generic[T]):
             self._callbacks = []
         self._gate.release()
         for callback in callbacks:
+            self._call(callback)
+
+    def _call(self, callback: Callable[[Pending[T]], None]) -> None:
+        try:
             callback(self)
+        except Exception:  # noqa: BLE001
+            # The thread is the client's, the code is not: it must not take
+            # the connection down.
+            _LOG.exception("a callback raised")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
-import random
 import threading
 import time
 from collections.abc import Callable
 
+import grpc
+
+from larder.backoff import Backoff
 from larder.breaker import Breaker
 from larder.connection import Connection, Connector
 from larder.errors import LarderError, UnavailableError
@@ -31,20 +33,23 @@ class Supervisor:
         breaker: Breaker,
         counters: Counters,
         events: Callable[[], Events],
-        random01: Callable[[], float] = random.random,
+        backoff: Backoff,
     ) -> None:
         self._options = options
         self._connector = connector
         self._breaker = breaker
         self._counters = counters
         self._events = events
-        self._random01 = random01
+        self._backoff = backoff
         self._closing = threading.Event()
         self._up = threading.Condition()
         self.connection: Connection | None = None
         self.generation = 0
         self.last_error: LarderError | None = None
         self._thread = threading.Thread(target=self._run, name="larder-session", daemon=True)
+
+    def start(self) -> None:
+        """Starts the thread."""
         self._thread.start()
 
     def wait_connected(self, timeout_s: float) -> bool:
@@ -66,15 +71,11 @@ class Supervisor:
         self._thread.join(max(0.0, until - time.monotonic()))
 
     def _run(self) -> None:
-        pause_s = self._options.backoff_min_s
         while not self._closing.is_set():
-            began = time.monotonic()
-            stable = self._once()
-            if stable or time.monotonic() - began > self._options.backoff_max_s:
-                pause_s = self._options.backoff_min_s
-            if self._closing.wait(pause_s * (0.5 + self._random01() / 2)):
+            if self._once():
+                self._backoff.reset()
+            if self._closing.wait(self._backoff.pause()):
                 break
-            pause_s = min(2 * pause_s, self._options.backoff_max_s)
 
     def _once(self) -> bool:
         """One connection from beginning to end; whether it was of use."""
@@ -82,6 +83,10 @@ class Supervisor:
             connection = self._connector.connect(self._events)
         except LarderError as error:
             self._note(error)
+            return False
+        except (OSError, ValueError, grpc.RpcError) as error:
+            # Whatever it is, the engine goes on and the next attempt may do.
+            self._note(UnavailableError(f"cannot connect: {error!r}"))
             return False
         with self._up:
             self.connection = connection
@@ -92,7 +97,12 @@ class Supervisor:
         self._breaker.hasten()
         if isinstance(connection.pool, CreditPool):
             connection.pool.start()
+        if self._closing.is_set():
+            # Closed while it was being made, so nobody else will end it.
+            connection.session.abort(UnavailableError("the client is closed"))
+        began = time.monotonic()
         reason = connection.session.run()
+        lasted_s = time.monotonic() - began
         with self._up:
             self.connection = None
         if not self._closing.is_set():
@@ -101,7 +111,7 @@ class Supervisor:
             self._note(reason)
         connection.close()
         self._connector.ended(connection.hello, connection.session, connection.lifetime)
-        return connection.session.proven
+        return connection.session.proven or lasted_s > self._options.backoff_max_s
 
     def _note(self, error: LarderError) -> None:
         # One line for each new reason, not for each attempt.

@@ -60,7 +60,7 @@ class Timers:
                     return
                 left = self._heap[0][0] - self._clock()
                 if left > 0:
-                    self._wake.wait(left)
+                    self._wake.wait(min(left, threading.TIMEOUT_MAX))
                     continue
                 callback = heapq.heappop(self._heap)[2]
             callback()

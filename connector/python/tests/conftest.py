@@ -1,0 +1,51 @@
+"""Fixtures of the client's tests."""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_daemon import FakeDaemon
+
+from larder.client import Client, Options
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A short path: a Unix socket's may have 107 bytes."""
+    with tempfile.TemporaryDirectory(prefix="ldr") as path:
+        yield Path(path)
+
+
+@pytest.fixture
+def daemon(folder: Path) -> Iterator[FakeDaemon]:
+    fake = FakeDaemon(folder)
+    yield fake
+    fake.close()
+
+
+@pytest.fixture
+def connect(folder: Path) -> Iterator[Callable[..., Client]]:
+    """Makes clients of the daemon in `folder`, closed at the end; then no
+    thread of theirs may be left."""
+    clients: list[Client] = []
+
+    def make(*, ready: bool = True, backoff: Any = None, **options: Any) -> Client:
+        options.setdefault("socket", str(folder / "larder.sock"))
+        options.setdefault("call_timeout_s", 20.0)
+        options.setdefault("backoff_min_s", 0.001)
+        options.setdefault("backoff_max_s", 0.02)
+        client = Client(Options(**options), backoff=backoff)
+        clients.append(client)
+        if ready:
+            assert client.wait_ready(20.0), client.last_error
+        return client
+
+    yield make
+    for client in clients:
+        client.close()
+    assert [t.name for t in threading.enumerate() if t.name.startswith("larder-")] == []
