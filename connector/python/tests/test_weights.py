@@ -11,7 +11,15 @@ import pytest
 from identity_vectors import load
 
 from larder.errors import InvalidError
-from larder.weights import adapter_digest, find_weight_files, named_weights_id, weights_id
+from larder.weights import (
+    MAX_HEADER,
+    MAX_INDEX,
+    MAX_SAMPLES,
+    adapter_digest,
+    find_weight_files,
+    named_weights_id,
+    weights_id,
+)
 
 VECTORS = load("weights")
 
@@ -109,8 +117,8 @@ def test_broken_header(data: bytes, tmp_path: Path) -> None:
 def test_odd_files(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.bin")
     (tmp_path / "folder.bin").mkdir()
-    for name in ("pipe.bin", "folder.bin", "absent.bin"):
-        with pytest.raises(InvalidError, match=name):
+    for name in ("pipe.bin", "folder.bin", "absent.bin", "nul\0.bin"):
+        with pytest.raises(InvalidError, match=name.split("\0", maxsplit=1)[0]):
             weights_id([tmp_path / name])
     with pytest.raises(InvalidError, match="number of weight files"):
         weights_id([])
@@ -126,14 +134,14 @@ def test_find(tmp_path: Path) -> None:
     def names() -> list[str]:
         return [p.name for p in find_weight_files(tmp_path)]
 
-    with pytest.raises(InvalidError):
+    with pytest.raises(InvalidError, match="number of weight files"):
         names()
-    with pytest.raises(InvalidError):
+    with pytest.raises(InvalidError, match="folder"):
         find_weight_files(tmp_path / "absent")
-    for name in ("x.bin", "config.json", "consolidated.safetensors"):
+    for name in ("x.bin", "y.pt", "z.gguf", "config.json", ".hidden.bin"):
         (tmp_path / name).write_bytes(b"")
-    assert names() == ["consolidated.safetensors"]
-    for name in ("b.safetensors", "a.safetensors"):
+    assert names() == ["x.bin", "y.pt", "z.gguf"]
+    for name in ("b.safetensors", "a.safetensors", "._a.safetensors"):
         (tmp_path / name).write_bytes(b"")
     assert names() == ["a.safetensors", "b.safetensors"]
     index = tmp_path / "model.safetensors.index.json"
@@ -141,10 +149,83 @@ def test_find(tmp_path: Path) -> None:
     assert names() == ["b.safetensors", "gone.safetensors"]
     with pytest.raises(InvalidError, match=r"gone\.safetensors|b\.safetensors"):
         weights_id(find_weight_files(tmp_path))
-    for bad in ("{", "[]", '{"weight_map": {"t": "../x"}}', '{"weight_map": {"t": ".."}}', '{"weight_map": {"t": 1}}'):
-        index.write_text(bad)
-        with pytest.raises(InvalidError, match="index"):
-            names()
+
+
+@pytest.mark.parametrize("indexed", [True, False])
+def test_both_forms_of_the_weights_in_a_folder(tmp_path: Path, indexed: bool) -> None:
+    """Some engines load consolidated*.safetensors where they are, others never."""
+    if indexed:
+        (tmp_path / "model.safetensors.index.json").write_text('{"weight_map": {"t": "model.safetensors"}}')
+    seen = set()
+    for one, two in ((b"1234", b"1234"), (b"1235", b"1234"), (b"1234", b"1235")):
+        for name, data in (("model.safetensors", one), ("consolidated.safetensors", two)):
+            (tmp_path / name).write_bytes(tensors({"a": {"data_offsets": [0, 4]}}, data))
+        seen.add(weights_id(find_weight_files(tmp_path)))
+    assert len(seen) == 3
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", "[" * 200000]
+    + [
+        json.dumps({"weight_map": m})
+        for m in ({"t": "../x"}, {"t": ".."}, {"t": "."}, {"t": ""}, {"t": "/x"}, {"t": 1})
+    ]
+    + [json.dumps({"weight_map": m}) for m in ({"t": "a\0"}, {"t": "\ud800"}, {"t": ["a"]}, None, ["a"])],
+)
+def test_bad_index(tmp_path: Path, text: str) -> None:
+    (tmp_path / "model.safetensors.index.json").write_text(text)
+    with pytest.raises(InvalidError, match="index"):
+        find_weight_files(tmp_path)
+
+
+def test_limits_of_what_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    for length, too_long in ((MAX_HEADER, False), (MAX_HEADER + 1, True)):
+        with path.open("wb") as f:
+            f.write(length.to_bytes(8, "little"))
+            f.truncate(8 + length)
+        with pytest.raises(InvalidError, match="too long" if too_long else "broken safetensors header"):
+            weights_id([path])
+    path.write_bytes(tensors({str(i): {"data_offsets": [0, 0]} for i in range(MAX_SAMPLES + 1)}, b""))
+    with pytest.raises(InvalidError, match="too many tensors"):
+        weights_id([path])
+    index = tmp_path / "model.safetensors.index.json"
+    with index.open("wb") as f:
+        f.truncate(MAX_INDEX + 1)
+    with pytest.raises(InvalidError, match="index is too long"):
+        find_weight_files(tmp_path)
+
+
+@pytest.mark.parametrize("change", ["shrinks", "grows", "is written"])
+def test_a_file_that_changes_while_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str) -> None:
+    path = tmp_path / "model.bin"
+    path.write_bytes(bytes(1 << 20))
+    os.utime(path, ns=(0, 0))
+    read, calls = os.pread, []
+
+    def pread(fd: int, length: int, offset: int) -> bytes:
+        calls.append(offset)
+        if len(calls) == 10:
+            if change == "is written":
+                with path.open("r+b") as f:
+                    f.write(b"1")
+            else:
+                os.truncate(path, 1000 if change == "shrinks" else 2 << 20)
+        return read(fd, length, offset)
+
+    monkeypatch.setattr(os, "pread", pread)
+    with pytest.raises(InvalidError, match="changes while it is read"):
+        weights_id([path])
+
+
+def test_short_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system may give fewer bytes than asked for."""
+    vector = VECTORS["sets"][1]
+    files = write(tmp_path, vector)
+    read = os.pread
+    monkeypatch.setattr(os, "pread", lambda fd, length, offset: read(fd, min(length, 1000), offset))
+    assert weights_id(files).hex() == vector["id"]
 
 
 def test_adapter(tmp_path: Path) -> None:

@@ -26,8 +26,10 @@ FILE_SAMPLES = 64
 """Samples spread over a file that has a safetensors header."""
 BARE_STRIDE = 1 << 20
 """Bytes for each sample of a file without one."""
-MAX_HEADER = 100_000_000
-"""The limit of the safetensors format itself."""
+MAX_HEADER = 16 << 20
+"""Bytes of a safetensors header. The format allows more; 16 of them are parsed
+at a time."""
+MAX_INDEX = 64 << 20
 MAX_SAMPLES = 1 << 17
 MAX_FILES = 4096
 MAX_NAME = 256
@@ -39,7 +41,7 @@ def weights_id(files: Iterable[str | os.PathLike[str]]) -> bytes:
     """Return the id of weights, 32 bytes, from their files in any order.
 
     INVALID for no file, two of one name, something that is not a regular
-    file, a broken safetensors header, or a file that shrinks while it is read.
+    file, a broken safetensors header, or a file that changes while it is read.
     """
     paths = _by_name(files)
     with ThreadPoolExecutor(max_workers=16, thread_name_prefix="larder-weights") as pool:
@@ -82,28 +84,34 @@ def adapter_digest(directory: str | os.PathLike[str]) -> bytes:
 
 
 def find_weight_files(directory: str | os.PathLike[str]) -> tuple[Path, ...]:
-    """Return the weight files of a model's folder, by name.
+    """Return the weight files of a model's folder, by name: whatever engines
+    may choose to load from it.
 
-    Those that model.safetensors.index.json lists, if it is there; else every
-    .safetensors except consolidated* beside others; else every .bin, .gguf or
-    .pt. INVALID if there is none, or if a listed one is missing.
+    If there are .safetensors files: those that model.safetensors.index.json
+    lists, and consolidated*, which some engines load in their place; all of
+    them without an index. Else every .bin, .gguf and .pt. Hidden files are
+    none. INVALID if there is none. Not for an engine told to load .bin or .pt
+    beside .safetensors.
     """
     folder = Path(directory)
-    index = folder / "model.safetensors.index.json"
-    if index.exists():
-        return _by_name(folder / name for name in _index_files(index))
-    entries = _list(folder)
-    tensors = [p for p in entries if p.name.endswith(".safetensors")]
-    plain = [p for p in tensors if not p.name.startswith("consolidated")]
-    others = [p for p in entries if p.name.endswith((".bin", ".gguf", ".pt"))]
-    return _by_name(plain or tensors or others)
+    entries = {p.name: p for p in _list(folder) if not p.name.startswith(".")}
+    tensors = {n for n in entries if n.endswith(".safetensors")}
+    if (index := entries.get("model.safetensors.index.json")) is not None:
+        tensors = _index_files(index) | {n for n in tensors if n.startswith("consolidated")}
+    return _by_name(folder / n for n in tensors or (n for n in entries if n.endswith((".bin", ".gguf", ".pt"))))
 
 
 def _index_files(index: Path) -> set[str]:
+    with _open(index) as (fd, size):
+        if size > MAX_INDEX:
+            raise InvalidError("the index is too long", "weights", str(size), str(MAX_INDEX))
+        text = _read(fd, 0, size, index)
     try:
-        names = set(json.loads(index.read_bytes())["weight_map"].values())
-        plain = all(n == os.path.basename(n) and n not in ("", ".", "..") for n in names)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
+        names = set(json.loads(text)["weight_map"].values())
+        plain = all(
+            n == os.path.basename(n) and n not in ("", ".", "..") and b"\0" not in os.fsencode(n) for n in names
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
         raise InvalidError("not a safetensors index", "weights", str(index)) from e
     if not plain:
         raise InvalidError("the index names a file outside its folder", "weights", str(index))
@@ -141,8 +149,10 @@ def _file_digest(path: Path) -> bytes:
 def _header(fd: int, size: int, path: Path) -> bytes:
     """Return length and JSON of a safetensors header, as they are."""
     length = int.from_bytes(_read(fd, 0, 8, path), "little") if size >= 8 else -1
-    if not 2 <= length <= min(MAX_HEADER, size - 8):
+    if not 2 <= length <= size - 8:
         raise InvalidError("broken safetensors header", "weights", str(path))
+    if length > MAX_HEADER:
+        raise InvalidError(f"the safetensors header of {path} is too long", "weights", str(length), str(MAX_HEADER))
     return _read(fd, 0, 8 + length, path)
 
 
@@ -169,13 +179,13 @@ def _tensors(header: bytes, total: int, path: Path) -> list[tuple[int, int]]:
     try:
         entries = json.loads(header[8:])
         found = sorted((t["data_offsets"][0], t["data_offsets"][1]) for n, t in entries.items() if n != "__metadata__")
-        good = len(found) <= MAX_SAMPLES and all(
-            type(b) is int and type(e) is int and 0 <= b <= e <= total for b, e in found
-        )
+        good = all(type(b) is int and type(e) is int and 0 <= b <= e <= total for b, e in found)
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as e:
         raise InvalidError("broken safetensors header", "weights", str(path)) from e
     if not good:
         raise InvalidError("a safetensors header names bytes outside its file", "weights", str(path))
+    if len(found) > MAX_SAMPLES:
+        raise InvalidError(f"too many tensors in {path}", "weights", str(len(found)), str(MAX_SAMPLES))
     return found
 
 
@@ -185,13 +195,18 @@ def _open(path: Path) -> Iterator[tuple[int, int]]:
     try:
         # Non-blocking: opening a pipe must not wait for a writer.
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError as e:
+    except (OSError, ValueError) as e:
         raise InvalidError("the file cannot be read", "weights", str(path)) from e
     try:
         info = os.fstat(fd)
         if not stat.S_ISREG(info.st_mode):
             raise InvalidError("not a regular file", "weights", str(path))
         yield fd, info.st_size
+        # Not a file that was written before and after: that is what the weights
+        # epoch is for.
+        now = os.fstat(fd)
+        if (now.st_size, now.st_mtime_ns) != (info.st_size, info.st_mtime_ns):
+            raise InvalidError("the file changes while it is read", "weights", str(path))
     finally:
         os.close(fd)
 
@@ -204,7 +219,7 @@ def _read(fd: int, offset: int, length: int, path: Path) -> bytes:
         except OSError as e:
             raise InvalidError("the file cannot be read", "weights", str(path)) from e
         if not piece:
-            raise InvalidError("the file shrinks while it is read", "weights", str(path))
+            raise InvalidError("the file changes while it is read", "weights", str(path))
         pieces.append(piece)
         offset += len(piece)
         length -= len(piece)
