@@ -8,6 +8,7 @@ the subclasses exist so that ``except MissError`` reads well.
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import ClassVar
 
 
 class Kind(IntEnum):
@@ -67,53 +68,58 @@ class LarderError(Exception):
         return (error, (self.kind, self.message, self.field, self.value, self.limit))
 
 
-class MissError(LarderError):
+class _OneKindError(LarderError):
+    _kind: ClassVar[Kind]
+
+    def __init__(self, message: str, field: str = "", value: str = "", limit: str = "") -> None:
+        super().__init__(self._kind, message, field, value, limit)
+
+
+class MissError(_OneKindError):
     """Kind.MISS."""
 
-    def __init__(self, message: str, field: str = "", value: str = "", limit: str = "") -> None:
-        super().__init__(Kind.MISS, message, field, value, limit)
+    _kind = Kind.MISS
 
 
-class BusyError(LarderError):
+class BusyError(_OneKindError):
     """Kind.BUSY."""
 
-    def __init__(self, message: str, field: str = "", value: str = "", limit: str = "") -> None:
-        super().__init__(Kind.BUSY, message, field, value, limit)
+    _kind = Kind.BUSY
 
 
-class FullError(LarderError):
+class FullError(_OneKindError):
     """Kind.FULL."""
 
-    def __init__(self, message: str, field: str = "", value: str = "", limit: str = "") -> None:
-        super().__init__(Kind.FULL, message, field, value, limit)
+    _kind = Kind.FULL
 
 
-class CorruptError(LarderError):
+class CorruptError(_OneKindError):
     """Kind.CORRUPT."""
 
-    def __init__(self, message: str, field: str = "", value: str = "", limit: str = "") -> None:
-        super().__init__(Kind.CORRUPT, message, field, value, limit)
+    _kind = Kind.CORRUPT
 
 
-class UnavailableError(LarderError):
+class UnavailableError(_OneKindError):
     """Kind.UNAVAILABLE."""
 
-    def __init__(self, message: str, field: str = "", value: str = "", limit: str = "") -> None:
-        super().__init__(Kind.UNAVAILABLE, message, field, value, limit)
+    _kind = Kind.UNAVAILABLE
 
 
-class InvalidError(LarderError):
+class InvalidError(_OneKindError):
     """Kind.INVALID."""
 
-    def __init__(self, message: str, field: str = "", value: str = "", limit: str = "") -> None:
-        super().__init__(Kind.INVALID, message, field, value, limit)
+    _kind = Kind.INVALID
 
 
-class DeniedError(LarderError):
+class DeniedError(_OneKindError):
     """Kind.DENIED."""
 
-    def __init__(self, message: str, field: str = "", value: str = "", limit: str = "") -> None:
-        super().__init__(Kind.DENIED, message, field, value, limit)
+    _kind = Kind.DENIED
+
+
+_CLASSES: dict[int, type[_OneKindError]] = {
+    c._kind: c for c in (MissError, BusyError, FullError, CorruptError, UnavailableError, InvalidError, DeniedError)
+}
 
 
 def error(kind: int, message: str, field: str = "", value: str = "", limit: str = "") -> LarderError:
@@ -122,18 +128,4 @@ def error(kind: int, message: str, field: str = "", value: str = "", limit: str 
     A kind that this version does not know becomes UNAVAILABLE: the daemon said
     no, and the caller goes on without it.
     """
-    match kind:
-        case Kind.MISS:
-            return MissError(message, field, value, limit)
-        case Kind.BUSY:
-            return BusyError(message, field, value, limit)
-        case Kind.FULL:
-            return FullError(message, field, value, limit)
-        case Kind.CORRUPT:
-            return CorruptError(message, field, value, limit)
-        case Kind.INVALID:
-            return InvalidError(message, field, value, limit)
-        case Kind.DENIED:
-            return DeniedError(message, field, value, limit)
-        case _:
-            return UnavailableError(message, field, value, limit)
+    return _CLASSES.get(kind, UnavailableError)(message, field, value, limit)
