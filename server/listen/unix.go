@@ -127,40 +127,62 @@ func (l *Listener) Accept() (net.Conn, error) {
 		if !errors.Is(err, unix.EMFILE) && !errors.Is(err, unix.ENFILE) {
 			return nil, err
 		}
-		if !l.refuse() {
-			// Somebody took the spare. Descriptors come back as connections
-			// end; until then the queue of the socket bounds who waits.
-			select {
-			case <-l.closed:
-			case <-time.After(20 * time.Millisecond):
+		// The kernel looks for a free descriptor before it looks for a
+		// connection, so this does not say that there is one.
+		if l.waiting() {
+			if c := l.acceptWithSpare(); c != nil {
+				return c, nil
 			}
+			continue
+		}
+		select {
+		case <-l.closed:
+		case <-time.After(10 * time.Millisecond):
 		}
 	}
 }
 
-// refuse answers one connection with the spare descriptor.
-func (l *Listener) refuse() bool {
+// waiting says whether a connection is in the queue.
+func (l *Listener) waiting() bool {
+	raw, err := l.SyscallConn()
+	if err != nil {
+		return false
+	}
+	ready := false
+	_ = raw.Control(func(fd uintptr) {
+		fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+		n, err := unix.Poll(fds, 0)
+		ready = err == nil && n > 0
+	})
+	return ready
+}
+
+// acceptWithSpare takes a connection with the spare descriptor. If there is
+// another one for the next time, the connection is served; else it is refused.
+func (l *Listener) acceptWithSpare() net.Conn {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.spare == nil {
-		l.spare, _ = openSpare()
-		return l.spare != nil
+	if l.spare != nil {
+		_ = l.spare.Close()
+		l.spare = nil
 	}
-	_ = l.spare.Close()
-	l.spare = nil
-	// The one that Accept saw is still first in the queue, so this does not
-	// wait, unless its owner gave up: the deadline bounds that.
+	// The connection that is waiting stays in the queue even if its owner
+	// gives up; the deadline is for what we do not know.
 	_ = l.SetDeadline(time.Now().Add(100 * time.Millisecond))
 	c, err := l.AcceptUnix()
 	_ = l.SetDeadline(time.Time{})
-	if err == nil {
-		if l.options.Refused != nil {
-			l.options.Refused(c)
-		}
-		_ = c.Close()
+	if l.spare, _ = openSpare(); err != nil {
+		return nil
 	}
+	if l.spare != nil {
+		return c
+	}
+	if l.options.Refused != nil {
+		l.options.Refused(c)
+	}
+	_ = c.Close()
 	l.spare, _ = openSpare()
-	return err == nil
+	return nil
 }
 
 // Close ends Accept and removes the socket file.

@@ -103,8 +103,9 @@ func TestForeignThingsAreLeftAlone(t *testing.T) {
 	require.ErrorContains(t, err, "another program")
 	require.NoError(t, other.Close())
 
-	_, err = Unix(filepath.Join(path, "below", "a-file"), Options{})
+	l, err := Unix(filepath.Join(path, "below", "a-file"), Options{})
 	require.NoError(t, err, "other.Close removed the file")
+	require.NoError(t, l.Close())
 }
 
 // Not parallel: it takes all descriptors of the process.

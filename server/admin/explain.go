@@ -1,0 +1,277 @@
+package admin
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/larderkv/larder/api/fault"
+	"github.com/larderkv/larder/api/keys"
+	larderv1 "github.com/larderkv/larder/api/larder/v1"
+	"github.com/larderkv/larder/api/namespace"
+	"github.com/larderkv/larder/server/auth"
+	"github.com/larderkv/larder/server/registry"
+	"github.com/larderkv/larder/storage/arena"
+)
+
+const (
+	maxTokens = 1 << 20
+	maxKeys   = 1 << 16
+)
+
+// Explain implements larder.v1.Admin.
+func (v *Service) Explain(_ context.Context, req *larderv1.ExplainRequest) (*larderv1.ExplainResponse, error) {
+	e := &explanation{service: v, tokens: req.GetTokens(), reply: &larderv1.ExplainResponse{}}
+	if n := len(e.tokens); n > maxTokens {
+		return nil, fault.New(fault.Invalid, "tokens", "too many").With(n, maxTokens)
+	}
+	if len(req.GetDescriptor_()) > 0 {
+		if done, err := e.descriptor(req.GetDescriptor_()); done || err != nil {
+			return e.reply, err
+		}
+	} else {
+		n, err := v.findNamespace(req.GetFingerprint())
+		if err != nil {
+			return nil, err
+		}
+		e.namespace = n
+	}
+	if e.namespace.Descriptor == nil {
+		return nil, fault.New(fault.Invalid, "fingerprint", "the namespace of opaque files has no prompts")
+	}
+	if err := e.prompt(req); err != nil {
+		return nil, err
+	}
+	e.walk()
+	return e.reply, nil
+}
+
+// explanation is one Explain on its way.
+type explanation struct {
+	service   *Service
+	namespace *registry.Namespace
+	tenant    *registry.Tenant // nil: unknown to this daemon
+	scope     arena.Scope      // with a tenant
+	tokens    []uint32
+	root      keys.Key
+	keys      []keys.Key
+	reply     *larderv1.ExplainResponse
+}
+
+func (e *explanation) say(reason, format string, args ...any) {
+	e.reply.Reason, e.reply.Text = reason, fmt.Sprintf(format, args...)
+}
+
+// descriptor finds the namespace of an engine; done: it is none that is known,
+// which explains everything.
+func (e *explanation) descriptor(encoded []byte) (done bool, err error) {
+	d, err := namespace.Decode(encoded)
+	if err != nil {
+		return false, err
+	}
+	fingerprint := namespace.Fingerprint(sha256.Sum256(encoded))
+	for _, n := range e.service.models() {
+		if n.Fingerprint == fingerprint {
+			e.namespace = n
+			return false, nil
+		}
+	}
+	near, diff := e.service.nearest(d)
+	if near == nil {
+		e.say("other namespace", "No engine has connected to this daemon since it started, so nothing can be found in any namespace. Start an engine with the connector, or look at its log for why it is not connected.")
+		return true, nil
+	}
+	e.reply.Differences = differences(diff)
+	names := make([]string, len(diff))
+	for i, f := range diff {
+		names[i] = f.Field
+	}
+	e.say("other namespace", "The engine's namespace is not known here. The nearest one, %s, differs in: %s. KV is shared only between engines that agree in every field; start both with the same model, weights and settings.",
+		near.Short(), strings.Join(names, ", "))
+	return true, nil
+}
+
+// prompt finds the keys that the request is about.
+func (e *explanation) prompt(req *larderv1.ExplainRequest) error {
+	name := req.GetTenant()
+	if name == "" {
+		name = auth.DefaultTenant
+	}
+	tenantKey, err := e.service.options.Registry.TenantKey(name)
+	if err != nil {
+		return err
+	}
+	if e.tenant = e.service.options.Registry.FindTenant(name); e.tenant != nil {
+		e.scope = arena.Scope{Namespace: e.namespace.Number, Tenant: e.tenant.Number}
+	}
+	if len(req.GetKeys()) > 0 {
+		if len(e.tokens) > 0 {
+			return fault.New(fault.Invalid, "keys", "give tokens or keys, not both")
+		}
+		if e.keys, err = keys.FromList(req.GetKeys()); err != nil {
+			return err
+		}
+		if n := len(e.keys); n > maxKeys {
+			return fault.New(fault.Invalid, "keys", "too many").With(n, maxKeys)
+		}
+		return nil
+	}
+	var extras keys.RootExtras
+	switch n := len(req.GetAdapter()); n {
+	case 0:
+	case len(extras.Adapter):
+		extras.Adapter = [32]byte(req.GetAdapter())
+	default:
+		return fault.New(fault.Invalid, "adapter", "wrong length").With(n, len(extras.Adapter))
+	}
+	if e.root, err = keys.Root(e.namespace.Fingerprint, tenantKey, []byte(req.GetSalt()), extras); err != nil {
+		return err
+	}
+	e.keys, err = chain(e.root, e.namespace, e.tokens)
+	return err
+}
+
+func chain(root keys.Key, n *registry.Namespace, tokens []uint32) ([]keys.Key, error) {
+	c, err := keys.NewChain(root, int(n.Descriptor.ChunkTokens), nil)
+	if err != nil {
+		return nil, err
+	}
+	return c.Append(nil, tokens)
+}
+
+// visible says whether a chunk can be matched, and what incomplete forms of it
+// there are. It is no use of the chunk.
+func (e *explanation) visible(scope arena.Scope, key keys.Key) (complete bool, incomplete []arena.Inspection) {
+	for _, i := range e.service.options.Arena.Inspect(key) {
+		switch {
+		case i.Info.Scope != scope:
+		case i.Complete:
+			complete = true
+		default:
+			incomplete = append(incomplete, i)
+		}
+	}
+	return complete, incomplete
+}
+
+func (e *explanation) walk() {
+	e.reply.ChunksAsked = uint32(len(e.keys))
+	if len(e.keys) == 0 {
+		e.say("never stored", "The prompt has %d tokens and a chunk %d: only full chunks are stored, so there is nothing to find.",
+			len(e.tokens), e.namespace.Descriptor.ChunkTokens)
+		return
+	}
+	var incomplete []arena.Inspection
+	present := 0
+	for e.tenant != nil && present < len(e.keys) {
+		complete, half := e.visible(e.scope, e.keys[present])
+		if !complete {
+			incomplete = half
+			break
+		}
+		present++
+	}
+	e.reply.ChunksPresent = uint32(present)
+	if present == len(e.keys) {
+		e.say("hit", "All %d chunks are present. If an engine misses all the same, it asks for other keys: compare its namespace, tenant and salt.", present)
+		return
+	}
+	absent := e.keys[present]
+	e.reply.FirstAbsent = absent[:]
+	switch {
+	case len(incomplete) > 0:
+		i := incomplete[0].Info
+		e.say("incomplete", "Chunk %d waits for parts: %d of %d are here. A chunk becomes visible when every rank has stored its parts; if this stays, look for the rank that does not.",
+			present, i.Parts, i.Expected)
+	case e.dropped(present, absent):
+	case e.elsewhere(present):
+	default:
+		e.never(present)
+	}
+}
+
+// dropped explains by the log of drops.
+func (e *explanation) dropped(at int, key keys.Key) bool {
+	if e.tenant == nil {
+		return false
+	}
+	d, found, _ := e.service.options.Log.FindDrop(e.scope, key)
+	if !found {
+		return false
+	}
+	age := max(0, e.service.options.Now().Sub(d.When))
+	e.reply.AgeMs, e.reply.Cause = uint64(age.Milliseconds()), d.Cause
+	remedy := map[arena.Reason]string{
+		arena.Evicted:    "Room was needed: raise host.bytes if this happens soon after storing.",
+		arena.Deleted:    "A client deleted it.",
+		arena.Cleared:    "An operator or the engine cleared it and began a new epoch; it comes back when it is stored again.",
+		arena.Corrupted:  "Its bytes did not match their checksums. Check the memory, and in mode shared the engines, or use mode guarded.",
+		arena.Incomplete: "Not all of its parts came in time: a rank failed or does not store. See host.pending.",
+		arena.Replaced:   "A better copy replaced it.",
+	}[d.Reason]
+	e.say(d.Reason.String(), "Chunk %d was here and went %s ago: %s (%s). %s", at, age.Round(time.Millisecond), d.Reason, d.Cause, remedy)
+	return true
+}
+
+// elsewhere looks for the prompt under other roots that were asked for.
+func (e *explanation) elsewhere(present int) bool {
+	if present > 0 || len(e.tokens) == 0 {
+		return false
+	}
+	for _, r := range e.service.options.Log.Roots() {
+		if r.Key == e.root && e.tenant != nil && r.Scope == e.scope {
+			continue
+		}
+		n, t := e.service.options.Registry.Lookup(r.Scope)
+		if n == nil || t == nil || n.Descriptor == nil {
+			continue
+		}
+		per := int(n.Descriptor.ChunkTokens)
+		if len(e.tokens) < per {
+			continue
+		}
+		first, err := chain(r.Key, n, e.tokens[:per])
+		if err != nil || len(first) != 1 {
+			continue
+		}
+		if there, _ := e.visible(r.Scope, first[0]); !there {
+			continue
+		}
+		e.other(n, t)
+		return true
+	}
+	return false
+}
+
+func (e *explanation) other(n *registry.Namespace, t *registry.Tenant) {
+	switch {
+	case n != e.namespace:
+		diff := namespace.Diff(e.namespace.Descriptor, n.Descriptor)
+		e.reply.Differences = differences(diff)
+		names := make([]string, len(diff))
+		for i, f := range diff {
+			names[i] = f.Field
+		}
+		e.say("other namespace", "The prompt is stored in namespace %s, which differs in: %s. Engines share KV only if they agree in every field.",
+			n.Short(), strings.Join(names, ", "))
+	case t != e.tenant:
+		e.say("other tenant", "The prompt is stored for tenant %q. Tenants do not see each other's KV; use one tenant where it should be shared.", t.Name)
+	default:
+		e.say("other salt", "The prompt is stored under another salt or adapter of the same tenant. Requests share KV only if both are equal.")
+	}
+}
+
+func (e *explanation) never(at int) {
+	_, _, complete := e.service.options.Log.FindDrop(e.scope, e.keys[at])
+	if !complete {
+		e.say("unknown: log too short", "Chunk %d is not here, and the log of dropped chunks no longer reaches back to the start of the daemon: it was evicted long ago or never stored.", at)
+		return
+	}
+	who := ""
+	if e.tenant == nil {
+		who = " No session has used this tenant."
+	}
+	e.say("never stored", "Chunk %d was never stored since this daemon started.%s If an engine computed it, look at the engine's log for dropped stores, and at larder status for rejected parts and full grants.", at, who)
+}

@@ -1,0 +1,160 @@
+package admin
+
+import (
+	"context"
+	"time"
+
+	"github.com/larderkv/larder/api/fault"
+	larderv1 "github.com/larderkv/larder/api/larder/v1"
+	"github.com/larderkv/larder/server/config"
+	"github.com/larderkv/larder/server/directory"
+	"github.com/larderkv/larder/server/metrics"
+	"github.com/larderkv/larder/server/registry"
+	"github.com/larderkv/larder/storage"
+	"github.com/larderkv/larder/storage/arena"
+
+	"github.com/larderkv/larder/api/keys"
+)
+
+// Arena is what the service asks of the host tier.
+type Arena interface {
+	Stats() arena.Stats
+	Inspect(keys.Key) []arena.Inspection
+	Clear(arena.Filter) (chunks int, bytes int64)
+	Epoch(arena.Scope) uint64
+	Tier(arena.Scope) storage.Tier
+}
+
+// Sessions is what the service asks of server/session.
+type Sessions interface {
+	Sessions() []*larderv1.SessionStatus
+	Count() (open, quarantined int)
+	Draining() bool
+	// EpochsChanged tells sessions what Clear did.
+	EpochsChanged()
+}
+
+// Options of the service.
+type Options struct {
+	Arena    Arena
+	Sessions Sessions
+	Registry *registry.Registry
+	Log      *directory.Log
+	Meter    interface{ Counters() metrics.Counters }
+	Config   *config.Loaded
+	// Version for people.
+	Version string
+	Started time.Time
+	// Now defaults to time.Now.
+	Now func() time.Time
+}
+
+// Service implements larder.v1.Admin.
+type Service struct {
+	larderv1.UnimplementedAdminServer
+	options Options
+}
+
+// New makes the service.
+func New(o Options) *Service {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	return &Service{options: o}
+}
+
+// Status implements larder.v1.Admin.
+func (v *Service) Status(context.Context, *larderv1.StatusRequest) (*larderv1.StatusResponse, error) {
+	s, c := v.options.Arena.Stats(), v.options.Meter.Counters()
+	_, quarantined := v.options.Sessions.Count()
+	state := "serving"
+	if v.options.Sessions.Draining() {
+		state = "draining"
+	}
+	return &larderv1.StatusResponse{
+		Version:  v.options.Version,
+		UptimeMs: uint64(v.options.Now().Sub(v.options.Started).Milliseconds()),
+		State:    state,
+		Sessions: v.options.Sessions.Sessions(),
+		Host: &larderv1.HostTierStatus{
+			Budget: uint64(s.Budget), Used: uint64(s.Used), Granted: uint64(s.Granted), Leased: uint64(s.Leased),
+			Quarantined: uint64(s.Quarantined), Chunks: uint64(s.Chunks), Parts: uint64(s.Parts),
+			PendingChunks: uint64(s.PendingChunks), Mode: v.options.Config.Host.Mode, Verify: v.options.Config.Host.Verify,
+			Prefaulted: uint64(s.Prefaulted), HugePages: uint64(s.HugePages),
+		},
+		Counters: &larderv1.Counters{
+			MatchRequests: c.MatchRequests, MatchChunksAsked: c.MatchAsked, MatchChunksHit: c.MatchHit,
+			LoadedParts: c.LoadedParts, LoadedBytes: c.LoadedBytes,
+			StoredParts: s.StoredParts, StoredBytes: s.StoredBytes, PublishedChunks: s.PublishedChunks,
+			DuplicateParts: s.DuplicateParts, ConflictParts: s.ConflictParts, RejectedParts: s.RejectedParts,
+			CorruptParts: s.CorruptParts, EvictedChunks: s.EvictedChunks, ExpiredPendingChunks: s.IncompleteChunks,
+			Revokes: s.Revokes, QuarantinedSessions: uint64(quarantined),
+		},
+	}, nil
+}
+
+// Namespaces implements larder.v1.Admin. The namespace of opaque files is the
+// one without a descriptor.
+func (v *Service) Namespaces(context.Context, *larderv1.NamespacesRequest) (*larderv1.NamespacesResponse, error) {
+	content := map[uint16]directory.Content{}
+	for scope, c := range v.options.Log.Content() {
+		sum := content[scope.Namespace]
+		content[scope.Namespace] = directory.Content{Chunks: sum.Chunks + c.Chunks, Bytes: sum.Bytes + c.Bytes}
+	}
+	reply := &larderv1.NamespacesResponse{}
+	for _, n := range v.options.Registry.Namespaces() {
+		reply.Namespaces = append(reply.Namespaces, &larderv1.NamespaceStatus{
+			Fingerprint: n.Fingerprint[:], Descriptor_: n.Encoded, Epoch: v.epoch(n),
+			Chunks: uint64(max(0, content[n.Number].Chunks)), Bytes: uint64(max(0, content[n.Number].Bytes)),
+			Sessions: uint32(n.Sessions()), Parts: n.Specs,
+		})
+	}
+	return reply, nil
+}
+
+// epoch is the highest one that a tenant sees: a clear of one tenant bumps
+// only that one's.
+func (v *Service) epoch(n *registry.Namespace) uint64 {
+	highest := uint64(0)
+	for _, t := range v.options.Registry.Tenants() {
+		highest = max(highest, v.options.Arena.Epoch(arena.Scope{Namespace: n.Number, Tenant: t.Number}))
+	}
+	return highest
+}
+
+// Clear implements larder.v1.Admin.
+func (v *Service) Clear(_ context.Context, req *larderv1.ClearRequest) (*larderv1.ClearResponse, error) {
+	f := arena.Filter{Namespace: arena.Any, Tenant: arena.Any}
+	switch w := req.GetWhat().(type) {
+	case *larderv1.ClearRequest_Fingerprint:
+		n, err := v.findNamespace(w.Fingerprint)
+		if err != nil {
+			return nil, err
+		}
+		f.Namespace = int(n.Number)
+	case *larderv1.ClearRequest_Tenant:
+		t := v.options.Registry.FindTenant(w.Tenant)
+		if t == nil {
+			return nil, fault.New(fault.Miss, "tenant", "this daemon knows no such tenant").With(w.Tenant, nil)
+		}
+		f.Tenant = int(t.Number)
+	case *larderv1.ClearRequest_Everything:
+		if !w.Everything {
+			return nil, fault.New(fault.Invalid, "everything", "must be true")
+		}
+	default:
+		return nil, fault.New(fault.Invalid, "what", "name a fingerprint, a tenant or everything")
+	}
+	chunks, bytes := v.options.Arena.Clear(f)
+	v.options.Sessions.EpochsChanged()
+	return &larderv1.ClearResponse{Chunks: uint64(chunks), Bytes: uint64(bytes)}, nil
+}
+
+// Config implements larder.v1.Admin.
+func (v *Service) Config(context.Context, *larderv1.ConfigRequest) (*larderv1.ConfigResponse, error) {
+	reply := &larderv1.ConfigResponse{}
+	for _, o := range v.options.Config.Options {
+		reply.Values = append(reply.Values, &larderv1.ConfigValue{Key: o.Key, Value: o.Value(), Source: o.Source})
+	}
+	return reply, nil
+}

@@ -1,0 +1,188 @@
+package config
+
+import (
+	"math"
+	"time"
+)
+
+// Option is one row of the table.
+type Option struct {
+	Key string
+	// Help is one or two sentences. Hazard says what a bad value does.
+	Help, Hazard string
+	// Secret values are masked wherever they are printed.
+	Secret bool
+
+	value value
+	// Default in its printed form; the source of a value is at first "default".
+	Default, Source string
+}
+
+const (
+	kib = int64(1) << 10
+	mib = kib << 10
+	gib = mib << 10
+)
+
+// table binds every option to its field of c and sets the defaults.
+func table(c *Config) []*Option {
+	t := []*Option{
+		{
+			Key: "listen.socket", value: text(&c.Listen.Socket, "/run/larder/larderd.sock"),
+			Help: "Path of the Unix socket for engines, tools and administration.",
+		}, {
+			Key: "listen.handover", value: text(&c.Listen.Handover, ""),
+			Help: "Path of the Unix socket that hands the arena's descriptors over. Empty: listen.socket with .handover added.",
+		}, {
+			Key: "listen.tcp", value: text(&c.Listen.TCP, ""),
+			Help:   "host:port for callers on other hosts; they cannot share memory. Empty: no TCP.",
+			Hazard: "Needs listen.tls.cert, .key and .client_ca; without them the daemon refuses to start.",
+		}, {
+			Key: "listen.tls.cert", value: text(&c.Listen.TLS.Cert, ""),
+			Help: "File with the daemon's certificate chain, PEM.",
+		}, {
+			Key: "listen.tls.key", value: text(&c.Listen.TLS.Key, ""),
+			Help: "File with the private key of that certificate, PEM.",
+		}, {
+			Key: "listen.tls.client_ca", value: text(&c.Listen.TLS.ClientCA, ""),
+			Help:   "File with the authorities that sign the certificates of callers, PEM.",
+			Hazard: "Everybody with a certificate of these authorities may use the daemon.",
+		}, {
+			Key: "listen.metrics", value: text(&c.Listen.Metrics, "127.0.0.1:9464"),
+			Help: "host:port of the Prometheus endpoint /metrics; loopback only. \"off\": none.",
+		},
+
+		{
+			Key: "host.bytes", value: size(&c.Host.Bytes, 4*gib, mib, math.MaxInt64),
+			Help:   "Memory for cached KV, quarantined slots included. The budget holds at every instant.",
+			Hazard: "Together with the engine's own memory it must fit the host, else the kernel kills one of them.",
+		}, {
+			Key: "host.segment_bytes", value: size(&c.Host.SegmentBytes, 0, 0, 64*gib),
+			Help:   "Size of one arena segment, a power of two; a part must fit into one. 0: 1GiB, more where the budget needs more than 240 of them.",
+			Hazard: "Every segment costs each engine one descriptor and one mapping.",
+		}, {
+			Key: "host.mode", value: choice(&c.Host.Mode, "shared", "guarded"),
+			Help:   "shared: engines of a trust domain write into the arena directly. guarded: they map it read-only and write into a segment of their own, from which the daemon moves the bytes.",
+			Hazard: "shared: an engine gone wild can damage cached bytes; verification turns that into misses. guarded: one more copy for each store.",
+		}, {
+			Key: "host.verify", value: choice(&c.Host.Verify, "always", "sample", "off"),
+			Help:   "Checksum parts before every load in mode shared: always, one in host.sample_every, or off. off also skips the checksums at commit.",
+			Hazard: "With sample or off a damaged part can reach an engine.",
+		}, {
+			Key: "host.sample_every", value: number(&c.Host.SampleEvery, 16, 1, 1<<20),
+			Help: "With host.verify sample, one load in this many is checked.",
+		}, {
+			Key: "host.prefault", value: boolean(&c.Host.Prefault, false),
+			Help:   "Touch all memory at start. The first stores are faster then.",
+			Hazard: "The whole budget is taken from the host at once, and the start takes about 0.3 s for each GiB.",
+		}, {
+			Key: "host.huge_pages", value: choice(&c.Host.HugePages, "off", "transparent", "hugetlb2m"),
+			Help:   "Ask the kernel for huge pages. What it granted is in the metric larder_host_huge_page_bytes.",
+			Hazard: "hugetlb2m needs reserved pages (vm.nr_hugepages); without them the daemon does not start.",
+		}, {
+			Key: "host.write_segment_bytes", value: size(&c.Host.WriteSegmentBytes, 64*mib, 64*kib, gib),
+			Help:   "In mode guarded: memory for each engine process to store through, a multiple of 64KiB.",
+			Hazard: "It bounds how many parts a process can have on their way.",
+		}, {
+			Key: "host.write_reserve_bytes", value: size(&c.Host.WriteReserveBytes, 0, 0, math.MaxInt64),
+			Help:   "In mode guarded: the share of host.bytes for write segments. 0: eight of them, at most a quarter of the budget.",
+			Hazard: "It bounds how many engine processes can connect.",
+		}, {
+			Key: "host.scrub_bytes", value: size(&c.Host.ScrubBytes, 32*mib, 0, 16*gib),
+			Help: "Bytes of stored parts whose checksums are verified each second in the background. 0: none.",
+		}, {
+			Key: "host.pending", value: duration(&c.Host.Pending, 30*time.Second, time.Second, time.Hour),
+			Help:   "A chunk whose parts are not all committed after this time is dropped.",
+			Hazard: "Too short: chunks of slow ranks never become visible. Too long: dead ranks hold memory.",
+		},
+
+		{
+			Key: "session.lease", value: duration(&c.Session.Lease, 10*time.Second, 10*time.Millisecond, time.Hour),
+			Help:   "How long a granted or loaded slot stays with the engine until it is revoked.",
+			Hazard: "Too short: slow copies do not count. Too long: slots of a stuck engine come back late.",
+		}, {
+			Key: "session.revoke_grace", value: duration(&c.Session.RevokeGrace, 2*time.Second, 10*time.Millisecond, time.Minute),
+			Help:   "How long an engine has to answer a revoke before its session is closed and its slots are quarantined.",
+			Hazard: "Too short: a paused engine loses its session and must reconnect.",
+		}, {
+			Key: "session.hold_default", value: duration(&c.Session.HoldDefault, 10*time.Second, 10*time.Millisecond, time.Hour),
+			Help: "How long a match keeps its chunks from being evicted when the engine does not say.",
+		}, {
+			Key: "session.hold_max", value: duration(&c.Session.HoldMax, time.Minute, 10*time.Millisecond, 24*time.Hour),
+			Help:   "The longest hold an engine may ask for; it can be renewed.",
+			Hazard: "Held chunks cannot be evicted.",
+		}, {
+			Key: "session.max_sessions", value: number(&c.Session.MaxSessions, 1024, 1, 1<<15),
+			Help: "Sessions at once, quarantined ones included.",
+		}, {
+			Key: "session.max_in_flight", value: number(&c.Session.MaxInFlight, 256, 1, 1<<16),
+			Help: "Unanswered requests, and loads not yet released, of one session; more are answered with BUSY.",
+		}, {
+			Key: "session.max_credits", value: number(&c.Session.MaxCredits, 4096, 1, 1<<20),
+			Help:   "Slots granted to one session and not yet committed.",
+			Hazard: "Granted slots cannot be used for anything else.",
+		}, {
+			Key: "session.max_holds", value: number(&c.Session.MaxHolds, 4096, 1, 1<<20),
+			Help: "Holds of one engine instance at once.",
+		}, {
+			Key: "session.max_match_chunks", value: number(&c.Session.MaxMatchChunks, 8192, 1, 1<<16),
+			Help: "Chunks in one match.",
+		}, {
+			Key: "session.max_parts", value: number(&c.Session.MaxParts, 4096, 1, 1<<16),
+			Help: "Parts in one load, commit or request for credits.",
+		}, {
+			Key: "session.max_message_bytes", value: size(&c.Session.MaxMessageBytes, 4*mib, 2*mib, 64*mib),
+			Help: "Bytes of one message; a larger one ends the stream.",
+		}, {
+			Key: "session.max_namespaces", value: number(&c.Session.MaxNamespaces, 256, 1, 1<<15),
+			Help: "Namespaces known at once.",
+		}, {
+			Key: "session.max_tenants", value: number(&c.Session.MaxTenants, 1024, 1, 1<<15),
+			Help: "Tenants known at once.",
+		},
+
+		{
+			Key: "objects.max_file_bytes", value: size(&c.Objects.MaxFileBytes, gib, 1, 16*gib),
+			Help: "Bytes of one opaque file.",
+		},
+
+		{
+			Key: "auth.uids", value: numbers(&c.Auth.UIDs),
+			Help:   "Users who may connect over the Unix socket, beside the daemon's own and root.",
+			Hazard: "A user who may connect may fill the cache.",
+		}, {
+			Key: "auth.admin_uids", value: numbers(&c.Auth.AdminUIDs),
+			Help: "Users with the admin role, beside the daemon's own and root.",
+		}, {
+			Key: "auth.admin_names", value: texts(&c.Auth.AdminNames),
+			Help: "Names of certificates (common name or URI) with the admin role.",
+		}, {
+			Key: "auth.tenants", value: texts(&c.Auth.Tenants),
+			Help:   "Rules uid:N=tenant,... or name:CN=tenant,... for whom a caller may act; the first tenant is assigned when it names none, * allows any. Without a rule our own uid and root may act for any tenant, others for \"default\".",
+			Hazard: "In mode shared, tenants are separated only between users of the host, not within one.",
+		}, {
+			Key: "auth.cluster_secret", value: secret(&c.Auth.ClusterSecret), Secret: true,
+			Help:   "64 hex digits from which tenants' keys are derived. Empty: generated once, in state_dir. Give it by file or environment: flags can be read by every user of the host.",
+			Hazard: "With another secret nothing that was stored before is found.",
+		},
+
+		{
+			Key: "state_dir", value: text(&c.StateDir, "/var/lib/larder"),
+			Help:   "Directory for what must outlive the daemon: the cluster secret.",
+			Hazard: "Whoever reads it can compute every tenant's keys.",
+		}, {
+			Key: "log.level", value: choice(&c.Log.Level, "info", "debug", "warn", "error"),
+			Help: "Least severe level that is logged.",
+		}, {
+			Key: "log.format", value: choice(&c.Log.Format, "text", "json"),
+			Help: "Form of the log on standard error.",
+		}, {
+			Key: "drain", value: duration(&c.Drain, 10*time.Second, 0, time.Hour),
+			Help: "How long the daemon waits for its sessions to end their copies after SIGTERM.",
+		},
+	}
+	for _, o := range t {
+		o.Default, o.Source = o.value.String(), "default"
+	}
+	return t
+}

@@ -1,0 +1,15 @@
+// Package metrics counts what the daemon does and shows it to Prometheus, on
+// loopback only.
+//
+// Invariants:
+//
+//   - Counting never blocks and allocates nothing: it is done on the path of a
+//     match.
+//   - Labels have few, fixed values: kinds, reasons, states. No names of
+//     tenants, namespaces, callers or keys, which are without bound or secret.
+//   - Every help text tells an operator what to do about the figure.
+//   - Gauges are read when they are asked for, so that they cannot drift from
+//     the arena's own figures.
+//
+// Admin.Status shows the same figures (Meter.Counters).
+package metrics

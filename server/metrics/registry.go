@@ -1,0 +1,72 @@
+package metrics
+
+import (
+	"sync/atomic"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"github.com/larderkv/larder/api/fault"
+	"github.com/larderkv/larder/storage/arena"
+)
+
+// Sources are read on every scrape.
+type Sources struct {
+	Host func() arena.Stats
+	// Sessions open, and in quarantine.
+	Sessions func() (open, quarantined int)
+	Version  string
+}
+
+// New makes a meter and a registry that shows it, the sources, and the
+// process.
+func New(s Sources) (*Meter, *prometheus.Registry) {
+	m, r := newMeter(), prometheus.NewRegistry()
+	r.MustRegister(m.matches, m.loads, m.commits, collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		&hostCollector{s.Host, hostMetrics()})
+	counter := func(name, help string, labels prometheus.Labels, v *atomic.Uint64) {
+		r.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help, ConstLabels: labels},
+			func() float64 { return float64(v.Load()) }))
+	}
+	gauge := func(name, help string, read func() float64) {
+		r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, read))
+	}
+	counter("larder_match_requests_total",
+		"Matches answered. None while engines serve: the connector is not connected; see the engine's log.", nil, &m.matchRequests)
+	counter("larder_match_chunks_asked_total",
+		"Chunks asked for by matches. With the chunks hit it gives the hit rate.", nil, &m.matchAsked)
+	counter("larder_match_chunks_hit_total",
+		"Chunks that matches found. A low share of those asked: larder explain says why; more host.bytes helps if chunks are evicted.", nil, &m.matchHit)
+	counter("larder_loaded_parts_total", "Parts reported ready to engines, verified.", nil, &m.loadedParts)
+	counter("larder_loaded_bytes_total", "Bytes of those parts.", nil, &m.loadedBytes)
+	counter("larder_load_failed_parts_total",
+		"Parts of loads that were gone or damaged when they were wanted; engines recompute them. If it grows, see larder_host_parts_corrupt_total and the hold times.", nil, &m.failedParts)
+	counter("larder_committed_parts_total", "Parts taken over from engines, duplicates included.", nil, &m.committedParts)
+	counter("larder_committed_bytes_total", "Bytes of those parts.", nil, &m.committedBytes)
+	counter("larder_streamed_bytes_total",
+		"Bytes through Objects. On one host engines should share memory instead.", prometheus.Labels{"direction": "in"}, &m.streamedIn)
+	counter("larder_streamed_bytes_total",
+		"Bytes through Objects. On one host engines should share memory instead.", prometheus.Labels{"direction": "out"}, &m.streamedOut)
+	counter("larder_connections_refused_total",
+		"Connections refused at the limit of open files. If it grows, raise LimitNOFILE.", nil, &m.refusedByFile)
+	for k := fault.Miss; k.Valid(); k++ {
+		counter("larder_errors_total",
+			"Errors answered, by kind. miss is normal; busy and full: too little room or too much at once; corrupt: check the memory; invalid and denied: see the clients' logs.",
+			prometheus.Labels{"kind": k.String()}, &m.said[k])
+	}
+	gauge("larder_sessions", "Engine processes and tools connected.", func() float64 {
+		open, _ := s.Sessions()
+		return float64(open)
+	})
+	gauge("larder_sessions_quarantined",
+		"Sessions that ended while their process may still touch slots. If it stays, a process hangs: larder status names it, ending it frees its slots.",
+		func() float64 {
+			_, q := s.Sessions()
+			return float64(q)
+		})
+	r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "larder_build_info", Help: "Always 1; the version is a label.", ConstLabels: prometheus.Labels{"version": s.Version},
+	}, func() float64 { return 1 }))
+	return m, r
+}

@@ -1,0 +1,253 @@
+package session
+
+import (
+	"time"
+
+	"github.com/larderkv/larder/api/fault"
+	larderv1 "github.com/larderkv/larder/api/larder/v1"
+	"github.com/larderkv/larder/server/wirefault"
+	"github.com/larderkv/larder/storage/arena"
+)
+
+// Replies of a load grow: the first one goes out early so that the client's
+// copies start, later ones carry more so that few messages are sent. Factor
+// 3/2: checking runs at about 1.5 times the speed of copying, so a batch is
+// ready when the copies of the one before have ended.
+const firstBatch = 1 << 20
+
+func nextBatch(n int64) int64 { return n + n/2 }
+
+// load is one load from its request to its release.
+type load struct {
+	id    uint64
+	began time.Time
+	refs  []arena.ChunkRef
+	first uint32
+	parts []int // nil: all
+
+	// Under session.mu.
+	running  bool
+	released bool
+	leased   int
+}
+
+func (s *session) load(id uint64, m *larderv1.Load) error {
+	if err := s.needs(true, true); err != nil {
+		return err
+	}
+	if s.service.Draining() {
+		return stopping()
+	}
+	hold, err := s.service.options.Directory.Hold(s.instance, m.GetHoldId())
+	if err != nil {
+		return err
+	}
+	end := uint64(m.GetFirstChunk()) + uint64(m.GetChunks())
+	if m.GetChunks() == 0 || end > uint64(len(hold.Refs)) {
+		return fault.New(fault.Invalid, "load.chunks", "not within the hold").With(end, len(hold.Refs))
+	}
+	parts, each, bytes, err := s.choose(m.GetParts())
+	if err != nil {
+		return err
+	}
+	if n, most := uint64(m.GetChunks())*uint64(each), s.service.options.Limits.MaxParts; n > uint64(most) {
+		return fault.New(fault.Invalid, "load.parts", "too many parts in one load").With(n, most)
+	}
+	l := &load{
+		id: id, began: time.Now(), refs: hold.Refs[m.GetFirstChunk():end], first: m.GetFirstChunk(), parts: parts, running: true,
+	}
+	if err := s.register(l); err != nil {
+		return err
+	}
+	if bytes*int64(len(l.refs)) <= inlineBytes {
+		s.runLoad(l)
+		return nil
+	}
+	if err := s.start(func() { s.runLoad(l) }); err != nil {
+		s.mu.Lock()
+		delete(s.loads, id)
+		s.mu.Unlock()
+		return err
+	}
+	return nil
+}
+
+// choose checks the indexes of parts; nil stands for all.
+func (s *session) choose(want []uint32) (parts []int, each int, bytes int64, err error) {
+	if len(want) == 0 {
+		for _, n := range s.lengths {
+			bytes += n
+		}
+		return nil, len(s.lengths), bytes, nil
+	}
+	seen := make([]bool, len(s.lengths))
+	parts = make([]int, len(want))
+	for i, p := range want {
+		switch {
+		case int(p) >= len(s.lengths):
+			return nil, 0, 0, fault.New(fault.Invalid, "load.parts", "no such part in the namespace").With(p, len(s.lengths)-1)
+		case seen[p]:
+			return nil, 0, 0, fault.New(fault.Invalid, "load.parts", "a part is named twice").With(p, nil)
+		}
+		seen[p] = true
+		parts[i] = int(p)
+		bytes += s.lengths[p]
+	}
+	return parts, len(parts), bytes, nil
+}
+
+func (s *session) register(l *load) error {
+	most := s.service.options.Limits.MaxInFlight
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.loads[l.id] != nil:
+		return fault.New(fault.Invalid, "id", "a load of this id is not released yet").With(l.id, nil)
+	case len(s.loads) >= most:
+		return fault.New(fault.Busy, "load", "too many loads that are not released").With(nil, most)
+	}
+	s.loads[l.id] = l
+	return nil
+}
+
+// runLoad leases and checks chunk by chunk and reports what is ready.
+func (s *session) runLoad(l *load) {
+	var (
+		reply   = &larderv1.LoadReply{}
+		leased  []arena.Leased
+		waiting int64 // bytes in reply
+		batch   = int64(firstBatch)
+		total   int64
+		ready   int
+		failed  int
+	)
+	fail := func(chunk uint32, part int, err error) {
+		p := wirefault.Proto(err)
+		s.service.options.Meter.Said(fault.Kind(p.Kind))
+		reply.Failed = append(reply.Failed, &larderv1.FailedPart{Chunk: chunk, Part: uint32(part), Error: p})
+		failed++
+	}
+	for i, ref := range l.refs {
+		chunk := l.first + uint32(i)
+		var err error
+		if s.stopped(l) {
+			err = fault.New(fault.Miss, "load", "released before it was done")
+			leased = leased[:0]
+		} else {
+			leased, err = s.service.options.Arena.Lease(s.owner(), l.id, ref, l.parts, leased[:0])
+		}
+		if err != nil {
+			for _, p := range s.partsOf(l) {
+				fail(chunk, p, err)
+			}
+			continue
+		}
+		s.leasing(l, len(leased))
+		for j := range leased {
+			p := &leased[j]
+			if err := s.verify(p); err != nil {
+				fail(chunk, p.Part, err)
+				continue
+			}
+			reply.DeadlineNs = uint64(p.Deadline)
+			reply.Ready = append(reply.Ready, &larderv1.LeasedPart{
+				Chunk: chunk, Part: uint32(p.Part), Slot: slotProto(p.Slot), Length: p.Length,
+			})
+			ready++
+			waiting += int64(p.Length)
+			total += int64(p.Length)
+			if last := i == len(l.refs)-1 && j == len(leased)-1; waiting >= batch && !last {
+				deadline := reply.DeadlineNs
+				s.reply(l.id, &larderv1.SessionResponse{Body: &larderv1.SessionResponse_Load{Load: reply}})
+				reply = &larderv1.LoadReply{DeadlineNs: deadline}
+				waiting, batch = 0, nextBatch(batch)
+			}
+		}
+	}
+	s.finishLoad(l)
+	reply.Done = true
+	s.reply(l.id, &larderv1.SessionResponse{Body: &larderv1.SessionResponse_Load{Load: reply}})
+	s.service.options.Meter.Loaded(time.Since(l.began), ready, failed, total)
+}
+
+func (s *session) partsOf(l *load) []int {
+	if l.parts != nil {
+		return l.parts
+	}
+	all := make([]int, len(s.lengths))
+	for i := range all {
+		all[i] = i
+	}
+	return all
+}
+
+func (s *session) verify(p *arena.Leased) error {
+	if err := s.enter(); err != nil {
+		return err
+	}
+	defer s.leave()
+	return s.service.options.Arena.Verify(*p)
+}
+
+// stopped says whether nobody wants the rest of the load any more.
+func (s *session) stopped(l *load) bool {
+	if s.ctx.Err() != nil {
+		return true
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return l.released
+}
+
+func (s *session) leasing(l *load, n int) {
+	s.mu.Lock()
+	l.leased += n
+	s.mu.Unlock()
+	s.leases.Add(int32(n))
+}
+
+// finishLoad comes before the last reply, so that a release that follows the
+// reply finds the load at rest. A load that was released meanwhile ends here.
+func (s *session) finishLoad(l *load) {
+	s.mu.Lock()
+	l.running = false
+	over := l.released || l.leased == 0
+	if over {
+		delete(s.loads, l.id)
+	}
+	s.mu.Unlock()
+	if over {
+		s.service.options.Arena.Release(s.owner(), l.id)
+		s.leases.Add(-int32(l.leased))
+	}
+}
+
+func (s *session) release(id uint64, r *larderv1.Release) error {
+	if err := s.needs(true, true); err != nil {
+		return err
+	}
+	confirmed := false
+	if s.endLoad(r.GetLoadId()) {
+		confirmed = s.service.options.Arena.Release(s.owner(), r.GetLoadId())
+	}
+	s.reply(id, &larderv1.SessionResponse{Body: &larderv1.SessionResponse_Release{Release: &larderv1.ReleaseReply{Confirmed: confirmed}}})
+	return nil
+}
+
+// endLoad takes a load off the list. One that still runs only stops; what it
+// has copied does not count. It says whether the arena is to be told.
+func (s *session) endLoad(id uint64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	l := s.loads[id]
+	if l == nil {
+		return false
+	}
+	if l.running {
+		l.released = true
+		return false
+	}
+	delete(s.loads, id)
+	s.leases.Add(-int32(l.leased))
+	return true
+}

@@ -1,0 +1,106 @@
+package session
+
+import (
+	"time"
+
+	"github.com/larderkv/larder/api/fault"
+	"github.com/larderkv/larder/api/keys"
+	larderv1 "github.com/larderkv/larder/api/larder/v1"
+	"github.com/larderkv/larder/server/directory"
+)
+
+// noHold is Match.hold_ms for a match without a hold.
+const noHold = 1<<32 - 1
+
+func (s *session) match(id uint64, m *larderv1.Match) error {
+	began := time.Now()
+	root, err := s.prompt(m.GetRoot(), m.GetKeys())
+	if err != nil {
+		return err
+	}
+	if m.GetWorstQuality() > 255 {
+		return fault.New(fault.Invalid, "match.worst_quality", "out of range").With(m.GetWorstQuality(), "0..255")
+	}
+	hold := directory.NoHold
+	if m.GetHoldMs() != noHold {
+		hold = time.Duration(m.GetHoldMs()) * time.Millisecond
+	}
+	got, err := s.service.options.Directory.Match(s.instance, root, m.GetKeys(), uint8(m.GetWorstQuality()), hold)
+	if err != nil {
+		return err
+	}
+	reply := &larderv1.MatchReply{
+		Chunks: uint32(got.Chunks), HoldId: got.HoldID, HoldDeadlineNs: uint64(got.Deadline), Quality: uint32(got.Quality),
+	}
+	if got.Chunks > 0 {
+		reply.Tiers = []*larderv1.TierRun{{Tier: larderv1.Tier_TIER_HOST, Chunks: reply.Chunks}}
+	}
+	s.reply(id, &larderv1.SessionResponse{Body: &larderv1.SessionResponse_Match{Match: reply}})
+	s.service.options.Meter.Matched(time.Since(began), len(m.GetKeys())/keys.Size, got.Chunks)
+	return nil
+}
+
+// prompt checks the root and keys of a match or prefetch.
+func (s *session) prompt(root, list []byte) (keys.Key, error) {
+	if err := s.needs(true, false); err != nil {
+		return keys.Key{}, err
+	}
+	if s.service.Draining() {
+		return keys.Key{}, stopping()
+	}
+	if len(root) != keys.Size {
+		return keys.Key{}, fault.New(fault.Invalid, "match.root", "wrong length").With(len(root), keys.Size)
+	}
+	if len(list)%keys.Size != 0 {
+		return keys.Key{}, fault.New(fault.Invalid, "match.keys", "the length is no multiple of the key size").
+			With(len(list), keys.Size)
+	}
+	if n, most := len(list)/keys.Size, s.service.options.Limits.MaxMatchChunks; n > most {
+		return keys.Key{}, fault.New(fault.Invalid, "match.keys", "too many chunks").With(n, most)
+	}
+	return keys.Key(root), nil
+}
+
+func stopping() error { return fault.New(fault.Unavailable, "", "the daemon is stopping") }
+
+func (s *session) renewHold(id uint64, r *larderv1.RenewHold) error {
+	if err := s.needs(true, false); err != nil {
+		return err
+	}
+	if r.GetHoldMs() == noHold {
+		return fault.New(fault.Invalid, "renew_hold.hold_ms", "end a hold by end_holds").With(r.GetHoldMs(), nil)
+	}
+	deadline, err := s.service.options.Directory.Renew(s.instance, r.GetHoldId(), time.Duration(r.GetHoldMs())*time.Millisecond)
+	if err != nil {
+		return err
+	}
+	s.reply(id, &larderv1.SessionResponse{Body: &larderv1.SessionResponse_RenewHold{
+		RenewHold: &larderv1.RenewHoldReply{HoldDeadlineNs: uint64(deadline)},
+	}})
+	return nil
+}
+
+func (s *session) endHolds(id uint64, e *larderv1.EndHolds) error {
+	if err := s.needs(true, false); err != nil {
+		return err
+	}
+	s.service.options.Directory.End(s.instance, e.GetHoldIds())
+	s.reply(id, &larderv1.SessionResponse{Body: &larderv1.SessionResponse_EndHolds{EndHolds: &larderv1.EndHoldsReply{}}})
+	return nil
+}
+
+// prefetch has nothing to bring with a single tier: it counts as a use.
+func (s *session) prefetch(id uint64, p *larderv1.Prefetch) error {
+	root, err := s.prompt(p.GetRoot(), p.GetKeys())
+	if err != nil {
+		return err
+	}
+	got, err := s.service.options.Directory.Match(s.instance, root, p.GetKeys(), 255, directory.NoHold)
+	if err != nil {
+		return err
+	}
+	s.reply(id, &larderv1.SessionResponse{Body: &larderv1.SessionResponse_Prefetch{
+		Prefetch: &larderv1.PrefetchReply{Resident: uint32(got.Chunks)},
+	}})
+	return nil
+}
