@@ -259,6 +259,24 @@ func brokenEncodings() []struct {
 	field := func(tag byte, v []byte) []byte {
 		return append(binary.LittleEndian.AppendUint32([]byte{tag}, uint32(len(v))), v...)
 	}
+	item := func(v []byte) []byte { return field(0, v)[1:] }
+	content := map[byte][]byte{}
+	for rest := good; len(rest) > 0; {
+		n := 5 + int(binary.LittleEndian.Uint32(rest[1:]))
+		content[rest[0]], rest = rest[5:n], rest[n:]
+	}
+	// with is good with other content in one field.
+	with := func(tag byte, v []byte) (out []byte) {
+		for t := byte(1); t <= 11; t++ {
+			if t == tag {
+				out = append(out, field(t, v)...)
+			} else {
+				out = append(out, field(t, content[t])...)
+			}
+		}
+		return out
+	}
+	group, layout := content[7][4:], content[10]
 	// The first two fields take 9 and 37 bytes.
 	first, second, rest := good[:9], good[9:46], good[46:]
 	epoch := len(good) - 13
@@ -284,6 +302,15 @@ func brokenEncodings() []struct {
 		{"epoch missing", good[:epoch]},
 		{"scales digest all zero", bytes.Replace(good, []byte{6, 0, 0, 0, 0, 7}, append(field(6, make([]byte, 32)), 7), 1)},
 		{"scales digest of 1 byte", bytes.Replace(good, []byte{6, 0, 0, 0, 0, 7}, append(field(6, []byte{1}), 7), 1)},
+		{"config name without a value", with(3, item([]byte("a")))},
+		{"config value cut", with(3, slices.Concat(item([]byte("a")), []byte{2, 0, 0, 0, '1'}))},
+		{"group with an 11th field", with(7, item(append(bytes.Clone(group), field(11, nil)...)))},
+		{"group without its last field", with(7, item(group[:len(group)-9]))},
+		{"group cut inside its last field", with(7, item(group[:len(group)-1]))},
+		{"group of nothing", with(7, item(nil))},
+		{"group that begins with layers", with(7, item(group[6:]))},
+		{"layout with a fifth field", with(10, append(bytes.Clone(layout), field(5, nil)...))},
+		{"layout without its last field", with(10, layout[:len(layout)-5])},
 		{"spans of 3 bytes", bytes.Replace(good, append(chunk, field(9, make([]byte, 4))...), append(chunk, field(9, make([]byte, 3))...), 1)},
 	}
 }
