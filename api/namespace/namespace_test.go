@@ -218,6 +218,10 @@ func TestDefaultHeadGroup(t *testing.T) {
 	require.Equal(t, uint32(1), DefaultHeadGroup(d, 0))
 	d.Groups[0].Dk, d.Groups[0].Dv = 1024, 1024
 	require.Equal(t, uint32(2), DefaultHeadGroup(d, 0))
+	// A span without layers of the group has no part to be too small.
+	d.Groups[0].Layers = []uint32{0, 1}
+	require.NoError(t, d.Validate())
+	require.Equal(t, uint32(1), DefaultHeadGroup(d, 0))
 	// Opaque parts cannot be cut.
 	require.Equal(t, uint32(2), DefaultHeadGroup(fullOpaque(), 0))
 }
@@ -235,8 +239,10 @@ func TestValidateNamesFieldValueAndLimit(t *testing.T) {
 }
 
 func TestTooLong(t *testing.T) {
-	_, err := Decode(make([]byte, MaxEncoded+1))
-	require.ErrorIs(t, err, fault.Invalid)
+	_, err := Decode(make([]byte, 1<<20+1))
+	require.ErrorContains(t, err, "too long (value 1048577, limit 1048576)")
+	_, err = Decode(make([]byte, 1<<20))
+	require.ErrorContains(t, err, "field 1 expected")
 	d := full()
 	d.Config = nil
 	for i := range 200 {

@@ -177,6 +177,107 @@ def test_numbers_out_of_their_type() -> None:
         assert e.value.field == f"namespace.groups[1].{name}"
 
 
+TINY = NamespaceDescriptor(
+    weights_id=b"\x01" * 32,
+    config=(),
+    kv_dtype="bfloat16",
+    groups=(Group(GroupKind.FULL, (0,), kv_heads=1, dk=1, dv=1, head_group=1),),
+    chunk_tokens=64,
+)
+TINY_OPAQUE = replace(
+    TINY,
+    layout=Layout(LAYOUT_OPAQUE, "e", "b", "i"),
+    groups=(replace(TINY.groups[0], block_tokens=64, block_bytes=1),),
+)
+
+
+def tiny(**changes: Any) -> NamespaceDescriptor:
+    return group(TINY, 0, **changes)
+
+
+def settings(*pairs: tuple[str, str]) -> NamespaceDescriptor:
+    return replace(TINY, config=tuple(ConfigField(*p) for p in pairs))
+
+
+def opaque(name: str, more: int) -> NamespaceDescriptor:
+    return replace(TINY_OPAQUE, layout=replace(TINY_OPAQUE.layout, **{name: "x" * (64 + more)}))
+
+
+def largest_part(more: int, heads: int = 1) -> NamespaceDescriptor:
+    """64 MiB = 1024 tokens x 32768 elements x 2 bytes."""
+    return replace(tiny(dk=16384, dv=16384 + more, kv_heads=heads), chunk_tokens=1024)
+
+
+def one_more(d: NamespaceDescriptor, more: int) -> NamespaceDescriptor:
+    return replace(d, groups=d.groups + TINY.groups * more)
+
+
+# Descriptors at a limit, with more = 0, and past it.
+LIMITS: tuple[tuple[str, Callable[[int], NamespaceDescriptor]], ...] = (
+    ("config", lambda more: settings(*((f"n{i:04}", "v") for i in range(1024 + more)))),
+    ("config", lambda more: settings(*((f"n{i:07}", "v" * (4088 + more * (i == 0))) for i in range(128)))),
+    ("config", lambda more: settings(("n" * (128 + more), "v"))),
+    ("config.n", lambda more: settings(("n", "v" * (4096 + more)))),
+    ("kv_dtype", lambda more: replace(TINY_OPAQUE, kv_dtype="x" * (64 + more))),
+    ("quantization", lambda more: replace(TINY_OPAQUE, quantization="x" * (64 + more))),
+    ("quantization", lambda more: replace(TINY_OPAQUE, quantization="x" * (1 - more))),
+    ("layout.engine", lambda more: opaque("engine", more)),
+    ("layout.backend", lambda more: opaque("backend", more)),
+    ("layout.isa", lambda more: opaque("isa", more)),
+    ("chunk_tokens", lambda more: replace(TINY, chunk_tokens=64 - more)),
+    ("chunk_tokens", lambda more: replace(TINY, chunk_tokens=1024 + more)),
+    ("groups", lambda more: replace(TINY, groups=TINY.groups * (16 + more))),
+    (
+        "groups[1].layers",
+        lambda more: group(
+            replace(TINY, groups=TINY.groups + tiny(layers=tuple(range(24 + more))).groups),
+            0,
+            layers=tuple(range(1000)),
+        ),
+    ),
+    ("groups[0].layers", lambda more: tiny(layers=(0, 1023 + more))),
+    ("groups[0].kv_heads", lambda more: tiny(kv_heads=1024 + more)),
+    ("groups[0].kv_heads", lambda more: tiny(kind=GroupKind.LATENT, dv=0, kv_heads=1 + more)),
+    ("groups[0].dk", lambda more: tiny(dk=65536 + more)),
+    ("groups[0].dv", lambda more: tiny(dv=65536 + more)),
+    ("groups[0].dk", lambda more: group(TINY_OPAQUE, 0, kind=GroupKind.STATE, dk=more, dv=0)),
+    ("groups[0].window", lambda more: tiny(kind=GroupKind.SLIDING, window=(1 << 30) + more)),
+    ("groups[0].window", lambda more: tiny(kind=GroupKind.LATENT, dv=0, window=(1 << 30) + more)),
+    ("groups[0].block_bytes", lambda more: group(TINY_OPAQUE, 0, block_bytes=(64 << 20) + more)),
+    ("groups[0].tokens_per_entry", lambda more: group(TINY_OPAQUE, 0, tokens_per_entry=64 + more)),
+    ("groups[0].tokens_per_entry", lambda more: group(TINY_OPAQUE, 0, tokens_per_entry=1 - more)),
+    ("spans", lambda more: replace(tiny(layers=tuple(range(1000))), spans=tuple(range(256 + more)))),
+    ("", lambda more: one_more(replace(tiny(layers=(0, 1, 2, 3), kv_heads=1024), spans=(0, 1, 2, 3)), more)),
+    ("groups[0]", largest_part),
+    ("", lambda more: one_more(largest_part(0, heads=16), more)),
+)
+
+
+@pytest.mark.parametrize(("field", "make"), LIMITS)
+def test_limits_may_be_reached_and_not_passed(field: str, make: Callable[[int], NamespaceDescriptor]) -> None:
+    at = make(0)
+    assert NamespaceDescriptor.decode(at.encode()) == at
+    with pytest.raises(InvalidError) as e:
+        make(1).encode()
+    assert e.value.field == f"namespace.{field}".removesuffix(".")
+
+
+def test_too_long() -> None:
+    with pytest.raises(InvalidError, match=r"too long \(value 1048577, limit 1048576\)"):
+        NamespaceDescriptor.decode(bytes((1 << 20) + 1))
+    with pytest.raises(InvalidError, match="field 1 expected"):
+        NamespaceDescriptor.decode(bytes(1 << 20))
+
+
+def test_default_head_group_is_that_of_the_smallest_part() -> None:
+    d = group(FULL, 0, layers=(0, 1, 4), dk=2048, dv=2048)
+    assert d.default_head_group(0) == 1
+    assert group(d, 0, dk=1024, dv=1024).default_head_group(0) == 2
+    # A span without layers of the group has no part to be too small.
+    assert group(d, 0, layers=(0, 1), dk=1024, dv=1024).default_head_group(0) == 1
+    assert OPAQUE.default_head_group(0) == 2
+
+
 @given(st.data())
 def test_damaged_encodings_are_refused_or_canonical(data: st.DataObject) -> None:
     good = data.draw(st.sampled_from([d.encode() for d in BY_NAME.values()]))
