@@ -167,6 +167,47 @@ func TestChecksums(t *testing.T) {
 	}
 }
 
+// Each limit may be reached and not passed.
+func TestLimits(t *testing.T) {
+	for _, c := range []struct {
+		field string
+		set   func(d *Descriptor, more int)
+	}{
+		{"part.tokens", func(d *Descriptor, more int) { d.Tokens = uint16(1024 + more) }},
+		{"part.tokens", func(d *Descriptor, more int) { d.Tokens = uint16(1 - more) }},
+		{"part.encoding", func(d *Descriptor, more int) { d.Encoding = uint8(1 - more) }},
+		{"part.stored_length", func(d *Descriptor, more int) { d.Encoding, d.StoredLength = 2, uint32(64<<20+more) }},
+		{"part.stored_length", func(d *Descriptor, more int) { d.Encoding, d.StoredLength = 2, uint32(1-more) }},
+		{"part.stored_length", func(d *Descriptor, more int) { d.StoredLength += uint32(more) }},
+		{"part.raw_length", func(d *Descriptor, more int) {
+			d.Encoding, d.RawLength = 2, uint32(64<<20+more)
+		}},
+		{"part.raw_length", func(d *Descriptor, more int) { d.Encoding, d.RawLength = 2, uint32(1-more) }},
+		{"part.basis", func(d *Descriptor, more int) { d.Basis = uint64(more) }},
+		{"part.table", func(d *Descriptor, more int) { d.Encoding, d.Table = 2, make([]uint64, 4096+more) }},
+		{"part.table", func(d *Descriptor, more int) { d.Table = make([]uint64, 1-more) }},
+		{"part.table", func(d *Descriptor, more int) {
+			d.Table = make([]uint64, 1024+more)
+			d.StoredLength, d.RawLength = uint32(len(d.Table)), uint32(len(d.Table))
+		}},
+		{"part.table", func(d *Descriptor, more int) { d.Table = make([]uint64, 2+more) }},
+	} {
+		at, past := *sealed(t, 1), *sealed(t, 1)
+		c.set(&at, 0)
+		b, err := AppendSealed(nil, &at)
+		require.NoError(t, err, c.field)
+		var back Descriptor
+		require.NoError(t, Decode(&back, b), c.field)
+		require.Equal(t, at, back)
+		c.set(&past, 1)
+		err = Seal(&past)
+		var e *fault.Error
+		require.ErrorAs(t, err, &e, c.field)
+		require.Equal(t, c.field, e.Field)
+		require.Equal(t, fault.Invalid, e.Kind)
+	}
+}
+
 func TestQuality(t *testing.T) {
 	d := Descriptor{Quality: 2}
 	require.False(t, d.Acceptable(QualityExact))

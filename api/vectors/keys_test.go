@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/larderkv/larder/api/keys"
@@ -87,13 +88,15 @@ func TestKeys(t *testing.T) {
 		{Secret: bytes.Repeat([]byte{0xff}, 32), Tenant: "default"},
 		{Secret: make([]byte, 32), Tenant: "Default"},
 		{Secret: make([]byte, 32), Tenant: "team-a/prod"},
+		{Secret: make([]byte, 32), Tenant: "!~"},
+		{Secret: make([]byte, 32), Tenant: strings.Repeat("x", 128)},
 	} {
 		k, err := keys.TenantKey(v.Secret, v.Tenant)
 		require.NoError(t, err)
 		v.Key = k[:]
 		file.Tenants = append(file.Tenants, v)
 	}
-	for _, name := range []string{"", "a b", "a\x00", "caf\u00e9", "cafe\u0301", string(bytes.Repeat([]byte("x"), 129))} {
+	for _, name := range []string{"", "a b", "a\x00", "a\x7f", "caf\u00e9", "cafe\u0301", strings.Repeat("x", 129)} {
 		require.Error(t, keys.ValidateTenant(name))
 		file.InvalidTenants = append(file.InvalidTenants, name)
 	}

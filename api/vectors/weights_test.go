@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -103,7 +104,7 @@ func safetensors(json string) []byte {
 
 func TestWeights(t *testing.T) {
 	var file weightsFile
-	for _, name := range []string{"llama-3-8b@2026-01", "a"} {
+	for _, name := range []string{"llama-3-8b@2026-01", "a", "!~", strings.Repeat("x", 256)} {
 		sum := sha256.Sum256(append([]byte("larder/weights-name/1"), field(1, []byte(name))...))
 		file.Named = append(file.Named, namedWeights{name, sum[:]})
 	}

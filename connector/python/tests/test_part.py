@@ -80,17 +80,54 @@ def test_verify_names_the_layer() -> None:
             d.verify(piece, first)
 
 
+CODED = {"encoding": 2}
+
+
 @pytest.mark.parametrize(
-    ("name", "value"),
+    ("name", "at", "past"),
     [
-        ("parent", bytes(31)), ("ordinal", -1), ("ordinal", 1 << 32), ("tokens", 0), ("quality", 256),
-        ("encoding", 0), ("encoding_version", 256), ("basis", 1 << 64), ("table", ()), ("table", (0,) * 4097),
+        ("parent", {"parent": bytes(32)}, {"parent": bytes(31)}),
+        ("ordinal", {"ordinal": 0}, {"ordinal": -1}),
+        ("ordinal", {"ordinal": (1 << 32) - 1}, {"ordinal": 1 << 32}),
+        ("tokens", {"tokens": 1}, {"tokens": 0}),
+        ("tokens", {"tokens": 1024}, {"tokens": 1025}),
+        ("quality", {"quality": 255}, {"quality": 256}),
+        ("quality", {"quality": 0}, {"quality": -1}),
+        ("encoding", {"encoding": 1}, {"encoding": 0}),
+        ("encoding", {"encoding": 255}, {"encoding": 256}),
+        ("encoding_version", {"encoding_version": 255}, {"encoding_version": 256}),
+        ("encoding_version", {"encoding_version": 0}, {"encoding_version": -1}),
+        ("basis", CODED | {"basis": (1 << 64) - 1}, CODED | {"basis": 1 << 64}),
+        ("basis", {"basis": 0}, {"basis": 1}),
+        ("stored_length", CODED | {"stored_length": 64 << 20}, CODED | {"stored_length": (64 << 20) + 1}),
+        ("stored_length", CODED | {"stored_length": 1}, CODED | {"stored_length": 0}),
+        ("stored_length", {"stored_length": 6144}, {"stored_length": 6143}),
+        ("raw_length", CODED | {"raw_length": 64 << 20}, CODED | {"raw_length": (64 << 20) + 1}),
+        ("raw_length", CODED | {"raw_length": 1}, CODED | {"raw_length": 0}),
+        ("table", CODED | {"table": (0,) * 4096}, CODED | {"table": (0,) * 4097}),
+        ("table", {"table": (0,)}, {"table": ()}),
+        ("table", {"table": (0,) * 12}, {"table": (0,) * 11}),
+        (
+            "table",
+            {"table": (0,) * 1024, "stored_length": 1024, "raw_length": 1024},
+            {"table": (0,) * 1025, "stored_length": 1025, "raw_length": 1025},
+        ),
     ],
-)  # fmt: skip
-def test_seal_refuses(name: str, value: object) -> None:
+)
+def test_limits_may_be_reached_and_not_passed(name: str, at: dict[str, Any], past: dict[str, Any]) -> None:
+    d = dataclasses.replace(sample(), **at).seal()
+    assert PartDescriptor.decode(d.encode()) == d
     with pytest.raises(InvalidError) as e:
-        dataclasses.replace(sample(), **{name: value}).seal()  # type: ignore[arg-type]
+        dataclasses.replace(sample(), **past).seal()
     assert e.value.field == f"part.{name}"
+
+
+def test_checksums() -> None:
+    assert checksums(b"123456789123456789", 2) == (VECTORS["crc_check"],) * 2
+    assert len(checksums(bytes(1024), 1024)) == 1024
+    for size, layers in ((0, 1), (10, 0), (10, -1), (10, 3), (2050, 1025)):
+        with pytest.raises(InvalidError):
+            checksums(bytes(size), layers)
 
 
 @pytest.mark.parametrize(
