@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from identity_vectors import load
 
@@ -195,7 +195,7 @@ def tiny(**changes: Any) -> NamespaceDescriptor:
     return group(TINY, 0, **changes)
 
 
-def settings(*pairs: tuple[str, str]) -> NamespaceDescriptor:
+def configured(*pairs: tuple[str, str]) -> NamespaceDescriptor:
     return replace(TINY, config=tuple(ConfigField(*p) for p in pairs))
 
 
@@ -214,10 +214,10 @@ def one_more(d: NamespaceDescriptor, more: int) -> NamespaceDescriptor:
 
 # Descriptors at a limit, with more = 0, and past it.
 LIMITS: tuple[tuple[str, Callable[[int], NamespaceDescriptor]], ...] = (
-    ("config", lambda more: settings(*((f"n{i:04}", "v") for i in range(1024 + more)))),
-    ("config", lambda more: settings(*((f"n{i:07}", "v" * (4088 + more * (i == 0))) for i in range(128)))),
-    ("config", lambda more: settings(("n" * (128 + more), "v"))),
-    ("config.n", lambda more: settings(("n", "v" * (4096 + more)))),
+    ("config", lambda more: configured(*((f"n{i:04}", "v") for i in range(1024 + more)))),
+    ("config", lambda more: configured(*((f"n{i:07}", "v" * (4088 + more * (i == 0))) for i in range(128)))),
+    ("config", lambda more: configured(("n" * (128 + more), "v"))),
+    ("config.n", lambda more: configured(("n", "v" * (4096 + more)))),
     ("kv_dtype", lambda more: replace(TINY_OPAQUE, kv_dtype="x" * (64 + more))),
     ("quantization", lambda more: replace(TINY_OPAQUE, quantization="x" * (64 + more))),
     ("quantization", lambda more: replace(TINY_OPAQUE, quantization="x" * (1 - more))),
@@ -278,6 +278,7 @@ def test_default_head_group_is_that_of_the_smallest_part() -> None:
     assert OPAQUE.default_head_group(0) == 2
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_damaged_encodings_are_refused_or_canonical(data: st.DataObject) -> None:
     good = data.draw(st.sampled_from([d.encode() for d in BY_NAME.values()]))
