@@ -112,22 +112,23 @@ func (d *Descriptor) validateDtype(opaque bool) error {
 	if !printable(d.Quantization, 1, MaxToken) {
 		return invalid("namespace.quantization", "1 to 64 printable ASCII characters").With(fmt.Sprintf("%.80q", d.Quantization), nil)
 	}
-	if opaque {
-		return nil
+	if !opaque {
+		size, known := elementBytes[d.KVDtype]
+		if !known {
+			return invalid("namespace.kv_dtype", "the canonical layout does not know this type").With(d.KVDtype, nil)
+		}
+		want := QuantizationNone
+		if size == 1 {
+			want = QuantizationStatic
+		}
+		if d.Quantization != want {
+			return invalid("namespace.quantization", "does not fit the KV dtype in the canonical layout").With(d.Quantization, want)
+		}
 	}
-	size, known := elementBytes[d.KVDtype]
-	if !known {
-		return invalid("namespace.kv_dtype", "the canonical layout does not know this type").With(d.KVDtype, nil)
-	}
-	want := QuantizationNone
-	if size == 1 {
-		want = QuantizationStatic
-	}
-	if d.Quantization != want {
-		return invalid("namespace.quantization", "does not fit the KV dtype in the canonical layout").With(d.Quantization, want)
-	}
-	if scales := d.ScalesDigest != ([32]byte{}); scales != (size == 1) {
-		return invalid("namespace.scales_digest", "static scales need a digest, and nothing else has one")
+	// Other modes, of an opaque layout, may have either.
+	scales := d.ScalesDigest != ([32]byte{})
+	if d.Quantization == QuantizationStatic && !scales || d.Quantization == QuantizationNone && scales {
+		return invalid("namespace.scales_digest", "static scales need a digest, and KV without quantization has none").With(d.Quantization, nil)
 	}
 	return nil
 }

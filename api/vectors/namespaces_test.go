@@ -194,6 +194,8 @@ func invalidNamespaces() []named {
 		{"fp8 without quantization", with(llama(), func(d *D) { d.KVDtype = "float8_e4m3fn" })},
 		{"fp8 without scales", with(llama(), func(d *D) { d.KVDtype, d.Quantization = "float8_e4m3fn", "static" })},
 		{"scales without fp8", with(llama(), func(d *D) { d.ScalesDigest = digest(1) })},
+		{"opaque static without scales", with(opaque(), func(d *D) { d.Quantization = "static" })},
+		{"opaque scales without quantization", with(opaque(), func(d *D) { d.ScalesDigest = digest(1) })},
 		{"chunk too short", with(llama(), func(d *D) { d.ChunkTokens = 63 })},
 		{"chunk too long", with(llama(), func(d *D) { d.ChunkTokens = 1025 })},
 		{"no group", with(llama(), func(d *D) { d.Groups = nil })},

@@ -122,16 +122,16 @@ def _dtype(d: NamespaceDescriptor, opaque: bool) -> None:
     for name, value in (("kv_dtype", d.kv_dtype), ("quantization", d.quantization)):
         if not _printable(value, 1, MAX_TOKEN):
             raise _bad(name, "1 to 64 printable ASCII characters", ascii(value[:80]))
-    if opaque:
-        return
-    size = ELEMENT_BYTES.get(d.kv_dtype)
-    if size is None:
-        raise _bad("kv_dtype", f"one of {', '.join(ELEMENT_BYTES)}", d.kv_dtype)
-    want = QUANTIZATION_STATIC if size == 1 else QUANTIZATION_NONE
-    if d.quantization != want:
-        raise _bad("quantization", f"{want} for {d.kv_dtype}", d.quantization)
-    if bool(d.scales_digest) != (size == 1):
-        raise _bad("scales_digest", "with static scales only, and always", d.scales_digest.hex())
+    if not opaque:
+        size = ELEMENT_BYTES.get(d.kv_dtype)
+        if size is None:
+            raise _bad("kv_dtype", f"one of {', '.join(ELEMENT_BYTES)}", d.kv_dtype)
+        want = QUANTIZATION_STATIC if size == 1 else QUANTIZATION_NONE
+        if d.quantization != want:
+            raise _bad("quantization", f"{want} for {d.kv_dtype}", d.quantization)
+    # Other modes, of an opaque layout, may have either.
+    if d.quantization == (QUANTIZATION_NONE if d.scales_digest else QUANTIZATION_STATIC):
+        raise _bad("scales_digest", "with static scales always, without quantization never", d.scales_digest.hex())
 
 
 def _groups(d: NamespaceDescriptor, opaque: bool) -> None:
