@@ -19,6 +19,8 @@ type weightsFile struct {
 	Named []namedWeights `json:"named"`
 	// Sets of files and their ids.
 	Sets []weightsSet `json:"sets"`
+	// Folders of LoRA adapters and their digests.
+	Adapters []weightsSet `json:"adapters"`
 }
 
 type namedWeights struct {
@@ -130,6 +132,22 @@ func TestWeights(t *testing.T) {
 		sum := sha256.Sum256(message)
 		s.ID = sum[:]
 		file.Sets = append(file.Sets, s)
+	}
+	config, weights := weightsData{"adapter_config.json", hexBytes{}, 300, 1}, weightsData{"adapter_model.safetensors", hexBytes{}, 70000, 2}
+	for _, s := range []weightsSet{
+		{Name: "adapter", Files: []weightsData{config, weights}},
+		{Name: "adapter without config", Files: []weightsData{weights}},
+		{Name: "adapter in two files", Files: []weightsData{config, {"adapter_model.bin", hexBytes{}, 0, 0}, {"extra.pt", hexBytes{}, 1, 0}}},
+	} {
+		message := []byte("larder/adapter/1")
+		for _, f := range s.Files {
+			sum := sha256.Sum256(f.bytes())
+			size := binary.LittleEndian.AppendUint64(nil, uint64(f.Data))
+			message = slices.Concat(message, field(1, []byte(f.Name)), field(2, size), field(3, sum[:]))
+		}
+		sum := sha256.Sum256(message)
+		s.ID = sum[:]
+		file.Adapters = append(file.Adapters, s)
 	}
 	golden(t, "weights.json", file)
 }

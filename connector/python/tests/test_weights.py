@@ -56,6 +56,13 @@ def test_set(v: dict[str, Any], tmp_path: Path) -> None:
     assert weights_id(find_weight_files(tmp_path)).hex() == v["id"]
 
 
+@pytest.mark.parametrize("v", VECTORS["adapters"], ids=lambda v: v["name"])
+def test_adapter_vector(v: dict[str, Any], tmp_path: Path) -> None:
+    write(tmp_path, v)
+    (tmp_path / "README.md").write_bytes(b"no part of it")
+    assert adapter_digest(tmp_path).hex() == v["id"]
+
+
 @pytest.mark.parametrize("name", ["", "a b", "caf\u00e9", "a\0", "x" * 257])
 def test_bad_name(name: str) -> None:
     with pytest.raises(InvalidError, match="weights_id"):
