@@ -238,6 +238,23 @@ func TestValidateNamesFieldValueAndLimit(t *testing.T) {
 	require.Equal(t, "64..1024", e.Limit)
 }
 
+// The reader itself says what is wrong, before the encoding is compared.
+func TestDecodeSaysWhatIsWrong(t *testing.T) {
+	good := full().Encode()
+	for want, b := range map[string][]byte{
+		"field 1 is missing":                        nil,
+		"ends inside a length":                      good[:3],
+		"a length of 4 reaches past the 3 bytes":    good[:8],
+		"field 2 expected, found 11":                append(good[:9:9], 11),
+		"field 1 has 0 bytes instead of 4":          {1, 0, 0, 0, 0},
+		"1 bytes follow the last field":             append(good[:len(good):len(good)], 0),
+		"unknown format version (value 2, limit 1)": {1, 4, 0, 0, 0, 2, 0, 0, 0},
+	} {
+		_, err := Decode(b)
+		require.ErrorContains(t, err, want)
+	}
+}
+
 func TestTooLong(t *testing.T) {
 	_, err := Decode(make([]byte, 1<<20+1))
 	require.ErrorContains(t, err, "too long (value 1048577, limit 1048576)")

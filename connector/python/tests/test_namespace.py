@@ -262,6 +262,24 @@ def test_limits_may_be_reached_and_not_passed(field: str, make: Callable[[int], 
     assert e.value.field == f"namespace.{field}".removesuffix(".")
 
 
+@pytest.mark.parametrize(
+    ("want", "data"),
+    [
+        ("field 1 is missing", b""),
+        ("ends inside a length", FULL.encode()[:3]),
+        ("a length of 4 reaches past the end", FULL.encode()[:8]),
+        ("field 2 expected, found 11", FULL.encode()[:9] + b"\x0b"),
+        ("field 1 has 0 bytes instead of 4", b"\x01\0\0\0\0"),
+        ("1 bytes follow the last field", FULL.encode() + b"\0"),
+        (r"unknown format version \(value 2, limit 1\)", b"\x01\x04\0\0\0\x02\0\0\0"),
+    ],
+)
+def test_decode_says_what_is_wrong(want: str, data: bytes) -> None:
+    """The reader itself, before the encoding is compared."""
+    with pytest.raises(InvalidError, match=want):
+        NamespaceDescriptor.decode(data)
+
+
 def test_too_long() -> None:
     with pytest.raises(InvalidError, match=r"too long \(value 1048577, limit 1048576\)"):
         NamespaceDescriptor.decode(bytes((1 << 20) + 1))
