@@ -13,6 +13,9 @@ PYENV := $(CACHE)/pyenv
 PROTOENV := $(CACHE)/protoenv
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 
+# One setting for builds and tests, so that they share the build cache.
+export CGO_ENABLED := 0
+
 PKG ?= ./...
 FUZZTIME ?= 10s
 SET ?= path
@@ -31,16 +34,16 @@ help: ## list the targets
 .PHONY: build
 build: ## bin/larderd and bin/larder
 	mkdir -p bin
-	CGO_ENABLED=0 go build -trimpath -o bin/ ./cmd/...
+	go build -o bin/ ./cmd/...
 
 .PHONY: test
 test: $(PYENV)/.ready ## everything that needs no engine (PKG=./... narrows the Go side)
-	go test -json $(PKG) | $(PYTHON) tools/gotest.py
+	go test -timeout 5m -json $(PKG) | $(PYTHON) tools/gotest.py
 	cd $(PYDIR) && PYTHONPATH=$(CURDIR)/tools $(CURDIR)/$(PYENV)/bin/python -m pytest -p pytest_noskip -q
 
 .PHONY: race
 race: ## the Go tests under the race detector
-	CGO_ENABLED=1 go test -race -json $(PKG) | $(PYTHON) tools/gotest.py
+	CGO_ENABLED=1 go test -race -timeout 10m -json $(PKG) | $(PYTHON) tools/gotest.py
 
 .PHONY: test-engine
 test-engine: build engine ## the connector in a real vLLM (ENGINE=dir of an installed one, KILLS=n random kills)
