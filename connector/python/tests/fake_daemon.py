@@ -5,7 +5,6 @@ failures; what the real daemon does is in test_real_daemon.py."""
 from __future__ import annotations
 
 import array
-import ctypes
 import os
 import queue
 import socket
@@ -34,16 +33,11 @@ PARTS = [
 ]
 PATIENCE_S = 20.0
 
-_libc = ctypes.CDLL(None, use_errno=True)
 
-
-def memfd(name: str, size: int) -> int:
-    """A memory file; through libc because Python has it from 3.13 on only
-    where it was built against a new one."""
-    fd: int = _libc.memfd_create(name.encode(), 1)
-    if fd < 0:
-        raise OSError(ctypes.get_errno(), "memfd_create")
-    os.ftruncate(fd, size)
+def memory(name: str) -> int:
+    """A segment."""
+    fd = os.memfd_create(name)
+    os.ftruncate(fd, SEGMENT)
     return fd
 
 
@@ -137,8 +131,8 @@ class FakeDaemon:
         self._next_slot = 0
         self._generation = 0
         self._next_hold = 0
-        self.segment = memfd("fake", SEGMENT)
-        self.own = memfd("fake-own", SEGMENT)
+        self.segment = memory("fake")
+        self.own = memory("fake-own")
         self._listener: socket.socket | None = None
         self._server: grpc.Server | None = None
         self._acceptor: threading.Thread | None = None

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import mmap
 import os
 import weakref
 from collections.abc import Sequence
 
-import numpy as np
-
 from larder.errors import InvalidError
 from larder.load import Bytes
+from larder.mapping import map_shared
 from larder.v1 import engine_pb2, part_pb2
 
 # Slots of grants in guarded mode lie in the session's own write segment.
@@ -20,8 +18,7 @@ _Inode = tuple[int, int, bool]
 
 
 class Segment:
-    """One mapping. It is unmapped when the last view into it is gone, which
-    the reference from view to mapping sees to."""
+    """One mapping; it lasts as long as any view into it."""
 
     __slots__ = ("__weakref__", "read", "size", "write")
 
@@ -29,14 +26,8 @@ class Segment:
         have = os.fstat(fd).st_size
         if size < 1 or have < size:
             raise InvalidError("a segment is smaller than announced", "arena.segment_bytes", str(have), str(size))
-        flags = mmap.MAP_SHARED | (mmap.MAP_POPULATE if prefault else 0)
-        prot = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
-        mapping = mmap.mmap(fd, size, flags=flags, prot=prot)
-        # A fork's child must not keep pages alive, nor make this process copy
-        # on write what a device has registered.
-        mapping.madvise(mmap.MADV_DONTFORK)
         self.size = size
-        array: Bytes = np.frombuffer(mapping, dtype=np.uint8)
+        array = map_shared(fd, size, writable=writable, prefault=prefault)
         self.write: Bytes | None = array if writable else None
         self.read: Bytes = array[:]
         self.read.flags.writeable = False

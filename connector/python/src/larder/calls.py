@@ -17,7 +17,7 @@ _RESERVE = 16
 
 @dataclass(slots=True)
 class Call:
-    """One request and what becomes of it. The functions run on the reader or
+    """One request and what becomes of it. The functions run on the receiving or
     the timer thread, outside of every lock."""
 
     # Takes a reply; True once no further one will come.

@@ -27,7 +27,7 @@ class _State(enum.Enum):
 
 class ArenaLoad(Load):
     """A load whose parts are read where they lie. Replies come in on the
-    session's reader thread and wait in a queue, which the daemon's own limit
+    session's receiving thread and wait in a queue, which the daemon's own limit
     on parts in one load bounds."""
 
     def __init__(self, session: Session, arena: Arena, counters: Counters, silent: Callable[[], None]) -> None:
@@ -157,7 +157,7 @@ class ArenaLoad(Load):
             self._counters.add(parts_failed=len(self.failed))
         answer.resolve(confirmed)
 
-    # -- the reader's thread -------------------------------------------------
+    # -- the receiving thread -------------------------------------------------
 
     def take(self, reply: engine_pb2.LoadReply) -> None:
         """One more answer."""

@@ -92,7 +92,7 @@ class Pending(Generic[T]):
         return self._value  # type: ignore[return-value]
 
     def add_callback(self, callback: Callable[[Pending[T]], None]) -> None:
-        """Calls callback(self) once done: at once, else on the client's reader
+        """Calls callback(self) once done: at once, else on the client's receiving
         or timer thread, where it must not block."""
         with self._lock:
             if not self._done:
