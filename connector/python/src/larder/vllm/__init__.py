@@ -1,0 +1,19 @@
+"""Larder's connector for vLLM: kv_connector "LarderConnector", kv_connector_module_path "larder.vllm".
+
+Two halves, as vLLM has it: larder.vllm.scheduler decides, larder.vllm.worker
+moves KV. Invariants:
+
+- No hook waits without a small bound, and none fails a request: whatever is
+  wrong with the daemon, the engine computes.
+- Every load that the scheduler half starts ends in exactly one report of each
+  rank; after it nothing writes into its pages. Pages that were not filled are
+  reported in the same step, and the engine computes them.
+- Pages are read for a store in the step that computed them, before it ends.
+
+It does not: load or store several KV cache groups, pipeline stages or context
+parallelism, quantized KV, prompt embeddings (support, request_policy).
+"""
+
+from larder.vllm.connector import LarderConnector
+
+__all__ = ["LarderConnector"]

@@ -1,0 +1,177 @@
+"""The connector as vLLM sees it."""
+
+from __future__ import annotations
+
+import atexit
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import vllm
+from vllm.distributed.kv_transfer.kv_connector.v1.base import KVConnectorBase_V1, KVConnectorRole, SupportsHMA
+
+from larder.client import Options
+from larder.namespace import NamespaceDescriptor
+from larder.vllm import identity
+from larder.vllm.failure_policy import set_recompute
+from larder.vllm.metadata import Handshake, StepMetadata, WorkerReport
+from larder.vllm.scheduler import SchedulerHalf
+from larder.vllm.settings import Settings
+from larder.vllm.stats import SchedulerStats, WorkerStats
+from larder.vllm.worker import WorkerHalf
+
+
+class LarderConnector(KVConnectorBase_V1, SupportsHMA):
+    """Hands each hook to the half that it belongs to.
+
+    vLLM makes one with role SCHEDULER and one with role WORKER for each rank,
+    in one process or in several.
+    """
+
+    def __init__(self, vllm_config: Any, role: KVConnectorRole, kv_cache_config: Any) -> None:
+        super().__init__(vllm_config, role, kv_cache_config)
+        transfer = vllm_config.kv_transfer_config
+        settings = Settings.parse(transfer.kv_connector_extra_config)
+        self._scheduler: SchedulerHalf | None = None
+        self._worker: WorkerHalf | None = None
+        if role == KVConnectorRole.SCHEDULER:
+            set_recompute(transfer)
+            self._scheduler = SchedulerHalf(
+                settings,
+                lambda namespace: _scheduler_options(vllm_config, settings, namespace),
+                kv_cache_config.kv_cache_groups[0].kv_cache_spec.block_size if kv_cache_config.kv_cache_groups else 1,
+                loads=transfer.is_kv_consumer,
+                stores=transfer.is_kv_producer,
+            )
+        else:
+            self._worker = WorkerHalf(vllm_config, kv_cache_config, settings)
+        # An engine in the user's own process ends without a word.
+        atexit.register(self.shutdown)
+
+    @property
+    def stats(self) -> SchedulerStats | WorkerStats:
+        """The counters of this half."""
+        return (self._scheduler or self.worker_half).stats
+
+    @property
+    def scheduler_half(self) -> SchedulerHalf:
+        """The scheduler half; only there for role SCHEDULER."""
+        if self._scheduler is None:
+            raise RuntimeError("this is the connector of a worker")
+        return self._scheduler
+
+    @property
+    def worker_half(self) -> WorkerHalf:
+        """The worker half; only there for role WORKER."""
+        if self._worker is None:
+            raise RuntimeError("this is the connector of a scheduler")
+        return self._worker
+
+    def shutdown(self) -> None:
+        """Ends this half's threads and connection."""
+        atexit.unregister(self.shutdown)
+        if self._scheduler is not None:
+            self._scheduler.shutdown()
+        if self._worker is not None:
+            self._worker.shutdown()
+
+    # -- worker ----------------------------------------------------------------
+
+    def register_kv_caches(self, kv_caches: Mapping[str, Any]) -> None:
+        """Takes the engine's pages."""
+        self.worker_half.register(kv_caches)
+
+    def get_handshake_metadata(self) -> Handshake | None:
+        """What the scheduler half needs to know."""
+        return self.worker_half.handshake()
+
+    def start_load_kv(self, forward_context: Any, **kwargs: Any) -> None:  # noqa: ARG002
+        """Starts loads; they run beside this and later steps."""
+        self.worker_half.start_loads(self._step())
+
+    def wait_for_layer_load(self, layer_name: str) -> None:
+        """Nothing to wait for: a request is scheduled after its load."""
+
+    def save_kv_layer(self, layer_name: str, kv_layer: Any, attn_metadata: Any, **kwargs: Any) -> None:
+        """Nothing to do: chunks are stored after the step, all layers at once."""
+
+    def wait_for_save(self) -> None:
+        """Stores what the step computed."""
+        self.worker_half.save(self._step())
+
+    def get_finished(self, finished_req_ids: set[str]) -> tuple[set[str] | None, set[str] | None]:
+        """Loads that ended. Nothing is sent after the step, so nothing else."""
+        return None, self.worker_half.finished(self._step(), finished_req_ids)
+
+    def get_block_ids_with_load_errors(self) -> set[int]:
+        """Pages that the loads just reported did not fill."""
+        return self.worker_half.load_errors()
+
+    def build_connector_worker_meta(self) -> WorkerReport | None:
+        """What the scheduler half must know of this step."""
+        return self.worker_half.report()
+
+    def _step(self) -> StepMetadata:
+        step: StepMetadata = self._get_connector_metadata()
+        return step
+
+    # -- scheduler -------------------------------------------------------------
+
+    def set_xfer_handshake_metadata(self, metadata: Mapping[int, Any]) -> None:
+        """Takes what the workers say."""
+        self.scheduler_half.start(m for m in metadata.values() if isinstance(m, Handshake))
+
+    def on_new_request(self, request: Any) -> None:
+        """A request arrived."""
+        self.scheduler_half.new_request(request)
+
+    def get_num_new_matched_tokens(self, request: Any, num_computed_tokens: int) -> tuple[int | None, bool]:
+        """Tokens that can be loaded, always asynchronously."""
+        return self.scheduler_half.matched_tokens(request, num_computed_tokens)
+
+    def update_state_after_alloc(self, request: Any, blocks: Any, num_external_tokens: int) -> None:
+        """The request has pages."""
+        ids = blocks.get_block_ids()[0] if num_external_tokens else []
+        self.scheduler_half.allocated(request, ids, num_external_tokens)
+
+    def build_connector_meta(self, scheduler_output: Any) -> StepMetadata:
+        """What the workers do in this step."""
+        return self.scheduler_half.build(scheduler_output)
+
+    def update_connector_output(self, connector_output: Any) -> None:
+        """What the workers did."""
+        self.scheduler_half.output(connector_output)
+
+    def request_finished(self, request: Any, block_ids: list[int]) -> tuple[bool, dict[str, Any] | None]:  # noqa: ARG002
+        """The request is over; its pages are free, since stores are done."""
+        self.scheduler_half.finished(request)
+        return False, None
+
+    def request_finished_all_groups(
+        self,
+        request: Any,
+        block_ids: tuple[list[int], ...],  # noqa: ARG002
+    ) -> tuple[bool, dict[str, Any] | None]:
+        """As request_finished."""
+        self.scheduler_half.finished(request)
+        return False, None
+
+    def reset_cache(self) -> bool:
+        """The engine dropped its cache."""
+        return self.scheduler_half.reset()
+
+    def take_events(self) -> Iterable[Any]:
+        """No events of its own."""
+        return ()
+
+
+def _scheduler_options(vllm_config: Any, settings: Settings, namespace: NamespaceDescriptor) -> Options:
+    return Options(
+        socket=settings.socket,
+        role="scheduler",
+        instance_id=identity.instance_id(vllm_config),
+        namespace=namespace,
+        tenant=settings.tenant,
+        ranks=identity.ranks(vllm_config),
+        engine=f"vllm/{vllm.__version__}",
+        call_timeout_s=settings.call_timeout_ms / 1000,
+    )

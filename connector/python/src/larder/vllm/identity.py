@@ -1,0 +1,203 @@
+"""The namespace of an engine (api/NAMESPACE.md), from its configuration.
+
+Whatever changes KV must be in it: two engines that differ in one field never
+hit each other, two that agree always may.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from larder.errors import InvalidError
+from larder.model_config import config_fields
+from larder.namespace import Group, GroupKind, Layout, NamespaceDescriptor
+from larder.options import Ranks
+from larder.vllm.layout import PartHeads
+from larder.vllm.settings import Settings
+from larder.weights import find_weight_files, named_weights_id, weights_id
+
+# Loaders that read the folder's own weight files.
+_FILE_LOADERS = frozenset(
+    {"auto", "hf", "safetensors", "fastsafetensors", "pt", "npcache", "mistral", "bitsandbytes", "gguf"}
+)
+# RoPE whose factors depend on how long the engine's context is.
+_LENGTH_ROPE = frozenset({"dynamic", "longrope", "su", "yarn_dynamic"})
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The one group of KV that this version handles, over all ranks."""
+
+    layers: tuple[int, ...]
+    kv_heads: int
+    dk: int
+    dv: int
+    block_tokens: int
+    dtype: str
+
+
+def instance_id(vllm_config: Any) -> bytes:
+    """Returns what all processes of an engine instance agree on, 16 bytes.
+
+    vLLM draws an engine id at its start and gives it to every process."""
+    engine = vllm_config.kv_transfer_config.engine_id
+    return hashlib.sha256(b"larder/instance\0" + str(engine).encode()).digest()[:16]
+
+
+def ranks(vllm_config: Any, tensor_rank: int = 0) -> Ranks:
+    """Returns where this process stands in its engine."""
+    p = vllm_config.parallel_config
+    return Ranks(
+        data=p.data_parallel_index,
+        tensor=tensor_rank,
+        data_size=p.data_parallel_size,
+        tensor_size=p.tensor_parallel_size,
+    )
+
+
+def descriptor(
+    vllm_config: Any,
+    settings: Settings,
+    shape: Shape,
+    layout: Layout | None = None,
+    block_bytes: int = 0,
+) -> NamespaceDescriptor:
+    """Returns the engine's namespace; INVALID where it has none.
+
+    layout: None for the canonical one; else opaque, with the bytes of one
+    block of one layer.
+    """
+    opaque = layout is not None
+    group = Group(
+        GroupKind.FULL,
+        shape.layers,
+        shape.kv_heads,
+        shape.dk,
+        shape.dv,
+        head_group=shape.kv_heads,
+        block_tokens=shape.block_tokens if opaque else 0,
+        block_bytes=block_bytes,
+    )
+    made = NamespaceDescriptor(
+        weights_id=_weights_id(vllm_config, settings),
+        config=_config(vllm_config),
+        kv_dtype=shape.dtype,
+        groups=(group,),
+        chunk_tokens=settings.chunk_tokens_for(shape.block_tokens),
+        layout=layout or Layout(),
+        weights_epoch=settings.weights_epoch,
+    ).with_default_head_groups()
+    made.validate()
+    return made
+
+
+@dataclass(frozen=True)
+class RankPart:
+    """A part that a rank holds: its index in the namespace, the heads counted
+    on the rank, and whether this rank is the one that writes it."""
+
+    index: int
+    heads: PartHeads
+    writes: bool
+    length: int
+
+
+def rank_parts(made: NamespaceDescriptor, tensor_rank: int, tensor_size: int) -> tuple[RankPart, ...]:
+    """Returns the parts of one rank. Where there are fewer KV heads than
+    ranks, the lowest rank of those that hold a head writes it. INVALID where a
+    rank would hold a piece of a part."""
+    group = made.groups[0]
+    total, unit = group.kv_heads, group.head_group
+    copies = max(1, tensor_size // total)
+    local = max(1, total // tensor_size)
+    first = tensor_rank // copies * local
+    if local % unit:
+        raise InvalidError(
+            "the KV heads of a rank are not whole parts",
+            "namespace.groups[0].head_group",
+            str(unit),
+            f"a divisor of {local} with tensor_parallel_size {tensor_size}",
+        )
+    return tuple(
+        RankPart(i, PartHeads(p.first_head - first, p.heads), tensor_rank % copies == 0, p.raw_length)
+        for i, p in enumerate(made.parts())
+        if first <= p.first_head < first + local
+    )
+
+
+def layer_ids(names: Sequence[str], per_layer: int = 1) -> dict[str, int]:
+    """Returns the model's layer id of each attention layer, by its name."""
+    from vllm.model_executor.models.utils import extract_layer_index
+
+    try:
+        ids = {name: int(extract_layer_index(name, per_layer)) for name in names}
+    except AssertionError as e:
+        raise InvalidError("an attention layer without a number", "namespace.groups.layers", str(e)) from e
+    if len(set(ids.values())) != len(ids):
+        raise InvalidError("two attention layers of one number", "namespace.groups.layers", ", ".join(names[:4]))
+    return ids
+
+
+def _config(vllm_config: Any) -> Any:
+    m = vllm_config.model_config
+    config = m.hf_config.to_dict()
+    extra: dict[str, object] = {
+        "engine.quantization": m.quantization,
+        "engine.attention_dtype": m.override_attention_dtype,
+        "engine.no_sliding_window": m.disable_sliding_window or None,
+    }
+    if m.is_multimodal_model:
+        extra["engine.mm_processor"] = m.mm_processor_kwargs
+        extra["engine.video_pruning"] = m.video_pruning_rate
+        extra["engine.mm_attention_dtype"] = m.mm_encoder_attn_dtype
+    if _rope_kinds(config) & _LENGTH_ROPE:
+        extra["engine.max_model_len"] = m.max_model_len
+    return config_fields(config, str(m.dtype).removeprefix("torch."), extra)
+
+
+def _rope_kinds(config: Any) -> set[str]:
+    """Every rope_type anywhere in a configuration."""
+    found: set[str] = set()
+    if isinstance(config, dict):
+        for key, value in config.items():
+            if key in ("rope_type", "type") and isinstance(value, str):
+                found.add(value)
+            else:
+                found |= _rope_kinds(value)
+    return found
+
+
+def _weights_id(vllm_config: Any, settings: Settings) -> bytes:
+    if settings.weights_id:
+        return named_weights_id(settings.weights_id)
+    loader = str(vllm_config.load_config.load_format)
+    model = vllm_config.model_config.model
+    if loader not in _FILE_LOADERS:
+        raise InvalidError(
+            "weights from this loader have no files to identify them by: set weights_id",
+            "kv_connector_extra_config.weights_id",
+            f"load_format {loader}",
+        )
+    if os.path.isfile(model):
+        return weights_id([model])
+    return weights_id(find_weight_files(_folder(vllm_config.model_config)))
+
+
+def _folder(model_config: Any) -> str:
+    """Returns where the weights lie that the engine has just loaded."""
+    if os.path.isdir(model_config.model):
+        return str(model_config.model)
+    hub: Any = importlib.import_module("huggingface_hub")
+    try:
+        return str(hub.snapshot_download(model_config.model, revision=model_config.revision, local_files_only=True))
+    except (OSError, ValueError) as e:
+        raise InvalidError(
+            "the model's folder is not known: set weights_id",
+            "kv_connector_extra_config.weights_id",
+            str(model_config.model),
+        ) from e

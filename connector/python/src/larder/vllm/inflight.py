@@ -1,0 +1,76 @@
+"""Chunks that some request is loading, so that others wait for them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from vllm.v1.request import RequestStatus
+
+from larder.vllm.matching import Match
+
+
+@dataclass
+class InFlight:
+    """One load. deadline: time.monotonic() seconds by which the worker must
+    have ended it; its request is then promoted by the engine."""
+
+    request: Any
+    match: Match | None
+    keys: tuple[bytes, ...]
+    deadline: float
+
+    def blocks_others(self, now: float) -> bool:
+        """Whether its chunks will soon be a local hit.
+
+        They are one only after the scheduler has taken the request out of its
+        waiting state, which is a step after the load's end."""
+        return self.request.status == RequestStatus.WAITING_FOR_REMOTE_KVS and now < self.deadline
+
+
+class InFlightLoads:
+    """The loads of one engine, by request and by chunk."""
+
+    def __init__(self) -> None:
+        self._loads: dict[str, InFlight] = {}
+        self._by_key: dict[bytes, InFlight] = {}
+
+    def __len__(self) -> int:
+        return len(self._loads)
+
+    def start(self, load: InFlight) -> None:
+        """A load was told to the workers."""
+        self._loads[load.request.request_id] = load
+        self._by_key |= dict.fromkeys(load.keys, load)
+
+    def get(self, request_id: str) -> InFlight | None:
+        """The load of a request, None where there is none."""
+        return self._loads.get(request_id)
+
+    def end(self, request_id: str) -> InFlight | None:
+        """Every rank has ended the load; its chunks still block others until
+        its request is promoted."""
+        return self._loads.pop(request_id, None)
+
+    def blocker(self, keys: Iterable[bytes], now: float) -> InFlight | None:
+        """A load of another request worth waiting for."""
+        for key in keys:
+            load = self._by_key.get(key)
+            if load is None:
+                continue
+            if load.blocks_others(now):
+                return load
+            self._forget(load)
+        return None
+
+    def sweep(self, now: float) -> None:
+        """Forgets chunks that block nobody any more."""
+        for load in {id(v): v for v in self._by_key.values()}.values():
+            if load.request.request_id not in self._loads and not load.blocks_others(now):
+                self._forget(load)
+
+    def _forget(self, load: InFlight) -> None:
+        for key in load.keys:
+            if self._by_key.get(key) is load:
+                del self._by_key[key]

@@ -1,0 +1,86 @@
+"""What the two halves tell each other, step by step. All of it is pickled."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from vllm.distributed.kv_transfer.kv_connector.v1.base import (
+    KVConnectorHandshakeMetadata,
+    KVConnectorMetadata,
+    KVConnectorWorkerMetadata,
+)
+
+
+@dataclass(frozen=True)
+class Handshake(KVConnectorHandshakeMetadata):
+    """From each worker to the scheduler, once, before the first step.
+
+    namespace: canonical encoding; empty where Larder is off, and off says why.
+    """
+
+    namespace: bytes
+    off: str = ""
+
+
+@dataclass(frozen=True)
+class LoadOp:
+    """Chunks [first_chunk, first_chunk + chunks) of a hold, into pages.
+
+    blocks: ids of the pages to write: the chunks' blocks without the first
+    skip_blocks, which a local hit covers. deadline: time.monotonic() seconds.
+    """
+
+    request_id: str
+    hold_id: int
+    first_chunk: int
+    chunks: int
+    skip_blocks: int
+    blocks: tuple[int, ...]
+    deadline: float
+
+
+@dataclass(frozen=True)
+class StoreOp:
+    """One chunk to read from pages after the step's computation."""
+
+    request_id: str
+    ordinal: int
+    key: bytes
+    parent: bytes
+    blocks: tuple[int, ...]
+
+
+@dataclass
+class StepMetadata(KVConnectorMetadata):
+    """From the scheduler to every worker.
+
+    idle_wait_s: seconds that the worker waits for its loads, in a step that
+    computes nothing.
+    """
+
+    loads: list[LoadOp] = field(default_factory=list)
+    stores: list[StoreOp] = field(default_factory=list)
+    idle_wait_s: float = 0.0
+
+
+@dataclass
+class WorkerReport(KVConnectorWorkerMetadata):
+    """From the workers to the scheduler.
+
+    dropped: (request, ordinal) of chunks that were not stored on some rank.
+    failed: the first chunk that could not be loaded, counted from the load's
+    first, for each request whose load failed on some rank. handshakes: sent
+    once, for a scheduler half that did not get them before the first step,
+    because another connector's took their place.
+    """
+
+    dropped: set[tuple[str, int]] = field(default_factory=set)
+    failed: dict[str, int] = field(default_factory=dict)
+    handshakes: tuple[Handshake, ...] = ()
+
+    def aggregate(self, other: WorkerReport) -> WorkerReport:
+        """Adds what another rank reports."""
+        failed = dict(self.failed)
+        for request_id, chunk in other.failed.items():
+            failed[request_id] = min(chunk, failed.get(request_id, chunk))
+        return WorkerReport(self.dropped | other.dropped, failed, self.handshakes + other.handshakes)

@@ -1,0 +1,441 @@
+"""The scheduler half: what to load, what to store, and who waits for whom."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from vllm.logger import init_logger
+
+from larder.client import NO_HOLD, Client, Options
+from larder.errors import LarderError
+from larder.namespace import NamespaceDescriptor
+from larder.vllm.inflight import InFlight, InFlightLoads
+from larder.vllm.lora import AdapterDigests
+from larder.vllm.matching import Match, MatchClient
+from larder.vllm.metadata import Handshake, LoadOp, StepMetadata, StoreOp, WorkerReport
+from larder.vllm.present import PresentKeys
+from larder.vllm.request_policy import policy_of
+from larder.vllm.request_state import RequestState
+from larder.vllm.settings import Settings
+from larder.vllm.stats import SchedulerStats, timed
+from larder.vllm.storing import StorePlanner
+
+logger = init_logger("vllm.larder.scheduler")
+
+# After a load's deadline its workers have this long to say so.
+_GRACE_S = 1.0
+# Matches for one request at most: after each preemption, lapsed hold or new
+# connection another one.
+_MOST_MATCHES = 16
+
+
+class SchedulerHalf:
+    """Everything runs on the scheduler's thread, and none of it waits longer
+    than Settings allows. Until start is called, and where Larder is off,
+    nothing is claimed and nothing stored."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        options: Callable[[NamespaceDescriptor], Options],
+        block_tokens: int,
+        *,
+        loads: bool = True,
+        stores: bool = True,
+        connect: Callable[[Options], MatchClient] = Client,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.stats = SchedulerStats()
+        self._settings = settings
+        self._options = options
+        self._block_tokens = block_tokens
+        self._loads = loads
+        self._stores = stores
+        self._connect = connect
+        self._clock = clock
+        self._client: MatchClient | None = None
+        self._closed = False
+        self._chunk_tokens = 0
+        self._fingerprint = b""
+        self._generation = -1
+        self._states: dict[str, RequestState] = {}
+        self._inflight = InFlightLoads()
+        self._starting: list[LoadOp] = []
+        self._present = PresentKeys()
+        self._adapters = AdapterDigests()
+        # Chunks whose load failed: until when they are left alone.
+        self._failed: dict[bytes, float] = {}
+        self._planner: StorePlanner | None = None
+        self._step_wait_s = settings.step_wait_us / 1e6
+        self._answers_awaited = False
+        self._warned: set[str] = set()
+        # Requests whose match may have a hold.
+        self._asked: dict[str, Match] = {}
+        self._next_keep = 0.0
+
+    # -- start and end -------------------------------------------------------
+
+    def start(self, handshakes: Iterable[Handshake]) -> None:
+        """Takes what the workers say about the namespace."""
+        said = list(handshakes)
+        if not said or self._client is not None or self._closed or any(h.off for h in said):
+            return
+        namespaces = {h.namespace for h in said}
+        if len(namespaces) != 1:
+            raise RuntimeError("the ranks of this engine have different namespaces")
+        namespace = NamespaceDescriptor.decode(namespaces.pop())
+        self._chunk_tokens = namespace.chunk_tokens
+        self._fingerprint = namespace.fingerprint()
+        self._planner = StorePlanner(
+            namespace.chunk_tokens, self._block_tokens, self._settings.backfill_chunks, self._present, self.stats
+        )
+        self._client = self._connect(self._options(namespace))
+
+    def reset(self) -> bool:
+        """The engine dropped its cache, as it does when weights change: what
+        is stored may be of other weights now, so nothing is used any more."""
+        if self._client is not None:
+            logger.warning("Larder is off until the engine restarts: its cache was reset")
+            self.shutdown()
+            self._client = None
+            self._planner = None
+        return True
+
+    def shutdown(self) -> None:
+        """Ends the connection, and with it all holds."""
+        self._closed = True
+        self._adapters.close()
+        if self._client is not None:
+            self._client.close()
+
+    # -- requests ------------------------------------------------------------
+
+    @timed
+    def new_request(self, request: Any) -> None:
+        """A request arrived: its match begins, while it waits for its turn."""
+        state = self._admit(request)
+        if len(self._asked) < self._settings.early_matches:
+            self._ask(state)
+
+    @timed
+    def matched_tokens(self, request: Any, local: int) -> tuple[int | None, bool]:
+        """How many tokens after the first local ones can be loaded; None: ask
+        again later."""
+        state = self._states.get(request.request_id) or self._admit(request)
+        state.local = local
+        now = self._clock()
+        chunks = self._loadable(state, now)
+        if chunks is None:
+            return None, False
+        # A load may cover the prompt: the engine then computes the last token
+        # again. Parts of a block are of no use to it.
+        tokens = min(chunks * self._chunk_tokens, request.num_tokens) // self._block_tokens * self._block_tokens
+        if tokens <= local:
+            return 0, False
+        first = local // self._chunk_tokens
+        keys = [state.key(c) for c in range(first, -(-tokens // self._chunk_tokens))]
+        if self._inflight.blocker(keys, now) is not None and self._may_wait(state, now):
+            self.stats.waits_for_load += 1
+            return None, False
+        resting = next((i for i, key in enumerate(keys) if self._resting(key, now)), None)
+        if resting is not None:
+            tokens = min(tokens, (first + resting) * self._chunk_tokens)
+        return (tokens - local, True) if tokens > local else (0, False)
+
+    @timed
+    def allocated(self, request: Any, blocks: list[int], external: int) -> None:
+        """The engine gave the request its pages; external: tokens to load."""
+        state = self._states.get(request.request_id)
+        if state is None:
+            return
+        match = state.match
+        if external == 0:
+            # Nothing to load, a load's second call, or another connector's.
+            if not state.loading:
+                self._end_hold(state)
+            return
+        first = state.local // self._chunk_tokens
+        end = state.local + external
+        last = -(-end // self._chunk_tokens)
+        begin = state.local // self._block_tokens
+        deadline = self._clock() + self._settings.load_deadline_ms / 1000
+        self._starting.append(
+            LoadOp(
+                request_id=request.request_id,
+                # Without a hold the load fails, and the engine computes.
+                hold_id=match.hold_id if match is not None else 0,
+                first_chunk=first,
+                chunks=last - first,
+                skip_blocks=begin - first * self._chunk_tokens // self._block_tokens,
+                blocks=tuple(blocks[begin : -(-end // self._block_tokens)]),
+                deadline=deadline,
+            )
+        )
+        keys = tuple(state.key(c) for c in range(first, last))
+        self._inflight.start(InFlight(request, match, keys, deadline + _GRACE_S))
+        state.loading = True
+        self.stats.loads += 1
+        self.stats.tokens_claimed += external
+
+    @timed
+    def finished(self, request: Any) -> None:
+        """The request is over. A load under way goes on until its workers say
+        that it has ended; only then does the engine free its pages."""
+        state = self._states.pop(request.request_id, None)
+        if state is not None and not state.loading:
+            self._end_hold(state)
+
+    # -- steps ---------------------------------------------------------------
+
+    @timed
+    def build(self, output: Any) -> StepMetadata:
+        """Closes the scheduling of a step: what its workers do."""
+        now = self._clock()
+        self._meet()
+        loads, self._starting = self._starting, []
+        stores = self._plan(output, now)
+        self._keep_holds(now)
+        idle = 0.0
+        if not output.total_num_scheduled_tokens:
+            if self._inflight:
+                idle = self._settings.idle_wait_ms / 1000
+            elif self._answers_awaited:
+                idle = min(self._settings.idle_wait_ms, 0.3) / 1000
+        self._step_wait_s = self._settings.step_wait_us / 1e6
+        self._answers_awaited = False
+        return StepMetadata(loads, stores, idle)
+
+    @timed
+    def output(self, connector_output: Any) -> None:
+        """What the workers reported after a step."""
+        now = self._clock()
+        report = connector_output.kv_connector_worker_meta
+        if isinstance(report, WorkerReport):
+            if report.handshakes and self._client is None:
+                self.start(report.handshakes)
+            if self._planner is not None:
+                for request_id, ordinal in report.dropped:
+                    self._planner.dropped(self._states.get(request_id), ordinal)
+            for request_id, chunk in report.failed.items():
+                self._load_failed(request_id, chunk, now)
+        for request_id in connector_output.finished_recving or ():
+            load = self._inflight.end(request_id)
+            if load is None:
+                continue
+            self._end(request_id, load.match)
+            state = self._states.get(request_id)
+            if state is not None:
+                state.loading = False
+        self._inflight.sweep(now)
+
+    # -- matching ------------------------------------------------------------
+
+    def _admit(self, request: Any) -> RequestState:
+        self.stats.requests += 1
+        policy = policy_of(request, self._adapters.digest, self._warn)
+        if policy.uncached:
+            uncached = self.stats.uncached
+            uncached[policy.uncached] = uncached.get(policy.uncached, 0) + 1
+        state = RequestState(request, policy)
+        state.no_load = bool(policy.uncached) or policy.skip_load or not self._loads
+        self._states[request.request_id] = state
+        return state
+
+    def _warn(self, text: str) -> None:
+        if text not in self._warned and len(self._warned) < 64:
+            self._warned.add(text)
+            logger.warning("Larder: %s", text)
+
+    def _ask(self, state: RequestState) -> None:
+        """Starts a match, where one is of use."""
+        client = self._client
+        hello = None if client is None or not client.ready else client.hello
+        stores = self._stores and not state.policy.skip_store
+        if client is None or hello is None or state.policy.uncached or (state.no_load and not stores):
+            return
+        if state.matches >= _MOST_MATCHES:
+            state.no_load = True
+            return
+        chunks = self._keys(state, hello, state.request.num_tokens)
+        if not chunks:
+            return
+        hold_ms = NO_HOLD if state.no_load else self._settings.hold_ms
+        self.stats.matches += 1
+        state.matches += 1
+        state.waited = False
+        state.waiting_since = None
+        state.match = match = Match(client, state.root, state.all_keys(chunks), hold_ms, self._clock())
+        self._asked[state.request_id] = match
+
+    def _keys(self, state: RequestState, hello: Any, tokens: int) -> int:
+        """Makes a request's keys for so many tokens; returns how many chunks
+        have one."""
+        if state.policy.uncached:
+            return 0
+        try:
+            return state.make_keys(self._fingerprint, hello.tenant_key, self._chunk_tokens, tokens)
+        except LarderError as error:
+            self._warn(f"a request without keys: {error}")
+            return 0
+
+    def _loadable(self, state: RequestState, now: float) -> int | None:
+        """Leading chunks that can be loaded and are held; None: not known yet."""
+        client = self._client
+        if client is None or state.no_load or not client.ready:
+            return 0
+        if state.request.num_tokens // self._chunk_tokens * self._chunk_tokens <= state.local:
+            # The engine has all that there may be.
+            return 0
+        match = state.match
+        preempted = state.request.num_preemptions != state.preemptions
+        if match is None or preempted or match.generation != client.generation or self._lapsed(match):
+            self._end_hold(state)
+            state.match = None
+            state.preemptions = state.request.num_preemptions
+            self._ask(state)
+            match = state.match
+            if match is None or state.no_load:
+                return 0
+        if not match.done:
+            self._await(state, match)
+        if not match.done:
+            if state.waiting_since is None:
+                state.waiting_since = now
+            if now - state.waiting_since < self._settings.match_deadline_ms / 1000:
+                self.stats.waits_for_match += 1
+                self._answers_awaited = True
+                return None
+            self.stats.match_timeouts += 1
+            return 0
+        if match.failed:
+            self.stats.match_failures += 1
+            state.no_load = True
+            return 0
+        self._learn(match)
+        return match.chunks
+
+    def _lapsed(self, match: Match) -> bool:
+        """Whether chunks matched, but their hold is gone or as good as gone."""
+        margin_ns = min(500_000_000, self._settings.hold_ms * 250_000)
+        return match.chunks > 0 and not match.holds(time.monotonic_ns(), margin_ns)
+
+    def _await(self, state: RequestState, match: Match) -> None:
+        """Waits once for a request, within what the step has left."""
+        seconds = min(self._settings.match_wait_us / 1e6, self._step_wait_s)
+        if state.waited or seconds <= 0:
+            return
+        state.waited = True
+        start = time.perf_counter()
+        match.wait(seconds)
+        self._step_wait_s -= time.perf_counter() - start
+
+    def _resting(self, key: bytes, now: float) -> bool:
+        """Whether a chunk's load failed a short while ago."""
+        until = self._failed.get(key)
+        if until is not None and until <= now:
+            del self._failed[key]
+            return False
+        return until is not None
+
+    def _load_failed(self, request_id: str, chunk: int, now: float) -> None:
+        """A load failed from a chunk on: it is recomputed and stored again,
+        and nobody loads it for a while."""
+        load = self._inflight.get(request_id)
+        if load is None:
+            return
+        self.stats.loads_failed += 1
+        until = now + self._settings.failed_pause_s
+        for key in load.keys[chunk:]:
+            self._present.remove(key)
+            self._failed[key] = until
+        while len(self._failed) > 1 << 16:
+            del self._failed[next(iter(self._failed))]
+        state = self._states.get(request_id)
+        if state is not None:
+            state.no_load = True
+
+    def _may_wait(self, state: RequestState, now: float) -> bool:
+        """Whether a request has not waited for others' loads too long."""
+        if state.blocked_since is None:
+            state.blocked_since = now
+        return now - state.blocked_since < 2 * (self._settings.load_deadline_ms / 1000 + _GRACE_S)
+
+    def _end_hold(self, state: RequestState) -> None:
+        if state.match is not None:
+            self._end(state.request_id, state.match)
+
+    def _end(self, request_id: str, match: Match | None) -> None:
+        if match is None:
+            return
+        if match.end():
+            self.stats.holds_ended += 1
+        if self._asked.get(request_id) is match:
+            del self._asked[request_id]
+
+    def _keep_holds(self, now: float) -> None:
+        if now >= self._next_keep:
+            self._next_keep = now + self._settings.hold_ms / 16000
+            now_ns = time.monotonic_ns()
+            for match in self._asked.values():
+                match.keep(now_ns)
+
+    def _learn(self, match: Match) -> None:
+        """Remembers what an answer says about the daemon, once."""
+        if match.learnt or not match.done or match.failed:
+            return
+        match.learnt = True
+        keys = [match.keys[i : i + 32] for i in range(0, len(match.keys), 32)]
+        self._present.add(keys[: match.chunks], match.asked)
+        self._present.discard(keys[match.chunks :], match.asked)
+
+    def _meet(self) -> None:
+        """Notices another connection: what was known of the last is void."""
+        client = self._client
+        if client is not None and client.generation != self._generation:
+            self._generation = client.generation
+            self._present.clear()
+            self._failed.clear()
+
+    # -- storing -------------------------------------------------------------
+
+    def _plan(self, output: Any, now: float) -> list[StoreOp]:
+        stores: list[StoreOp] = []
+        scheduled = output.num_scheduled_tokens
+        for new in output.scheduled_new_reqs:
+            state = self._states.get(new.req_id)
+            if state is not None:
+                state.blocks = list(new.block_ids[0])
+                stores += self._plan_one(state, new.num_computed_tokens, scheduled[new.req_id], now)
+        cached = output.scheduled_cached_reqs
+        for request_id, blocks, computed in zip(
+            cached.req_ids, cached.new_block_ids, cached.num_computed_tokens, strict=True
+        ):
+            state = self._states.get(request_id)
+            if state is None:
+                continue
+            if request_id in cached.resumed_req_ids:
+                state.blocks = []
+            if blocks is not None:
+                state.blocks += blocks[0]
+            stores += self._plan_one(state, computed, scheduled[request_id], now)
+        return stores
+
+    def _plan_one(self, state: RequestState, before: int, scheduled: int, now: float) -> list[StoreOp]:
+        client, planner = self._client, self._planner
+        if client is None or planner is None or not self._stores:
+            return []
+        if state.policy.uncached or state.policy.skip_store or not client.ready:
+            return []
+        hello = client.hello
+        if hello is None:
+            return []
+        request = state.request
+        # Tokens that were sampled ahead and may yet be rejected do not count.
+        known = request.num_tokens if self._settings.store_generated else request.num_prompt_tokens
+        after = min(before + scheduled, known)
+        chunks = self._keys(state, hello, after)
+        if state.match is not None:
+            self._learn(state.match)
+        return planner.plan(state, min(before, known), after, chunks, now)

@@ -1,0 +1,114 @@
+"""What an operator can set in kv_connector_extra_config."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields
+from typing import Any, get_type_hints
+
+from larder.errors import InvalidError
+
+DEFAULT_CHUNK_TOKENS = 256
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of one engine's connector. Unknown and ill-typed ones are an
+    error: a misspelt key must not run with a default unseen."""
+
+    # Path of the daemon's Unix socket.
+    socket: str = "/run/larder/larderd.sock"
+    # Empty: the tenant that the daemon gives to this user.
+    tenant: str = ""
+
+    # Tokens of a chunk, a multiple of the engine's block. 0: 256, or the next
+    # multiple of the block. Engines with different chunks share nothing.
+    chunk_tokens: int = 0
+    # Names the weights instead of hashing samples of their files; needed where
+    # a loader has no files. Hazard: the same name for other weights returns
+    # wrong KV.
+    weights_id: str = ""
+    # Raise it when weights are edited in place.
+    weights_epoch: int = 0
+    # auto: canonical where an adapter proves itself; opaque: pages as they are.
+    layout: str = "auto"
+
+    # Store chunks that generation completes, not only those of prompts.
+    store_generated: bool = True
+    # Older chunks (local hits that Larder lacks, and retries) stored in one
+    # step at most, beside those that the step computed. Hazard: each takes the
+    # time of its copy from the step.
+    backfill_chunks: int = 16
+    # Slots kept granted ahead, in MiB at most. Hazard: too few for one step's
+    # chunks drops stores; they count against the daemon's budget.
+    credit_mib: int = 256
+
+    # Microseconds that the scheduler waits for a match under way: for each
+    # request, and in each step for all of them.
+    match_wait_us: int = 300
+    step_wait_us: int = 1000
+    # Milliseconds after which a request goes on without an answer.
+    match_deadline_ms: int = 100
+    # Milliseconds that a hold lasts unless renewed.
+    hold_ms: int = 10_000
+    # Waiting requests that hold chunks from their arrival on; later ones ask
+    # when their turn comes.
+    early_matches: int = 256
+    # Milliseconds after which what a load still lacks is recomputed.
+    load_deadline_ms: int = 3000
+    # Seconds for which chunks whose load failed are not loaded again.
+    failed_pause_s: float = 10.0
+    # Milliseconds that a step without computation waits for loads, so that it
+    # does not keep the interpreter from them.
+    idle_wait_ms: float = 1.0
+    # Deadline of each call to the daemon, milliseconds.
+    call_timeout_ms: int = 1000
+
+    @classmethod
+    def parse(cls, extra: Mapping[str, Any]) -> Settings:
+        """Reads the connector's extra config; INVALID names key and nearest."""
+        types = get_type_hints(cls)
+        values: dict[str, Any] = {}
+        for key, value in extra.items():
+            if key not in types:
+                near = difflib.get_close_matches(key, types, n=1)
+                hint = near[0] if near else ", ".join(types)
+                raise InvalidError("unknown key", f"kv_connector_extra_config.{key}", limit=hint)
+            values[key] = _typed(key, value, types[key])
+        settings = cls(**values)
+        settings._check()
+        return settings
+
+    def _check(self) -> None:
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if f.default is not MISSING and isinstance(value, int | float) and value < 0:
+                raise InvalidError("must not be negative", f"kv_connector_extra_config.{f.name}", str(value), "0")
+        if not self.socket:
+            raise InvalidError("must not be empty", "kv_connector_extra_config.socket")
+        if self.layout not in ("auto", "opaque"):
+            raise InvalidError("unknown layout", "kv_connector_extra_config.layout", self.layout, "auto or opaque")
+        for name in ("hold_ms", "load_deadline_ms", "call_timeout_ms"):
+            if getattr(self, name) < 10:
+                raise InvalidError("too short", f"kv_connector_extra_config.{name}", str(getattr(self, name)), "10")
+
+    def chunk_tokens_for(self, block_tokens: int) -> int:
+        """Returns the tokens of a chunk; INVALID where the block allows none."""
+        chunk = self.chunk_tokens or -(-DEFAULT_CHUNK_TOKENS // block_tokens) * block_tokens
+        if chunk % block_tokens or not 64 <= chunk <= 1024:
+            raise InvalidError(
+                "not possible with this engine's block",
+                "kv_connector_extra_config.chunk_tokens",
+                str(chunk),
+                f"a multiple of {block_tokens} in 64..1024",
+            )
+        return chunk
+
+
+def _typed(key: str, value: Any, kind: type) -> Any:
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise InvalidError("wrong type", f"kv_connector_extra_config.{key}", type(value).__name__, kind.__name__)
+    return value

@@ -1,0 +1,76 @@
+"""Plain counters of each half, for tests, benches and the log."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar, cast
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass
+class SchedulerStats:
+    """What the scheduler half did. Token counts are of whole requests."""
+
+    requests: int = 0
+    # Requests that are not cached, by reason.
+    uncached: dict[str, int] = field(default_factory=dict)
+    matches: int = 0
+    # Answers that did not come in time; the request went on without.
+    match_timeouts: int = 0
+    match_failures: int = 0
+    # Calls that ended with (None, False): for the answer, or for another
+    # request that loads the same chunks.
+    waits_for_match: int = 0
+    waits_for_load: int = 0
+    loads: int = 0
+    tokens_claimed: int = 0
+    # Loads of which a part or all was recomputed.
+    loads_failed: int = 0
+    holds_ended: int = 0
+    stores_planned: int = 0
+    stores_dropped: int = 0
+    # Seconds inside each hook.
+    hook_s: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass
+class WorkerStats:
+    """What the worker half of one rank did. Bytes and chunks of loads count
+    once the daemon confirmed them."""
+
+    loads: int = 0
+    loads_failed: int = 0
+    chunks_loaded: int = 0
+    bytes_loaded: int = 0
+    blocks_invalid: int = 0
+    load_s: float = 0.0
+    chunks_stored: int = 0
+    bytes_stored: int = 0
+    # Other bytes, or the same, were there before.
+    chunks_duplicate: int = 0
+    chunks_conflict: int = 0
+    # Chunks not stored: no credit at hand, or the daemon said no.
+    dropped_no_credit: int = 0
+    dropped_rejected: int = 0
+    dropped_failed: int = 0
+    hook_s: dict[str, float] = field(default_factory=dict)
+
+
+def timed(method: F) -> F:
+    """Adds a method's wall time to self.stats.hook_s, under its name."""
+    name = method.__name__
+
+    @functools.wraps(method)
+    def wrapper(self: Any, *args: Any, **kwargs: Any) -> Any:
+        start = time.perf_counter()
+        try:
+            return method(self, *args, **kwargs)
+        finally:
+            hooks = self.stats.hook_s
+            hooks[name] = hooks.get(name, 0.0) + time.perf_counter() - start
+
+    return cast("F", wrapper)

@@ -1,0 +1,73 @@
+"""Which chunks a step stores."""
+
+from __future__ import annotations
+
+from larder.vllm.metadata import StoreOp
+from larder.vllm.present import PresentKeys
+from larder.vllm.request_state import STORE_TRIES, RequestState
+from larder.vllm.stats import SchedulerStats
+
+
+class StorePlanner:
+    """Plans each chunk of a request once: when its last token is computed, or,
+    for those that the engine's own cache covers, once the daemon's answer says
+    that it lacks them. What a rank drops is planned again while the request
+    runs."""
+
+    def __init__(
+        self, chunk_tokens: int, block_tokens: int, backfill: int, present: PresentKeys, stats: SchedulerStats
+    ) -> None:
+        self._chunk_tokens = chunk_tokens
+        self._blocks = chunk_tokens // block_tokens
+        self._backfill = backfill
+        self._present = present
+        self._stats = stats
+
+    def plan(self, state: RequestState, before: int, after: int, chunks: int, now: float) -> list[StoreOp]:
+        """Returns what to store after the step.
+
+        before, after: tokens whose KV is in pages before and after the step,
+        none of which can be taken back. chunks: full chunks with keys."""
+        ready = min(after // self._chunk_tokens, chunks)
+        if state.next_chunk is None:
+            state.next_chunk = state.unclear = before // self._chunk_tokens
+        self._clear_up(state)
+        older = [c for c in state.backlog if c < ready and state.key(c) not in self._present]
+        chosen = older[: self._backfill]
+        # Those not ready are of pages lost in a preemption.
+        state.backlog = [c for c in state.backlog if c >= ready] + older[self._backfill :]
+        fresh = range(state.next_chunk, ready)
+        state.next_chunk = max(state.next_chunk, ready)
+        chosen += [c for c in fresh if state.key(c) not in self._present]
+        self._present.add((state.key(c) for c in chosen), now)
+        self._stats.stores_planned += len(chosen)
+        return [self._op(state, c) for c in chosen]
+
+    def dropped(self, state: RequestState | None, ordinal: int) -> None:
+        """A rank did not store a chunk."""
+        self._stats.stores_dropped += 1
+        if state is None or state.next_chunk is None:
+            return
+        self._present.remove(state.key(ordinal))
+        tries = state.tries.get(ordinal, 1)
+        if tries < STORE_TRIES:
+            state.tries[ordinal] = tries + 1
+            state.backlog.append(ordinal)
+
+    def _clear_up(self, state: RequestState) -> None:
+        """Decides on the chunks of the local hit, once the match is done."""
+        if not state.unclear or (state.match is not None and not state.match.done):
+            return
+        known = 0 if state.match is None else state.match.chunks
+        state.backlog[:0] = range(known, state.unclear)
+        state.unclear = 0
+
+    def _op(self, state: RequestState, chunk: int) -> StoreOp:
+        first = chunk * self._blocks
+        return StoreOp(
+            state.request_id,
+            chunk,
+            state.key(chunk),
+            state.key(chunk - 1),
+            tuple(state.blocks[first : first + self._blocks]),
+        )

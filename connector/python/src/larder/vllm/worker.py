@@ -1,0 +1,239 @@
+"""The worker half: one for each rank. Moves KV between pages and the arena."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import torch
+import vllm
+from vllm.logger import init_logger
+
+from larder.client import Client, Options
+from larder.errors import InvalidError
+from larder.namespace import NamespaceDescriptor
+from larder.vllm import identity, support
+from larder.vllm.identity import RankPart, Shape
+from larder.vllm.layout import Geometry, LayoutAdapter
+from larder.vllm.layout_choice import choose
+from larder.vllm.layout_opaque import OpaqueAdapter
+from larder.vllm.loader import LoadClient, Loader
+from larder.vllm.metadata import Handshake, StepMetadata, WorkerReport
+from larder.vllm.saver import Saver, StoreClient
+from larder.vllm.settings import Settings
+from larder.vllm.stats import WorkerStats, timed
+
+logger = init_logger("vllm.larder.worker")
+
+
+class WorkerClient(LoadClient, StoreClient, Protocol):
+    """What the worker half needs of larder.client.Client."""
+
+    def close(self, timeout: float = 2.0) -> None:
+        """Ends the connection."""
+        ...
+
+
+class WorkerHalf:
+    """Everything runs on the engine's thread, except what Loader and Client
+    do on theirs. Without pages, or where Larder is off, every hook is empty."""
+
+    def __init__(
+        self,
+        vllm_config: Any,
+        kv_cache_config: Any,
+        settings: Settings,
+        connect: Callable[[Options], WorkerClient] = Client,
+    ) -> None:
+        self.stats = WorkerStats()
+        self._vllm_config = vllm_config
+        self._kv_cache_config = kv_cache_config
+        self._settings = settings
+        self._connect = connect
+        self._handshake: Handshake | None = None
+        self._unsaid: tuple[Handshake, ...] = ()
+        self._client: WorkerClient | None = None
+        self._loader: Loader | None = None
+        self._saver: Saver | None = None
+        self._failed: dict[str, int] = {}
+        self._invalid: set[int] = set()
+
+    def register(self, caches: Mapping[str, Any]) -> None:
+        """Takes the engine's KV caches, by layer name; INVALID where the engine
+        cannot be served without risk, naming the setting."""
+        support.refuse(self._vllm_config)
+        off = support.off(self._vllm_config, self._kv_cache_config)
+        if off:
+            logger.warning("Larder is off: %s", off)
+            self._say(Handshake(b"", off))
+            return
+        rank, size = _tensor_rank(self._vllm_config)
+        namespace, adapter = self._identify(caches, size)
+        parts = identity.rank_parts(namespace, rank, size)
+        self._say(Handshake(namespace.encode()))
+        options = Options(
+            socket=self._settings.socket,
+            role="worker",
+            instance_id=identity.instance_id(self._vllm_config),
+            namespace=namespace,
+            tenant=self._settings.tenant,
+            ranks=identity.ranks(self._vllm_config, rank),
+            engine=_engine(),
+            call_timeout_s=self._settings.call_timeout_ms / 1000,
+            credits=self._credits(namespace, parts),
+        )
+        chunk_blocks = namespace.chunk_tokens // self._kv_cache_config.kv_cache_groups[0].kv_cache_spec.block_size
+        self._client = client = self._connect(options)
+        self._saver = Saver(client, adapter, parts, namespace.chunk_tokens, self.stats)
+        self._loader = Loader(client, adapter, parts, len(namespace.parts()), chunk_blocks, self.stats)
+        logger.info(
+            "Larder: namespace %s, %d parts of %d bytes for %d tokens, daemon at %s",
+            namespace.fingerprint()[:8].hex(),
+            len(parts),
+            parts[0].length if parts else 0,
+            namespace.chunk_tokens,
+            self._settings.socket,
+        )
+
+    def handshake(self) -> Handshake | None:
+        """What the scheduler half needs before the first step."""
+        return self._handshake
+
+    @timed
+    def start_loads(self, step: StepMetadata) -> None:
+        """Starts the step's loads."""
+        if self._loader is not None:
+            for op in step.loads:
+                self._loader.submit(op)
+
+    @timed
+    def save(self, step: StepMetadata) -> None:
+        """Stores the step's chunks, after its computation."""
+        if self._saver is None or not step.stores:
+            return
+        if sys.exc_info()[1] is not None:
+            # Called on the way out of a computation that failed.
+            return
+        with torch.inference_mode():
+            self._saver.save(step.stores)
+
+    @timed
+    def finished(self, step: StepMetadata | None, finished_requests: set[str]) -> set[str] | None:
+        """Requests whose load has ended, each one once."""
+        loader = self._loader
+        if loader is None:
+            return None
+        if finished_requests:
+            loader.cancel(finished_requests)
+        if step is not None and step.idle_wait_s:
+            loader.wait(step.idle_wait_s)
+        done = loader.take_done()
+        if not done:
+            return None
+        for result in done:
+            if result.invalid:
+                self._invalid |= result.invalid
+                self._failed[result.request_id] = result.chunks
+        return {result.request_id for result in done}
+
+    def load_errors(self) -> set[int]:
+        """Pages that the loads of `finished` did not fill."""
+        invalid, self._invalid = self._invalid, set()
+        return invalid
+
+    def report(self) -> WorkerReport | None:
+        """What the scheduler half must know of this step."""
+        dropped = self._saver.take_dropped() if self._saver is not None else set()
+        failed, self._failed = self._failed, {}
+        said, self._unsaid = self._unsaid, ()
+        return WorkerReport(dropped, failed, said) if dropped or failed or said else None
+
+    def shutdown(self) -> None:
+        """Ends threads and connection; pages are touched no more."""
+        if self._loader is not None:
+            self._loader.close()
+        if self._client is not None:
+            self._client.close()
+
+    def _say(self, handshake: Handshake) -> None:
+        self._handshake = handshake
+        self._unsaid = (handshake,)
+
+    def _identify(self, caches: Mapping[str, Any], tensor_size: int) -> tuple[NamespaceDescriptor, LayoutAdapter]:
+        group = self._kv_cache_config.kv_cache_groups[0]
+        spec = group.kv_cache_spec
+        ids = identity.layer_ids(group.layer_names)
+        names = sorted(ids, key=ids.__getitem__)
+        missing = [name for name in names if not isinstance(caches.get(name), torch.Tensor)]
+        if missing:
+            raise InvalidError("the engine shows no pages of this layer", "kv_caches", missing[0])
+        heads = self._vllm_config.model_config.get_total_num_kv_heads()
+        if spec.num_kv_heads != max(1, heads // tensor_size):
+            raise InvalidError(
+                "the KV heads of a rank are not those of the model divided by the ranks",
+                "namespace.groups[0].kv_heads",
+                f"{spec.num_kv_heads} of {heads}",
+                f"tensor_parallel_size {tensor_size}",
+            )
+        dtype = str(spec.dtype).removeprefix("torch.")
+        shape = Shape(tuple(ids[n] for n in names), heads, spec.head_size, spec.head_size_v, spec.block_size, dtype)
+        chunk_tokens = self._settings.chunk_tokens_for(spec.block_size)
+        geometry = Geometry(
+            tuple(caches[n] for n in names),
+            spec.num_kv_heads,
+            spec.head_size,
+            spec.head_size_v,
+            spec.block_size,
+            chunk_tokens,
+        )
+        blocks = self._kv_cache_config.num_blocks
+        if any(t.shape[0] != blocks for t in geometry.tensors):
+            raise InvalidError(
+                "the pages are not one for each block",
+                "kv_caches",
+                str(tuple(geometry.tensors[0].shape)),
+                f"{blocks} blocks",
+            )
+        canonical = identity.descriptor(self._vllm_config, self._settings, shape)
+        unit = canonical.groups[0].head_group
+        adapter = choose(self._vllm_config, _engine(), names, geometry, unit, self._settings.layout)
+        if not isinstance(adapter, OpaqueAdapter):
+            return canonical, adapter
+        if tensor_size > 1:
+            raise InvalidError(
+                "pages as they are cannot be shared between ranks",
+                "tensor_parallel_size",
+                str(tensor_size),
+                "1 without a canonical layout",
+            )
+        opaque = identity.descriptor(self._vllm_config, self._settings, shape, adapter.layout, adapter.block_bytes)
+        return opaque, adapter
+
+    def _credits(self, namespace: NamespaceDescriptor, parts: tuple[RankPart, ...]) -> dict[int, int]:
+        """Slots to keep granted ahead: twice what a step's tokens fill, since
+        the pool is refilled once half is gone."""
+        tokens = self._vllm_config.scheduler_config.max_num_batched_tokens
+        chunks = 2 * (-(-tokens // namespace.chunk_tokens) + 1)
+        wanted: dict[int, int] = {}
+        for part in parts:
+            if part.writes:
+                wanted[part.length] = wanted.get(part.length, 0) + chunks
+        total = sum(length * count for length, count in wanted.items())
+        most = self._settings.credit_mib << 20
+        if total > most:
+            wanted = {length: max(1, count * most // total) for length, count in wanted.items()}
+        return wanted
+
+
+def _engine() -> str:
+    return f"vllm/{vllm.__version__}"
+
+
+def _tensor_rank(vllm_config: Any) -> tuple[int, int]:
+    size = vllm_config.parallel_config.tensor_parallel_size
+    if size == 1:
+        return 0, 1
+    from vllm.distributed.parallel_state import get_tensor_model_parallel_rank
+
+    return get_tensor_model_parallel_rank(), size

@@ -1,0 +1,74 @@
+"""The engine's environment, and what all of these tests share."""
+
+# ruff: noqa: E402 - the engine reads its environment when it is imported
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[4]
+sys.path.insert(0, str(REPOSITORY / "test"))
+
+from harness.engine import ENVIRONMENT
+
+# Before the engine is imported: it reads some of these only then.
+os.environ.update(ENVIRONMENT | {"VLLM_LOGGING_LEVEL": "ERROR"})
+os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count()))
+# Nothing may depend on the order of sets or on hashes of strings.
+os.environ.pop("PYTHONHASHSEED", None)
+
+
+import torch
+from simulated_engine import VOCABULARY, SimulatedEngine, make_config, write_config
+from stub_daemon import StubDaemon
+
+from larder import namespace
+
+# Several parts for each chunk, also of a model so small that one would do.
+namespace._MIN_DEFAULT_PART_BYTES = 1
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory):
+    """A model of two small layers, config only."""
+    return write_config(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture
+def daemon():
+    """An empty daemon within the test."""
+    return StubDaemon()
+
+
+@pytest.fixture
+def engine(model_folder, daemon):
+    """Makes simulated engines that talk to the daemon; keyword arguments as make_config's."""
+    made = []
+    # So small tensors gain nothing from two threads, and lose much on a busy machine.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+
+    def make(connect=daemon.connect, cache_config=None, **options):
+        made.append(SimulatedEngine(make_config(model_folder, **options), connect, cache_config))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def prompt():
+    """Makes prompts: prompt(300), or another one with prompt(300, seed=1)."""
+
+    def make(tokens, seed=0):
+        source = random.Random(seed)  # noqa: S311
+        return [source.randrange(VOCABULARY) for _ in range(tokens)]
+
+    return make

@@ -1,0 +1,367 @@
+"""vLLM's real scheduler around a computation that can be checked.
+
+In place of a model each token's K and V follow from the hash of everything
+before it, so whatever stands in a page is either right or wrong: before every
+step the pages of all tokens that count as computed are compared with what
+belongs there. Hooks are called in the order and with the arguments of vLLM
+0.26's model runner, and what crosses processes is pickled.
+"""
+
+# ruff: noqa: S301 - what is unpickled was pickled here
+
+from __future__ import annotations
+
+import json
+import pickle
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from vllm import SamplingParams
+from vllm.config import KVTransferConfig
+from vllm.distributed.kv_transfer.kv_connector.factory import KVConnectorFactory
+from vllm.distributed.kv_transfer.kv_connector.v1.base import KVConnectorRole
+from vllm.engine.arg_utils import EngineArgs
+from vllm.utils.hashing import get_hash_fn_by_name
+from vllm.v1.core.kv_cache_utils import get_request_block_hasher, init_none_hash
+from vllm.v1.core.sched.scheduler import Scheduler
+from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, KVCacheGroupSpec
+from vllm.v1.outputs import KVConnectorOutput, ModelRunnerOutput
+from vllm.v1.request import Request, RequestStatus
+from vllm.v1.structured_output import StructuredOutputManager
+
+from larder.vllm.layout_choice import cpu_write
+from larder.vllm.memory import tensor
+
+LAYERS, HEADS, DIM = 2, 2, 32
+VOCABULARY = 1000
+CONFIG = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "hidden_size": 128,
+    "intermediate_size": 128,
+    "num_hidden_layers": LAYERS,
+    "num_attention_heads": 4,
+    "num_key_value_heads": HEADS,
+    "head_dim": DIM,
+    "vocab_size": VOCABULARY,
+    "max_position_embeddings": 8192,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 10000.0,
+    "torch_dtype": "bfloat16",
+}
+_MIX = np.uint64(0x9E3779B97F4A7C15)
+
+
+def prefix_hashes(tokens, state=0):
+    """One 64-bit hash for each token, over everything up to it."""
+    out = np.empty(len(tokens), np.uint64)
+    value = state
+    for i, token in enumerate(tokens):
+        value = (value * 6364136223846793005 + token * 0x9E3779B97F4A7C15 + 1442695040888963407) & (2**64 - 1)
+        value ^= value >> 29
+        out[i] = value
+    return out
+
+
+def kv_of(hashes, layer):
+    """K and V of tokens, (token, head, 2 * dim) in bfloat16: finite, and unlike any other token's."""
+    lanes = np.arange(HEADS * 2 * DIM, dtype=np.uint64) + np.uint64(layer * 1000 + 1)
+    with np.errstate(over="ignore"):
+        mixed = hashes[:, None] * (lanes[None, :] * _MIX | np.uint64(1))
+    bits = ((mixed >> np.uint64(40)) & np.uint64(0x3FFF)).astype(np.int16)
+    return torch.from_numpy(bits).view(torch.bfloat16).view(len(hashes), HEADS, 2 * DIM)
+
+
+def check_chunk(parts, hashes, ordinal, chunk=64):
+    """Fails unless the parts of a chunk hold the canonical bytes of its tokens' KV."""
+    part = range(ordinal * chunk, (ordinal + 1) * chunk)
+    known = torch.stack([kv_of(hashes[part.start : part.stop], layer).transpose(0, 1) for layer in range(LAYERS)])
+    for head, data in parts.items():
+        have = tensor(np.frombuffer(data, np.uint8), torch.int16).view(LAYERS, chunk, 2 * DIM)
+        assert torch.equal(have, known[:, head].contiguous().view(torch.int16)), f"chunk {ordinal}, head {head}"
+
+
+def write_config(folder, config=None):
+    """A model's folder without weights."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(config or CONFIG))
+    return folder
+
+
+def make_config(folder, *, block=16, blocks=64, extra=None, budget=256, seqs=8, model_len=2048, role="kv_both", **more):
+    """A VllmConfig as the engine makes it, for the model in folder."""
+    settings = {"weights_id": "simulated", "chunk_tokens": 64, "socket": "/nowhere"} | (extra or {})
+    transfer = KVTransferConfig(
+        kv_connector="LarderConnector",
+        kv_connector_module_path="larder.vllm",
+        kv_role=role,
+        kv_connector_extra_config=settings,
+    )
+    config = EngineArgs(
+        model=str(folder),
+        skip_tokenizer_init=True,
+        load_format="dummy",
+        enforce_eager=True,
+        dtype="bfloat16",
+        block_size=block,
+        max_model_len=model_len,
+        max_num_seqs=seqs,
+        max_num_batched_tokens=budget,
+        kv_transfer_config=transfer,
+        **more,
+    ).create_engine_config()
+    config.cache_config.num_gpu_blocks = blocks
+    return config
+
+
+def make_cache_config(block, blocks, groups=1):
+    """What the engine tells its connectors about pages."""
+    spec = FullAttentionSpec(block_size=block, num_kv_heads=HEADS, head_size=DIM, dtype=torch.bfloat16)
+    names = [f"model.layers.{i}.self_attn.attn" for i in range(LAYERS)]
+    split = [names] if groups == 1 else [[n] for n in names]
+    return KVCacheConfig(blocks, [], [KVCacheGroupSpec(n, spec) for n in split])
+
+
+@dataclass
+class Shadow:
+    """What a model runner remembers of a request."""
+
+    blocks: list[int]
+    tokens: list[int]
+
+
+@dataclass
+class Step:
+    """What one step did."""
+
+    scheduled: dict[str, int]
+    metadata: object
+    output: KVConnectorOutput
+    finished: list[str] = field(default_factory=list)
+
+
+class SimulatedEngine:
+    """One engine. connect: what takes the place of larder.client.Client, None for the real one."""
+
+    def __init__(self, vllm_config, connect=None, cache_config=None) -> None:
+        self.config = vllm_config
+        self.block = vllm_config.cache_config.block_size
+        blocks = vllm_config.cache_config.num_gpu_blocks
+        self.cache_config = cache_config or make_cache_config(self.block, blocks)
+        names = [n for g in self.cache_config.kv_cache_groups for n in g.layer_names]
+        self.pages = {n: torch.zeros(blocks, HEADS, self.block, 2 * DIM, dtype=torch.bfloat16) for n in names}
+        self.worker = KVConnectorFactory.create_connector(vllm_config, KVConnectorRole.WORKER, self.cache_config)
+        if connect is not None:
+            self.worker.worker_half._connect = connect
+        self.worker.register_kv_caches(self.pages)
+        self.scheduler = Scheduler(
+            vllm_config=vllm_config,
+            kv_cache_config=self.cache_config,
+            structured_output_manager=StructuredOutputManager(vllm_config),
+            block_size=self.block,
+            log_stats=True,
+        )
+        self.connector = self.scheduler.connector
+        if connect is not None:
+            self.connector.scheduler_half._connect = connect
+        handshake = self.worker.get_handshake_metadata()
+        if handshake is not None:
+            self.connector.set_xfer_handshake_metadata_pp_aware({(0, 0): pickle.loads(pickle.dumps(handshake))})
+        hash_fn = get_hash_fn_by_name("sha256")
+        init_none_hash(hash_fn)
+        self._hasher = get_request_block_hasher(self.block, hash_fn)
+        self._write = cpu_write(self._isa())
+        self._shadows: dict[str, Shadow] = {}
+        self._hashes: dict[str, np.ndarray] = {}
+        self.outputs: dict[str, list[int]] = {}
+        self.external: dict[str, int] = {}
+        self.ended: set[str] = set()
+        self.steps = 0
+        self.checked_tokens = 0
+        self.preemptions = 0
+
+    def _isa(self):
+        from vllm.v1.attention.backends.cpu_attn import _get_attn_isa
+
+        return _get_attn_isa(torch.bfloat16, self.block, DIM, "auto")
+
+    # -- requests ------------------------------------------------------------
+
+    def add(self, request_id, tokens, max_tokens=4, params=None, **fields):
+        """A request arrives."""
+        extra = None if params is None else {"kv_transfer_params": params}
+        sampling = SamplingParams(temperature=0, max_tokens=max_tokens, ignore_eos=True, extra_args=extra)
+        sampling.skip_reading_prefix_cache = fields.pop("skip_reading", None)
+        request = Request(request_id, list(tokens), sampling, None, block_hasher=self._hasher, **fields)
+        self.outputs[request_id] = []
+        self.scheduler.add_request(request)
+        return request
+
+    def abort(self, request_id) -> None:
+        """Its client is gone."""
+        self.scheduler.finish_requests(request_id, RequestStatus.FINISHED_ABORTED)
+        self.ended.add(request_id)
+
+    def run(self, most=2000):
+        """Steps until nothing is left to do; returns the steps."""
+        steps = []
+        while self.scheduler.has_requests():
+            steps.append(self.step())
+            assert len(steps) < most, "the engine does not come to an end"
+        return steps
+
+    def generate(self, request_id, tokens, max_tokens=4, **more):
+        """One request from arrival to end; returns its output."""
+        self.add(request_id, tokens, max_tokens, **more)
+        self.run()
+        return self.outputs[request_id]
+
+    def generate_beside(self, request_id, tokens, max_tokens=4):
+        """As generate, while other requests may wait; returns its output."""
+        self.add(request_id, tokens, max_tokens)
+        while request_id not in self.ended:
+            self.step()
+        return self.outputs[request_id]
+
+    # -- a step ----------------------------------------------------------------
+
+    def step(self) -> Step:
+        """Schedules, computes, reports, updates: as EngineCore.step."""
+        self.steps += 1
+        output = self.scheduler.schedule()
+        self.preemptions += len(output.preempted_req_ids or ())
+        metadata = pickle.loads(pickle.dumps(output.kv_connector_metadata))
+        assert len(pickle.dumps(metadata)) < 65536
+        result, reported = self._execute(output, metadata)
+        before = set(self.scheduler.requests)
+        core = self.scheduler.update_from_output(output, result)
+        for outputs in core.values():
+            for one in outputs.outputs:
+                self.outputs[one.request_id] += one.new_token_ids
+                if one.prefill_stats is not None:
+                    self.external[one.request_id] = one.prefill_stats.num_external_cached_tokens
+                if one.finish_reason is not None:
+                    self.ended.add(one.request_id)
+        return Step(
+            dict(output.num_scheduled_tokens), metadata, reported, sorted(before - set(self.scheduler.requests))
+        )
+
+    def _execute(self, output, metadata):
+        worker = self.worker
+        worker.handle_preemptions(metadata)
+        self._remember(output)
+        for request_id in output.finished_req_ids:
+            self._shadows.pop(request_id, None)
+        report = KVConnectorOutput()
+        sampled: list[list[int]] = []
+        with ExitStack() as after:
+            worker.bind_connector_metadata(metadata)
+            worker.start_load_kv(None)
+            after.callback(worker.clear_connector_metadata)
+            if output.total_num_scheduled_tokens:
+                sampled = self._compute(output)
+                worker.wait_for_save()
+            report.finished_sending, report.finished_recving = worker.get_finished(output.finished_req_ids)
+            report.invalid_block_ids = worker.get_block_ids_with_load_errors()
+            report.kv_connector_worker_meta = worker.build_connector_worker_meta()
+        report = pickle.loads(pickle.dumps(report))
+        ids = list(output.num_scheduled_tokens)
+        result = ModelRunnerOutput(
+            req_ids=ids,
+            req_id_to_index={r: i for i, r in enumerate(ids)},
+            sampled_token_ids=sampled,
+            kv_connector_output=report,
+        )
+        return result, report
+
+    def _remember(self, output) -> None:
+        for new in output.scheduled_new_reqs:
+            self._shadows[new.req_id] = Shadow(list(new.block_ids[0]), [])
+        cached = output.scheduled_cached_reqs
+        for request_id, blocks in zip(cached.req_ids, cached.new_block_ids, strict=True):
+            shadow = self._shadows[request_id]
+            if request_id in cached.resumed_req_ids:
+                shadow.blocks = []
+            if blocks is not None:
+                shadow.blocks += blocks[0]
+
+    def _compute(self, output):
+        """Checks the past, writes the present, and says what comes next."""
+        computed = {n.req_id: n.num_computed_tokens for n in output.scheduled_new_reqs}
+        cached = output.scheduled_cached_reqs
+        computed |= dict(zip(cached.req_ids, cached.num_computed_tokens, strict=True))
+        plan = []
+        for request_id, count in output.num_scheduled_tokens.items():
+            request = self.scheduler.requests[request_id]
+            hashes = self._hashes_of(request)
+            plan.append((request_id, hashes, computed[request_id], count))
+            self._put(self._shadows[request_id].blocks, hashes, computed[request_id], computed[request_id] + count)
+        # After all writes: a request may read what another one writes in this step.
+        sampled = []
+        for request_id, hashes, past, count in plan:
+            self.check(request_id, hashes, past)
+            end = past + count
+            sampled.append([int(hashes[end - 1] % VOCABULARY)] if end == len(hashes) else [])
+        return sampled
+
+    def _hashes_of(self, request):
+        """prefix_hashes of a request's tokens, of which only the new ones are hashed."""
+        known = self._hashes.get(request.request_id, np.empty(0, np.uint64))
+        fresh = request.all_token_ids[len(known) :]
+        known = np.concatenate([known, prefix_hashes(fresh, int(known[-1]) if len(known) else 0)])
+        self._hashes[request.request_id] = known
+        return known
+
+    def _slots(self, blocks, begin, end):
+        positions = torch.arange(begin, end)
+        return torch.tensor(blocks)[positions // self.block] * self.block + positions % self.block
+
+    def _put(self, blocks, hashes, begin, end) -> None:
+        slots = self._slots(blocks, begin, end)
+        for layer, cache in enumerate(self.pages.values()):
+            kv = kv_of(hashes[begin:end], layer)
+            self._write(kv[..., :DIM].contiguous(), kv[..., DIM:].contiguous(), cache, slots)
+
+    def check(self, request_id, hashes, past) -> None:
+        """Fails unless the pages of the first `past` tokens hold their K and V."""
+        blocks = self._shadows[request_id].blocks[: -(-past // self.block)]
+        if not past:
+            return
+        own = {n: torch.zeros(len(blocks) + 1, *c.shape[1:], dtype=c.dtype) for n, c in self.pages.items()}
+        slots = self._slots(list(range(len(blocks))), 0, past)
+        whole, rest = divmod(past, self.block)
+        for layer, (name, cache) in enumerate(own.items()):
+            kv = kv_of(hashes[:past], layer)
+            self._write(kv[..., :DIM].contiguous(), kv[..., DIM:].contiguous(), cache, slots)
+            have = self.pages[name][blocks]
+            wrong = [i for i in range(whole) if not torch.equal(have[i].view(torch.int16), cache[i].view(torch.int16))]
+            assert not wrong, f"{request_id}: wrong KV in blocks {wrong} of {name}, {past} tokens computed"
+        del rest
+        self.checked_tokens += whole * self.block
+
+    # -- ends --------------------------------------------------------------------
+
+    def free_blocks(self) -> int:
+        """Blocks that nobody holds."""
+        return self.scheduler.kv_cache_manager.block_pool.get_num_free_blocks()
+
+    def drop_own_cache(self) -> None:
+        """Empties the engine's prefix cache, as a restart would, but not Larder."""
+        assert self.scheduler.kv_cache_manager.reset_prefix_cache()
+
+    def close(self) -> None:
+        """Ends both halves."""
+        self.worker.shutdown()
+        self.connector.shutdown()
+
+
+def expected_output(tokens, count):
+    """What any right engine answers."""
+    tokens = list(tokens)
+    out = []
+    for _ in range(count):
+        out.append(int(prefix_hashes(tokens)[-1] % VOCABULARY))
+        tokens.append(out[-1])
+    return out

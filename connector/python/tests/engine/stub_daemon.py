@@ -1,0 +1,255 @@
+"""A daemon within the test: the client's API over a dictionary.
+
+Everything is answered at once unless a test says otherwise, so what remains is
+what the connector does.
+"""
+
+# ruff: noqa: ARG002 - the signatures are those of larder.client.Client
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from larder.credits import Credit
+from larder.errors import CorruptError, FullError, LarderError, MissError, UnavailableError
+from larder.load import FailedPart, LeasedPart, Load
+from larder.pending import Pending
+from larder.v1 import engine_pb2, part_pb2
+
+TENANT_KEY = bytes(range(32))
+
+
+@dataclass
+class Hold:
+    """A hold and the keys that it pins."""
+
+    keys: list[bytes]
+    instance: bytes
+    deadline_ns: int
+
+
+@dataclass
+class StubDaemon:
+    """What all clients share, and the switches of the tests."""
+
+    chunks: dict[bytes, dict[int, bytes]] = field(default_factory=dict)
+    holds: dict[int, Hold] = field(default_factory=dict)
+    commits: list[tuple[bytes, bytes, int, int]] = field(default_factory=list)
+    # False: every call fails at once, as without a daemon.
+    up: bool = True
+    # True: matches are not answered until answer().
+    silent: bool = False
+    # True: loads give no part until their deadline.
+    stuck: bool = False
+    # Chunk keys whose parts are reported damaged.
+    corrupt: set[bytes] = field(default_factory=set)
+    # How often release answers False.
+    unconfirmed: int = 0
+    # None: as many slots as wanted.
+    credits: int | None = None
+    # Raised by commit, if set.
+    refuse_commit: LarderError | None = None
+    generation: int = 1
+    max_parts: int = 1024
+    hold_ms: int = 10_000
+    loaded: list[tuple[bytes, int]] = field(default_factory=list)
+    matches: list[tuple[bytes, int]] = field(default_factory=list)
+    renewed: int = 0
+
+    def __post_init__(self) -> None:
+        self._ids = itertools.count(1)
+        self._unanswered: list = []
+        self.lock = threading.Lock()
+
+    def connect(self, options) -> StubClient:
+        """A client with these options; the connector's halves take this for Client."""
+        return StubClient(self, options)
+
+    def answer(self) -> None:
+        """Answers every match that waits."""
+        waiting, self._unanswered = self._unanswered, []
+        for resolve in waiting:
+            resolve()
+
+    def restart(self) -> None:
+        """Another daemon: nothing is left."""
+        with self.lock:
+            self.generation += 1
+            self.holds.clear()
+            self.chunks.clear()
+
+    def evict(self, key: bytes) -> None:
+        """Drops a chunk, whether held or not."""
+        self.chunks.pop(key, None)
+
+
+class StubClient:
+    """One process's client."""
+
+    def __init__(self, daemon: StubDaemon, options) -> None:
+        self.daemon = daemon
+        self.options = options
+        self._parts = options.namespace.parts()
+        self._limits = engine_pb2.Limits(max_parts=daemon.max_parts, max_match_chunks=4096)
+        self.closed = False
+        self.lock = threading.Lock()
+
+    # What Credit needs of its connection.
+    def enter(self) -> None: ...
+
+    def leave(self) -> None: ...
+
+    def answer(self, credit) -> None: ...
+
+    @property
+    def ready(self) -> bool:
+        return self.daemon.up and not self.closed
+
+    @property
+    def generation(self) -> int:
+        return self.daemon.generation
+
+    @property
+    def hello(self):
+        if not self.daemon.up:
+            return None
+        return engine_pb2.HelloReply(tenant_key=TENANT_KEY, limits=self._limits)
+
+    def close(self, timeout: float = 2.0) -> None:
+        self.closed = True
+
+    def match(self, root, keys, *, hold_ms=0, worst_quality=0, timeout=None):
+        if not self.ready:
+            return Pending.failed(UnavailableError("no daemon"))
+        pending = Pending(1.0)
+
+        def resolve() -> None:
+            daemon = self.daemon
+            with daemon.lock:
+                split = [keys[i : i + 32] for i in range(0, len(keys), 32)]
+                count = next((i for i, k in enumerate(split) if not self._complete(k)), len(split))
+                reply = engine_pb2.MatchReply(chunks=count)
+                if count and hold_ms != (1 << 32) - 1:
+                    reply.hold_id = next(daemon._ids)
+                    reply.hold_deadline_ns = time.monotonic_ns() + min(hold_ms, daemon.hold_ms) * 1_000_000
+                    daemon.holds[reply.hold_id] = Hold(split[:count], self.options.instance_id, reply.hold_deadline_ns)
+                daemon.matches.append((root, count))
+            pending.resolve(reply)
+
+        if self.daemon.silent:
+            self.daemon._unanswered.append(resolve)
+        else:
+            resolve()
+        return pending
+
+    def _complete(self, key: bytes) -> bool:
+        return len(self.daemon.chunks.get(key, ())) == len(self._parts)
+
+    def renew_hold(self, hold_id, hold_ms=0, timeout=None):
+        hold = self.daemon.holds.get(hold_id)
+        if hold is None:
+            return Pending.failed(MissError("the hold is gone"))
+        hold.deadline_ns = time.monotonic_ns() + hold_ms * 1_000_000
+        self.daemon.renewed += 1
+        return Pending.of(engine_pb2.RenewHoldReply(hold_deadline_ns=hold.deadline_ns))
+
+    def end_holds(self, ids) -> None:
+        for hold_id in ids:
+            self.daemon.holds.pop(hold_id, None)
+
+    def load(self, hold_id, first_chunk, chunks, parts=(), *, keys=None):
+        return StubLoad(self, hold_id, first_chunk, chunks, tuple(parts) or tuple(range(len(self._parts))))
+
+    def take_credit(self, length):
+        daemon = self.daemon
+        if not self.ready or daemon.credits == 0:
+            return None
+        if daemon.credits is not None:
+            daemon.credits -= 1
+        slot = part_pb2.Slot(segment=0, offset=4096 * next(daemon._ids), length=length, generation=1)
+        return Credit(self, slot, length, np.full(length, 0xA5, np.uint8), 0)
+
+    def return_credit(self, credit) -> None:
+        if self.daemon.credits is not None:
+            self.daemon.credits += 1
+
+    def commit(self, chunks, timeout=None):
+        daemon = self.daemon
+        if not self.ready:
+            return Pending.failed(UnavailableError("no daemon"))
+        if daemon.refuse_commit is not None:
+            return Pending.failed(daemon.refuse_commit)
+        reply = engine_pb2.CommitReply()
+        with daemon.lock:
+            for chunk in chunks:
+                stored = daemon.chunks.setdefault(chunk.key, {})
+                for part in chunk.parts:
+                    data = part.credit.view[: part.length].tobytes()
+                    assert part.length == self._parts[part.part].raw_length
+                    old = stored.get(part.part)
+                    if old is None:
+                        stored[part.part] = data
+                        reply.outcomes.append(engine_pb2.COMMIT_OUTCOME_PUBLISHED)
+                    elif old == data:
+                        reply.outcomes.append(engine_pb2.COMMIT_OUTCOME_DUPLICATE)
+                    else:
+                        reply.outcomes.append(engine_pb2.COMMIT_OUTCOME_CONFLICT)
+                daemon.commits.append((chunk.key, chunk.parent, chunk.ordinal, len(chunk.parts)))
+        return Pending.of(reply)
+
+
+class StubLoad(Load):
+    """A load out of the dictionary, chunk by chunk."""
+
+    def __init__(self, client, hold_id, first, chunks, parts) -> None:
+        self._client = client
+        self._hold_id = hold_id
+        self._range = range(first, first + chunks)
+        self._wanted = parts
+        self.failed = []
+
+    def batches(self, deadline_s):
+        daemon = self._client.daemon
+        if not self._client.ready:
+            raise UnavailableError("no daemon")
+        hold = daemon.holds.get(self._hold_id)
+        if hold is None or hold.instance != self._client.options.instance_id:
+            raise MissError("the hold is gone")
+        for chunk in self._range:
+            if daemon.stuck:
+                time.sleep(deadline_s)
+                raise UnavailableError("the load was not ready in time")
+            batch = []
+            key = hold.keys[chunk]
+            for part in self._wanted:
+                data = daemon.chunks.get(key, {}).get(part)
+                if key in daemon.corrupt:
+                    self.failed.append(FailedPart(chunk, part, CorruptError("flipped")))
+                elif data is None:
+                    self.failed.append(FailedPart(chunk, part, MissError("gone")))
+                else:
+                    view = np.frombuffer(data, np.uint8)
+                    if daemon.unconfirmed:
+                        # The slot went to another part meanwhile.
+                        view = view ^ 0x55
+                    batch.append(LeasedPart(chunk, part, view))
+                    daemon.loaded.append((key, part))
+            if batch:
+                yield batch
+
+    def release_nowait(self):
+        daemon = self._client.daemon
+        if not self._client.ready:
+            return Pending.of(False)
+        if daemon.unconfirmed:
+            daemon.unconfirmed -= 1
+            return Pending.of(False)
+        return Pending.of(True)
+
+
+FULL = FullError("no room", "credits")

@@ -1,0 +1,286 @@
+"""Contract, lines 1 and 2: what the scheduler is told, and how long it waits for it."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from simulated_engine import expected_output
+from vllm.v1.request import RequestStatus
+
+from larder.vllm.matching import Match
+
+
+class Clock:
+    """Time that moves when a test says so."""
+
+    def __init__(self) -> None:
+        self.now = time.monotonic()
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def warm(engine, prompt):
+    """A prompt of 300 tokens, 256 of which are stored."""
+    first = engine()
+    first.generate("stored", prompt(300))
+    return prompt(300)
+
+
+@pytest.fixture
+def waits(monkeypatch):
+    """Every wait for an answer, in seconds, without waiting."""
+    seen = []
+    monkeypatch.setattr(Match, "wait", lambda _, seconds: seen.append(seconds))
+    return seen
+
+
+def ask(engine, request, local=0):
+    return engine.connector.get_num_new_matched_tokens(request, local)
+
+
+def test_the_match_begins_with_the_request(engine, daemon, warm):
+    e = engine()
+    before = len(daemon.matches)
+    e.add("r", warm)
+    assert len(daemon.matches) == before + 1
+
+
+def test_an_answer_in_time_is_claimed_for_an_asynchronous_load(engine, warm):
+    e = engine()
+    request = e.add("r", warm)
+    assert ask(e, request) == (256, True)
+
+
+def test_asking_again_changes_nothing(engine, daemon, warm):
+    e = engine()
+    request = e.add("r", warm)
+    holds, matches = dict(daemon.holds), len(daemon.matches)
+    assert {ask(e, request) for _ in range(5)} == {(256, True)}
+    assert daemon.holds == holds
+    assert len(daemon.matches) == matches
+    e.run()
+    assert e.external["r"] == 256
+    assert e.outputs["r"] == expected_output(warm, 4)
+
+
+def test_none_until_the_deadline_then_zero(engine, daemon, warm, waits):
+    e = engine()
+    clock = e.connector.scheduler_half._clock = Clock()
+    daemon.silent = True
+    request = e.add("r", warm)
+    assert ask(e, request) == (None, False)
+    clock.now += 0.099
+    assert ask(e, request) == (None, False)
+    clock.now += 0.002
+    assert ask(e, request) == (0, False)
+    # One wait for the request, the first time, and no longer than allowed.
+    assert waits == [300e-6]
+    # An answer that comes all the same is used.
+    daemon.answer()
+    assert ask(e, request) == (256, True)
+
+
+def test_a_step_waits_a_millisecond_for_all_requests(engine, daemon, prompt, monkeypatch):
+    spent = []
+
+    def wait(_, seconds):
+        # Takes all the time it may.
+        spent.append(seconds)
+        until = time.perf_counter() + seconds
+        while time.perf_counter() < until:
+            pass
+
+    monkeypatch.setattr(Match, "wait", wait)
+    daemon.silent = True
+    e = engine()
+    for i in range(8):
+        e.add(f"r{i}", prompt(100, seed=i))
+    e.step()
+    assert 0 < sum(spent) <= 0.0012
+    assert all(seconds <= 300e-6 for seconds in spent)
+    first = len(spent)
+    e.step()
+    # The rest of the requests wait in the next step, the first ones not again.
+    assert len(spent) - first <= 8 - first + 1
+
+
+def test_others_run_while_one_waits(engine, daemon, prompt, warm):
+    e = engine()
+    e.connector.scheduler_half._clock = Clock()
+    daemon.silent = True
+    e.add("slow", warm)
+    daemon.silent = False
+    assert e.generate_beside("quick", prompt(100, seed=9)) == expected_output(prompt(100, seed=9), 4)
+    assert not e.outputs["slow"]
+    daemon.answer()
+    e.run()
+    assert e.external["slow"] == 256
+
+
+def test_without_a_daemon_nobody_waits(engine, daemon, warm, waits):
+    daemon.up = False
+    e = engine()
+    assert e.generate("r", warm) == expected_output(warm, 4)
+    assert not waits
+    assert e.connector.stats.waits_for_match == 0
+
+
+def test_a_daemon_that_comes_later_is_used(engine, daemon, prompt):
+    daemon.up = False
+    e = engine()
+    e.generate("before", prompt(300))
+    assert not daemon.chunks
+    daemon.up = True
+    # The engine has the prompt in its own cache; Larder lacks it, and gets it.
+    e.generate("after", prompt(300))
+    assert len(daemon.chunks) == 4
+    other = engine()
+    other.generate("r", prompt(300))
+    assert other.external["r"] == 256
+
+
+def test_the_hold_ends_with_the_load(engine, daemon, warm):
+    e = engine()
+    e.generate("r", warm)
+    assert e.external["r"] == 256
+    assert not daemon.holds
+
+
+@pytest.mark.parametrize("silent", [False, True])
+def test_the_hold_ends_with_an_abort_before_scheduling(engine, daemon, warm, silent):
+    e = engine()
+    daemon.silent = silent
+    e.add("r", warm)
+    e.abort("r")
+    daemon.answer()
+    assert not daemon.holds
+    assert not e.connector.scheduler_half._states
+
+
+def test_the_hold_ends_where_the_engine_has_it_all(engine, daemon, warm):
+    e = engine()
+    e.generate("first", warm)
+    e.generate("second", warm)
+    assert e.external["second"] == 0
+    assert not daemon.holds
+
+
+def test_a_waiting_request_keeps_its_hold(engine, daemon, warm):
+    e = engine(extra={"hold_ms": 400})
+    # Somebody else has all the pages.
+    pool = e.scheduler.kv_cache_manager.block_pool
+    taken = pool.get_new_blocks(pool.get_num_free_blocks())
+    request = e.add("r", warm)
+    while daemon.renewed < 2:
+        e.step()
+    assert ask(e, request) == (256, True)
+    pool.free_blocks(taken)
+    e.run()
+    assert e.external["r"] == 256
+
+
+def test_a_lapsed_hold_is_asked_for_again(engine, daemon, warm):
+    e = engine()
+    request = e.add("r", warm)
+    (hold,) = daemon.holds
+    e.connector.scheduler_half._states["r"].match.reply.hold_deadline_ns = 1
+    matches = len(daemon.matches)
+    assert ask(e, request) == (256, True)
+    assert len(daemon.matches) == matches + 1
+    assert hold not in daemon.holds
+    e.run()
+    assert e.external["r"] == 256
+
+
+def test_holds_that_never_last_are_not_asked_for_without_end(engine, daemon, warm):
+    daemon.hold_ms = 0
+    e = engine()
+    request = e.add("r", warm)
+    for _ in range(100):
+        ask(e, request)
+    assert len(daemon.matches) < 25
+    assert e.generate("again", warm) == expected_output(warm, 4)
+
+
+def test_another_daemon_is_asked_anew(engine, daemon, warm):
+    e = engine()
+    request = e.add("r", warm)
+    assert ask(e, request) == (256, True)
+    daemon.restart()
+    assert ask(e, request) == (0, False)
+    e.run()
+    assert e.outputs["r"] == expected_output(warm, 4)
+    assert len(daemon.chunks) == 4
+
+
+@pytest.mark.parametrize("block", [16, 32, 64])
+def test_amounts_are_whole_blocks_beyond_the_local_hit(engine, prompt, block):
+    first = engine(block=block)
+    first.generate("stored", prompt(300))
+    e = engine(block=block)
+    request = e.add("r", prompt(300))
+    for local in range(0, 300, block):
+        amount, asynchronous = ask(e, request, local)
+        assert amount == max(0, 256 - local)
+        assert amount % block == 0
+        assert asynchronous == (amount > 0)
+
+
+def test_a_load_may_cover_the_prompt(engine, prompt):
+    engine().generate("stored", prompt(257), max_tokens=1)
+    e = engine()
+    request = e.add("r", prompt(256))
+    assert ask(e, request) == (256, True)
+    e.run()
+    assert e.external["r"] == 256
+    assert e.outputs["r"] == expected_output(prompt(256), 4)
+
+
+def test_short_prompts_are_not_asked_for(engine, daemon, prompt):
+    e = engine()
+    e.generate("r", prompt(63), max_tokens=1)
+    assert not daemon.matches
+    assert not daemon.chunks
+
+
+def test_requests_beyond_the_early_ones_ask_when_their_turn_comes(engine, daemon, warm):
+    e = engine(extra={"early_matches": 2})
+    before = len(daemon.matches)
+    for i in range(5):
+        e.add(f"r{i}", warm[: 64 * (i + 1)] if i < 4 else warm)
+    assert len(daemon.matches) == before + 2
+    e.run()
+    assert len(daemon.matches) == before + 5
+    for i in range(4):
+        assert e.outputs[f"r{i}"] == expected_output(warm[: 64 * (i + 1)], 4)
+    assert not daemon.holds
+
+
+def test_requests_that_must_not_read_the_cache_match_nothing_but_store(engine, daemon, warm, prompt):
+    e = engine()
+    request = e.add("r", warm, skip_reading=True)
+    assert ask(e, request) == (0, False)
+    e.run()
+    assert e.external["r"] == 0
+    e.generate("new", prompt(300, seed=7), skip_reading=True)
+    assert len(daemon.chunks) == 8
+    assert not daemon.holds
+
+
+def test_states_are_gone_when_all_is_done(engine, daemon, warm, prompt):
+    e = engine()
+    for i in range(6):
+        e.add(f"r{i}", warm if i % 2 else prompt(200, seed=i))
+    e.step()
+    e.abort("r1")
+    e.run()
+    half = e.connector.scheduler_half
+    assert not half._states
+    assert not half._asked
+    assert not half._inflight
+    assert not half._inflight._by_key
+    assert not daemon.holds
+    assert all(s != RequestStatus.WAITING_FOR_REMOTE_KVS for s in (r.status for r in e.scheduler.requests.values()))

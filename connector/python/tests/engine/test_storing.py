@@ -1,0 +1,241 @@
+"""Contract, lines 4, 6 and the storing part of 12: what is stored, when, and what is not."""
+
+from __future__ import annotations
+
+import pytest
+from simulated_engine import HEADS, check_chunk, expected_output, prefix_hashes
+from stub_daemon import TENANT_KEY
+
+from larder.errors import FullError
+from larder.keys import chunk_keys, root_key
+
+
+def ordinals(daemon):
+    return [ordinal for _, _, ordinal, _ in daemon.commits]
+
+
+def check_bytes(daemon, tokens):
+    """Every stored chunk is one of the prompt, and holds exactly its tokens' KV."""
+    for key, _, ordinal, parts in daemon.commits:
+        assert parts == HEADS
+        check_chunk(daemon.chunks[key], prefix_hashes(tokens), ordinal)
+
+
+@pytest.mark.parametrize("block", [16, 32, 64])
+def test_chunks_are_canonical_whatever_the_block(engine, daemon, prompt, block):
+    engine(block=block).generate("r", prompt(300), max_tokens=1)
+    assert ordinals(daemon) == [0, 1, 2, 3]
+    check_bytes(daemon, prompt(300))
+
+
+def test_keys_are_those_of_the_format(engine, daemon, prompt):
+    e = engine()
+    e.generate("r", prompt(300), max_tokens=1)
+    half = e.connector.scheduler_half
+    root = root_key(half._fingerprint, TENANT_KEY)
+    keys = chunk_keys(root, prompt(300), 64)
+    assert [key for key, *_ in daemon.commits] == [keys[i : i + 32] for i in range(0, len(keys), 32)]
+    assert [parent for _, parent, *_ in daemon.commits] == [root] + [keys[i : i + 32] for i in range(0, 96, 32)]
+
+
+def test_chunked_prefill_stores_what_each_step_computed(engine, daemon, prompt):
+    e = engine(budget=100)
+    e.add("r", prompt(300), max_tokens=1)
+    stored = [[op.ordinal for op in step.metadata.stores] for step in e.run()]
+    assert stored[:3] == [[0], [1, 2], [3]]
+    check_bytes(daemon, prompt(300))
+
+
+def test_generation_completes_chunks(engine, daemon, prompt):
+    e = engine()
+    out = e.generate("r", prompt(100), max_tokens=100)
+    assert out == expected_output(prompt(100), 100)
+    # The last token's KV is never computed: 199 tokens are 3 chunks.
+    assert ordinals(daemon) == [0, 1, 2]
+    check_bytes(daemon, prompt(100) + out)
+    other = engine()
+    other.generate("next", prompt(100) + out)
+    assert other.external["next"] == 192
+
+
+def test_generated_chunks_are_an_option(engine, daemon, prompt):
+    engine(extra={"store_generated": False}).generate("r", prompt(100), max_tokens=100)
+    assert ordinals(daemon) == [0]
+
+
+def test_what_the_daemon_has_is_not_stored_again(engine, daemon, prompt):
+    engine().generate("r", prompt(300), max_tokens=1)
+    e = engine()
+    e.generate("r", prompt(300), max_tokens=1)
+    e.generate("again", prompt(300), max_tokens=1)
+    assert len(daemon.commits) == 4
+    assert e.worker.stats.chunks_duplicate == 0
+
+
+def test_a_local_hit_that_the_daemon_lacks_is_stored(engine, daemon, prompt):
+    e = engine()
+    e.generate("r", prompt(300), max_tokens=1)
+    for key, *_ in list(daemon.commits)[1:]:
+        daemon.evict(key)
+    e.generate("again", prompt(300), max_tokens=1)
+    assert ordinals(daemon) == [0, 1, 2, 3, 1, 2, 3]
+    assert e.external["again"] == 0
+    check_bytes(daemon, prompt(300))
+
+
+def test_a_long_local_hit_is_stored_over_several_steps(engine, daemon, prompt):
+    e = engine(extra={"backfill_chunks": 2})
+    e.generate("r", prompt(300), max_tokens=1, params={"larder": {"skip_store": True}})
+    e.add("again", prompt(300), max_tokens=4)
+    stored = [[op.ordinal for op in step.metadata.stores] for step in e.run()]
+    assert [s for s in stored if s] == [[0, 1], [2, 3]]
+    check_bytes(daemon, prompt(300))
+
+
+def test_equal_prompts_in_one_step_are_stored_once(engine, daemon, prompt):
+    e = engine(blocks=256, budget=2048)
+    for i in range(4):
+        e.add(f"r{i}", prompt(300), max_tokens=2)
+    e.run()
+    assert ordinals(daemon) == [0, 1, 2, 3]
+
+
+def test_an_answer_too_late_for_the_load_still_spares_the_store(engine, daemon, prompt):
+    engine().generate("r", prompt(300), max_tokens=1)
+    e = engine()
+    e.generate("fill", prompt(300), max_tokens=1, params={"larder": {"skip_store": True, "skip_load": True}})
+    daemon.silent = True
+    e.add("r", prompt(300), max_tokens=6)
+    e.step()
+    daemon.answer()
+    e.run()
+    assert len(daemon.commits) == 4
+
+
+def test_without_credits_stores_are_dropped_and_tried_again(engine, daemon, prompt):
+    daemon.credits = 4  # two chunks
+    e = engine()
+    e.add("r", prompt(300), max_tokens=6)
+    e.step()
+    assert ordinals(daemon) == [0, 1]
+    assert e.worker.stats.dropped_no_credit == 2
+    daemon.credits = None
+    e.run()
+    assert ordinals(daemon) == [0, 1, 2, 3]
+    check_bytes(daemon, prompt(300))
+
+
+def test_a_store_is_not_tried_for_ever(engine, daemon, prompt):
+    daemon.credits = 0
+    e = engine()
+    e.generate("r", prompt(300), max_tokens=20)
+    assert e.connector.stats.stores_planned == 12
+    assert e.connector.stats.stores_dropped == 12
+    assert daemon.credits == 0
+
+
+def test_credits_of_an_incomplete_chunk_go_back(engine, daemon, prompt):
+    daemon.credits = 3
+    e = engine()
+    e.generate("r", prompt(70), max_tokens=1)
+    assert daemon.credits == 1
+    e.generate("s", prompt(70, seed=2), max_tokens=1)
+    assert daemon.credits == 1
+
+
+def test_a_refused_commit_is_counted_and_nothing_else(engine, daemon, prompt):
+    daemon.refuse_commit = FullError("no room", "commit")
+    e = engine()
+    assert e.generate("r", prompt(300)) == expected_output(prompt(300), 4)
+    assert e.worker.stats.dropped_failed >= 4
+    assert not daemon.chunks
+    daemon.refuse_commit = None
+    e.generate("again", prompt(300))
+    assert len(daemon.chunks) == 4
+
+
+def test_a_daemon_that_goes_drops_stores(engine, daemon, prompt):
+    e = engine()
+    e.add("r", prompt(300), max_tokens=30)
+    e.step()
+    daemon.up = False
+    e.run()
+    assert e.outputs["r"] == expected_output(prompt(300), 30)
+    daemon.up = True
+    e.generate("s", prompt(200, seed=4))
+    assert e.outputs["s"] == expected_output(prompt(200, seed=4), 4)
+
+
+def test_skip_store_and_skip_load(engine, daemon, prompt):
+    e = engine()
+    e.generate("a", prompt(300), params={"larder": {"skip_store": True}})
+    assert not daemon.chunks
+    e.drop_own_cache()
+    e.generate("b", prompt(300))
+    assert len(daemon.chunks) == 4
+    e.drop_own_cache()
+    e.generate("c", prompt(300), params={"larder": {"skip_load": True}})
+    assert e.external["c"] == 0
+    assert not daemon.holds
+    # It did ask what the daemon has, so as not to store it again.
+    assert len(daemon.commits) == 4
+    e.drop_own_cache()
+    e.generate("d", prompt(300))
+    assert e.external["d"] == 256
+    assert not daemon.holds
+
+
+def test_nothing_is_read_after_a_failed_computation(engine, daemon, prompt):
+    e = engine()
+    e.add("r", prompt(300))
+    output = e.scheduler.schedule()
+    worker = e.worker
+    worker.bind_connector_metadata(output.kv_connector_metadata)
+    assert output.kv_connector_metadata.stores
+    try:
+        raise RuntimeError("the model failed")
+    except RuntimeError:
+        # vLLM's context manager calls it on the way out.
+        worker.wait_for_save()
+    assert not daemon.commits
+
+
+def test_a_producer_does_not_load_and_a_consumer_does_not_store(engine, daemon, prompt):
+    consumer = engine(role="kv_consumer")
+    consumer.generate("r", prompt(300))
+    assert not daemon.chunks
+    producer = engine(role="kv_producer")
+    producer.generate("r", prompt(300))
+    assert len(daemon.chunks) == 4
+    other = engine(role="kv_producer")
+    other.generate("r", prompt(300))
+    assert other.external["r"] == 0
+    consumer.drop_own_cache()
+    consumer.generate("s", prompt(300))
+    assert consumer.external["s"] == 256
+
+
+def test_preemption_keeps_pages_and_stores_right(engine, prompt):
+    # 3 requests of up to 300 tokens on pages for 480.
+    e = engine(blocks=31, budget=512)
+    for i in range(3):
+        e.add(f"r{i}", prompt(120, seed=i), max_tokens=150)
+    e.run()
+    preempted = e.connector.stats.matches - 3
+    assert preempted > 0, "the test is about preemption"
+    for i in range(3):
+        assert e.outputs[f"r{i}"] == expected_output(prompt(120, seed=i), 150)
+    fresh = engine(blocks=128)
+    for i in range(3):
+        tokens = prompt(120, seed=i) + e.outputs[f"r{i}"]
+        assert fresh.generate(f"r{i}", tokens) == expected_output(tokens, 4)
+        assert fresh.external[f"r{i}"] == 256
+
+
+def test_a_preempted_request_loads_what_it_lost(engine, daemon, prompt):
+    e = engine(blocks=31, budget=512)
+    for i in range(3):
+        e.add(f"r{i}", prompt(120, seed=i), max_tokens=150)
+    e.run()
+    assert e.worker.stats.chunks_loaded > 0
+    assert not daemon.holds
