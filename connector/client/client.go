@@ -152,19 +152,17 @@ func (c *Client) bound(ctx context.Context) (context.Context, context.CancelFunc
 }
 
 // call sends a request on the current session and waits for its reply.
-func (c *Client) call(ctx context.Context, m *larderv1.SessionRequest, arrive func(*session, *larderv1.SessionResponse, bool)) (*larderv1.SessionResponse, error) {
+func (c *Client) call(ctx context.Context, m *larderv1.SessionRequest) (*larderv1.SessionResponse, error) {
 	s, err := c.session()
 	if err != nil {
 		return nil, err
 	}
-	var hook func(*larderv1.SessionResponse, bool)
-	if arrive != nil {
-		hook = func(r *larderv1.SessionResponse, late bool) { arrive(s, r, late) }
-	}
-	return c.callOn(ctx, s, m, hook)
+	return c.callOn(ctx, s, m, nil)
 }
 
 func (c *Client) callOn(ctx context.Context, s *session, m *larderv1.SessionRequest, arrive func(*larderv1.SessionResponse, bool)) (*larderv1.SessionResponse, error) {
+	ctx, cancel := c.bound(ctx)
+	defer cancel()
 	p, err := c.startOn(ctx, s, m, arrive)
 	if err != nil {
 		return nil, err

@@ -363,8 +363,8 @@ func TestBreakerIgnoresAnswers(t *testing.T) {
 	require.True(t, c.Ready())
 }
 
-// A load that is released before its end frees its place among the unanswered
-// requests; so does one that ended.
+// A load frees its place among the unanswered requests when it is released,
+// whether it has ended or not.
 func TestLoadsGiveTheirPlaceBack(t *testing.T) {
 	f := newFake(t)
 	f.limits.MaxInFlight = 3

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/keepalive"
 
 	"github.com/larderkv/larder/api/fault"
 	larderv1 "github.com/larderkv/larder/api/larder/v1"
@@ -18,6 +19,14 @@ import (
 // the estimator of gRPC adds pings, and large enough for a connection between
 // hosts at memory speed.
 const window = 8 << 20
+
+// A daemon that is silent for pingAfter is asked whether it lives; without an
+// answer within pingTimeout the connection ends. On one host the kernel tells;
+// between hosts nothing else would.
+const (
+	pingAfter   = 10 * time.Second
+	pingTimeout = 10 * time.Second
+)
 
 // Conn opens a gRPC connection to a daemon without a session: for Admin, and
 // for files through Objects. It does not wait for the daemon.
@@ -44,6 +53,7 @@ func Conn(e Endpoint) (*grpc.ClientConn, error) {
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessageBytes)),
 		grpc.WithStaticStreamWindowSize(window),
 		grpc.WithStaticConnWindowSize(window),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: pingAfter, Timeout: pingTimeout}),
 		grpc.WithDisableServiceConfig(),
 		grpc.WithDisableRetry(),
 	)

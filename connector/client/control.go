@@ -17,8 +17,9 @@ type control struct {
 	// ready has a value while take may have something to return.
 	ready chan struct{}
 
-	// limit is the number of slots or loads that one message may name.
-	limit int
+	// limit is the number of slots or loads that one message may name, maxHolds
+	// that of holds that can be alive.
+	limit, maxHolds int
 
 	mu     sync.Mutex
 	idle   chan struct{} // closed when everything is answered; nil: nobody waits
@@ -32,11 +33,9 @@ type control struct {
 	release []uint64
 }
 
-const maxPendingHolds = 1024
-
-func (c *control) init(limit int) {
+func (c *control) init(limit, holds int) {
 	c.ready = make(chan struct{}, 1)
-	c.limit = max(limit, 1)
+	c.limit, c.maxHolds = max(limit, 1), max(holds, 1)
 }
 
 func (c *control) signal() {
@@ -60,8 +59,8 @@ func (c *control) answerRevoke(slots []*larderv1.Slot, loads ...uint64) {
 func (c *control) endHolds(ids ...uint64) {
 	c.mu.Lock()
 	c.holds = append(c.holds, ids...)
-	if n := len(c.holds); n > maxPendingHolds {
-		c.holds = append(c.holds[:0], c.holds[n-maxPendingHolds:]...)
+	if n := len(c.holds); n > c.maxHolds {
+		c.holds = append(c.holds[:0], c.holds[n-c.maxHolds:]...)
 	}
 	c.mu.Unlock()
 	c.signal()

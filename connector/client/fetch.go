@@ -139,6 +139,9 @@ func splitLoad(hold uint64, r FetchRequest, parts, maxParts int) []LoadRequest {
 
 // fetchStream is Fetch for a session without shared memory.
 func (c *Client) fetchStream(ctx context.Context, s *session, m *Matched, r FetchRequest) (Fetched, error) {
+	if len(m.keys) < m.Chunks*keyBytes {
+		return Fetched{}, fault.New(fault.Miss, "", "the match belongs to an earlier session with shared memory: match again")
+	}
 	specs := s.hello.GetParts()
 	list := r.Parts
 	if len(list) == 0 {

@@ -38,6 +38,8 @@ type FailedPart struct {
 type Load struct {
 	s  *session
 	id uint64
+	// size of the request while nothing was answered; under s.mu.
+	size int
 
 	// news has a value when there is something for Next.
 	news chan struct{}
@@ -47,7 +49,6 @@ type Load struct {
 	failed   []FailedPart
 	deadline int64
 	done     bool
-	settled  bool
 	err      error
 	state    loadState
 }
@@ -77,7 +78,11 @@ func (c *Client) Load(ctx context.Context, r LoadRequest) (*Load, error) {
 	m := &larderv1.SessionRequest{Body: &larderv1.SessionRequest_Load{Load: &larderv1.Load{
 		HoldId: r.Hold, FirstChunk: uint32(r.First), Chunks: uint32(r.Chunks), Parts: r.Parts,
 	}}}
-	if err := s.enqueue(ctx, m, func(id uint64) { l.id = id; s.loads[id] = l }); err != nil {
+	if err := s.enqueue(ctx, m, func(id uint64) {
+		l.id, l.size = id, sizeOf(m)
+		s.loads[id] = l
+		s.unanswered += l.size
+	}); err != nil {
 		return nil, err
 	}
 	c.stats.loads.Add(1)
@@ -160,10 +165,9 @@ func (l *Load) Release(ctx context.Context) (confirmed bool, err error) {
 	}
 	l.s.mu.Lock()
 	delete(l.s.loads, l.id)
+	l.answered()
 	l.s.mu.Unlock()
-	if l.settle() {
-		l.s.giveRoom()
-	}
+	l.s.giveRoom() // the daemon counts a load until its release
 	late := deadline != 0 && monotonic() > deadline
 	switch {
 	case state == loadRevoked:
@@ -198,23 +202,8 @@ func (l *Load) push(r *larderv1.LoadReply) {
 		l.deadline = d
 	}
 	l.done = l.done || r.GetDone()
-	settle := r.GetDone() && !l.settled
-	l.settled = l.settled || settle
 	l.mu.Unlock()
 	l.signal()
-	if settle {
-		l.s.giveRoom()
-	}
-}
-
-// settle returns true the first time: the load's place among the unanswered
-// requests is free again.
-func (l *Load) settle() bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	first := !l.settled
-	l.settled = true
-	return first
 }
 
 // fail ends the load with an error; the daemon keeps no lease for it.
@@ -247,4 +236,10 @@ func (l *Load) signal() {
 	case l.news <- struct{}{}:
 	default:
 	}
+}
+
+// answered notes that the request was sent for sure; the caller holds s.mu.
+func (l *Load) answered() {
+	l.s.unanswered -= l.size
+	l.size = 0
 }

@@ -52,9 +52,13 @@ func (c *Client) Match(ctx context.Context, root [32]byte, keys []byte, o MatchO
 		return nil, err
 	}
 	c.stats.matches.Add(1)
-	r, err := c.call(ctx, &larderv1.SessionRequest{Body: &larderv1.SessionRequest_Match{Match: &larderv1.Match{
+	s, err := c.session()
+	if err != nil {
+		return nil, err
+	}
+	r, err := c.callOn(ctx, s, &larderv1.SessionRequest{Body: &larderv1.SessionRequest_Match{Match: &larderv1.Match{
 		Root: root[:], Keys: keys, HoldMs: hold, WorstQuality: o.WorstQuality,
-	}}}, func(s *session, r *larderv1.SessionResponse, late bool) {
+	}}}, func(r *larderv1.SessionResponse, late bool) {
 		if id := r.GetMatch().GetHoldId(); late && id != 0 {
 			s.ctl.endHolds(id)
 		}
@@ -67,14 +71,17 @@ func (c *Client) Match(ctx context.Context, root [32]byte, keys []byte, o MatchO
 	if n > len(keys)/keyBytes {
 		return nil, fault.New(fault.Unavailable, "match.chunks", "more chunks than were asked for").With(n, len(keys)/keyBytes)
 	}
-	return &Matched{
+	found := &Matched{
 		Chunks:   n,
 		Hold:     m.GetHoldId(),
 		Deadline: int64(m.GetHoldDeadlineNs()),
 		Tiers:    m.GetTiers(),
 		Quality:  m.GetQuality(),
-		keys:     slices.Clone(keys[:n*keyBytes]),
-	}, nil
+	}
+	if s.mem == nil {
+		found.keys = slices.Clone(keys[:n*keyBytes])
+	}
+	return found, nil
 }
 
 // RenewHold prolongs a hold, counted from now, and returns its new end. A hold
@@ -86,7 +93,7 @@ func (c *Client) RenewHold(ctx context.Context, hold uint64, d time.Duration) (d
 	}
 	r, err := c.call(ctx, &larderv1.SessionRequest{Body: &larderv1.SessionRequest_RenewHold{
 		RenewHold: &larderv1.RenewHold{HoldId: hold, HoldMs: ms},
-	}}, nil)
+	}})
 	if err != nil {
 		return 0, err
 	}
@@ -109,7 +116,7 @@ func (c *Client) Prefetch(ctx context.Context, root [32]byte, keys []byte) (resi
 	}
 	r, err := c.call(ctx, &larderv1.SessionRequest{Body: &larderv1.SessionRequest_Prefetch{
 		Prefetch: &larderv1.Prefetch{Root: root[:], Keys: keys},
-	}}, nil)
+	}})
 	if err != nil {
 		return 0, err
 	}

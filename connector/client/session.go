@@ -23,7 +23,10 @@ type session struct {
 	stream     larderv1.Engine_SessionClient
 	stop       context.CancelFunc
 
-	sendq chan *larderv1.SessionRequest
+	// sending is held by whoever sends on the stream: the sender, or a caller
+	// who found nobody there (enqueue).
+	sending sync.Mutex
+	sendq   chan *larderv1.SessionRequest
 	// room holds one value for each further request that may be unanswered.
 	room chan struct{}
 	// ended is closed once err is set.
@@ -38,7 +41,14 @@ type session struct {
 	loads    map[uint64]*Load
 	credits  map[slotID]*Credit
 	draining bool
+	// unanswered is the size of the requests without any answer, bytes.
+	unanswered int
 }
+
+// directBytes bounds what callers send by themselves. gRPC takes 64 KiB of one
+// stream before it makes the sender wait for the peer; what is answered was
+// sent, so a Send never waits while less than that is unanswered.
+const directBytes = 32 << 10
 
 // call is a request that waits for its one reply.
 type call struct {
@@ -48,6 +58,7 @@ type call struct {
 	// caller gave up. It must not block. nil: nothing to do.
 	arrive func(r *larderv1.SessionResponse, late bool)
 	gone   bool
+	size   int
 }
 
 // inFlight is the bound on unanswered requests that this side keeps, one less
@@ -73,7 +84,7 @@ func newSession(c *Client, generation uint64, hello *larderv1.HelloReply, conn *
 		loads:      make(map[uint64]*Load),
 		credits:    make(map[slotID]*Credit),
 	}
-	s.ctl.init(int(hello.GetLimits().GetMaxParts()))
+	s.ctl.init(int(hello.GetLimits().GetMaxParts()), int(hello.GetLimits().GetMaxHolds()))
 	for range n {
 		s.room <- struct{}{}
 	}
@@ -136,10 +147,17 @@ func (s *session) send() {
 		case <-s.ended:
 			return
 		}
-		if err := s.stream.Send(m); err != nil && !errors.Is(err, io.EOF) {
-			// io.EOF: the stream's own error reaches the receiver.
-			s.end(FromStatus(err))
-		}
+		s.sending.Lock()
+		s.transmit(m)
+		s.sending.Unlock()
+	}
+}
+
+// transmit sends a message; the caller holds s.sending.
+func (s *session) transmit(m *larderv1.SessionRequest) {
+	if err := s.stream.Send(m); err != nil && !errors.Is(err, io.EOF) {
+		// io.EOF: the stream's own error reaches the receiver.
+		s.end(FromStatus(err))
 	}
 }
 
@@ -165,6 +183,9 @@ func (s *session) dispatch(r *larderv1.SessionResponse) {
 	if lr := r.GetLoad(); lr != nil {
 		s.mu.Lock()
 		l := s.loads[r.GetId()]
+		if l != nil {
+			l.answered()
+		}
 		s.mu.Unlock()
 		if l != nil {
 			l.push(lr)
@@ -174,16 +195,17 @@ func (s *session) dispatch(r *larderv1.SessionResponse) {
 	s.mu.Lock()
 	if l := s.loads[r.GetId()]; l != nil && r.GetError() != nil {
 		delete(s.loads, r.GetId())
+		l.answered()
 		s.mu.Unlock()
 		l.fail(fromProto(r.GetError()))
-		if l.settle() {
-			s.giveRoom()
-		}
 		return
 	}
 	c := s.calls[r.GetId()]
 	delete(s.calls, r.GetId())
 	gone := c != nil && c.gone
+	if c != nil {
+		s.unanswered -= c.size
+	}
 	s.mu.Unlock()
 	if c == nil {
 		return // an answer to nothing: not worth the session
@@ -241,7 +263,15 @@ func (s *session) enqueue(ctx context.Context, m *larderv1.SessionRequest, add f
 	s.lastID++
 	m.Id = s.lastID
 	add(m.Id)
+	direct := s.unanswered <= directBytes // this one included
 	s.mu.Unlock()
+	// A message that cannot wait goes out at once: waking the sender costs more
+	// than sending.
+	if direct && s.sending.TryLock() {
+		s.transmit(m)
+		s.sending.Unlock()
+		return nil
+	}
 	// Never blocks: the queue has a place for each value of room.
 	s.sendq <- m
 	return nil
@@ -249,9 +279,31 @@ func (s *session) enqueue(ctx context.Context, m *larderv1.SessionRequest, add f
 
 // start sends a request whose one reply wait returns.
 func (s *session) start(ctx context.Context, m *larderv1.SessionRequest, arrive func(r *larderv1.SessionResponse, late bool)) (*call, uint64, error) {
-	c := &call{reply: make(chan *larderv1.SessionResponse, 1), arrive: arrive}
-	err := s.enqueue(ctx, m, func(id uint64) { s.calls[id] = c })
+	c := &call{reply: make(chan *larderv1.SessionResponse, 1), arrive: arrive, size: sizeOf(m)}
+	err := s.enqueue(ctx, m, func(id uint64) {
+		s.calls[id] = c
+		s.unanswered += c.size
+	})
 	return c, m.Id, err
+}
+
+// sizeOf is at least the encoded size of a request that a caller makes.
+func sizeOf(m *larderv1.SessionRequest) int {
+	const envelope, chunk, part = 128, 128, 64
+	n := envelope
+	switch b := m.GetBody().(type) {
+	case *larderv1.SessionRequest_Match:
+		n += len(b.Match.GetKeys())
+	case *larderv1.SessionRequest_Prefetch:
+		n += len(b.Prefetch.GetKeys())
+	case *larderv1.SessionRequest_Load:
+		n += 5 * len(b.Load.GetParts())
+	case *larderv1.SessionRequest_Commit:
+		for _, c := range b.Commit.GetChunks() {
+			n += chunk + part*len(c.GetParts())
+		}
+	}
+	return n
 }
 
 // wait returns the call's reply, or the error in it.

@@ -22,11 +22,15 @@ type ChunkData struct {
 }
 
 const (
-	// commitBytes and commitParts end a commit message: enough bytes that its
-	// cost is small beside their copy, few enough that the daemon's checksums
-	// keep up with the copies and little is left to do after the last one.
-	commitBytes = 4 << 20
-	commitParts = 32
+	// A commit message costs both sides some wake-ups, tens of microseconds on
+	// a virtual machine, so it should carry much; but what the last one
+	// carries is checksummed after the last copy, so it should carry little.
+	// So each one carries as much as is left after it, within these bounds:
+	// checksums run faster than copies and catch up with a first one that is
+	// late.
+	minCommitBytes = 1 << 20
+	maxCommitBytes = 16 << 20
+	maxCommitParts = 256
 	// commitWindow is how many commits are unanswered at most.
 	commitWindow = 8
 	// grantAtOnce bounds the slots that Store takes ahead of its copies.
@@ -60,6 +64,8 @@ type storer struct {
 	// credits at hand for them.
 	need map[uint64]int
 	free map[uint64][]*Credit
+	// left is what is still to be copied, bytes.
+	left uint64
 	// batch is the commit being filled; at are its parts' indexes in results.
 	batch []ChunkCommit
 	at    []int
@@ -78,7 +84,9 @@ func (st *storer) run(ctx context.Context) ([]PartResult, error) {
 	defer cancel()
 	for i := range st.chunks {
 		for j := range st.chunks[i].Parts {
-			st.need[uint64(len(st.chunks[i].Parts[j].Bytes))]++
+			n := uint64(len(st.chunks[i].Parts[j].Bytes))
+			st.need[n]++
+			st.left += n
 			st.results = append(st.results, PartResult{Outcome: larderv1.CommitOutcome_COMMIT_OUTCOME_REJECTED})
 		}
 	}
@@ -127,7 +135,8 @@ func (st *storer) copyAll(ctx context.Context) error {
 			st.at = append(st.at, index)
 			index++
 			st.bytes += uint64(len(data))
-			if st.bytes >= commitBytes || len(st.at) >= commitParts {
+			st.left -= uint64(len(data))
+			if st.bytes >= min(max(st.left, minCommitBytes), maxCommitBytes) || len(st.at) >= maxCommitParts {
 				if err := st.flush(ctx); err != nil {
 					return err
 				}

@@ -30,6 +30,9 @@ func NewPipeline() *Pipeline {
 	p := &Pipeline{jobs: make(chan job, depth)}
 	p.wg.Go(func() {
 		runtime.LockOSThread()
+		// A thread that ends would take the children along that it started:
+		// they asked for a signal at their parent's death.
+		defer runtime.UnlockOSThread()
 		for j := range p.jobs {
 			p.sum ^= crc64nvme.Checksum(j.part)
 			j.done <- struct{}{}

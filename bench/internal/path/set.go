@@ -1,0 +1,74 @@
+package path
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/larderkv/larder/bench/internal/pairs"
+	"github.com/larderkv/larder/bench/internal/report"
+)
+
+// Options of one run.
+type Options struct {
+	// Larderd is the daemon's binary.
+	Larderd string
+	// Python is the interpreter of the worker, which must import grpc, numpy
+	// and google.protobuf; Worker is the worker's script and Package the folder
+	// of the package larder.
+	Python, Worker, Package string
+	// Pairs of each row.
+	Pairs int
+	// Only rows whose name contains it; empty = all.
+	Only string
+	// Progress gets a line for each row.
+	Progress io.Writer
+}
+
+// Set is one run.
+type Set struct {
+	o         Options
+	rows      []report.Row
+	discarded []report.Row
+	seed      uint64
+}
+
+// Run measures all rows. The rows so far are returned with an error, too.
+func Run(ctx context.Context, o Options) (rows, discarded []report.Row, err error) {
+	s := &Set{o: o, seed: uint64(time.Now().UnixNano())}
+	for _, group := range []func(context.Context) error{s.shm, s.match, s.python, s.memory} {
+		if err = group(ctx); err != nil {
+			break
+		}
+	}
+	return s.rows, s.discarded, err
+}
+
+// measure adds the row of a spec.
+func (s *Set) measure(ctx context.Context, spec report.Spec, arms ...pairs.Arm) error {
+	began := time.Now()
+	attempts, err := pairs.Measure(ctx, pairs.Plan{Pairs: s.o.Pairs, Seed: s.seed}, arms...)
+	if err != nil {
+		return fmt.Errorf("%s: %w", spec.Name, err)
+	}
+	row, discarded := report.From(spec, attempts)
+	s.add(row, discarded, time.Since(began))
+	return nil
+}
+
+func (s *Set) add(row report.Row, discarded []report.Row, took time.Duration) {
+	s.rows = append(s.rows, row)
+	s.discarded = append(s.discarded, discarded...)
+	ratio := ""
+	if row.Ratio != nil {
+		ratio = fmt.Sprintf(", ratio %.3f", *row.Ratio)
+	}
+	_, _ = fmt.Fprintf(s.o.Progress, "%s: %.4g %s%s (%s, %d attempts, %.1f s)\n", row.Name, row.Value, row.Unit, ratio, row.Verdict(), len(discarded)+1, took.Seconds())
+}
+
+// next is a number that no other prompt of this run has.
+func (s *Set) next() uint64 {
+	s.seed++
+	return s.seed
+}
