@@ -72,7 +72,7 @@ longest unused may be evicted to make room.`,
 }
 
 func (a *app) bench(ctx context.Context, d time.Duration, streams bool) (*benched, error) {
-	ns, err := workload.Namespace("larder bench", workload.Shape{PartBytes: benchPart, Layers: benchLayers, Parts: 1})
+	ns, err := workload.Namespace("larder-bench", workload.Shape{PartBytes: benchPart, Layers: benchLayers, Parts: 1})
 	if err != nil {
 		return nil, err
 	}

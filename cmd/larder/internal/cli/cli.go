@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -15,8 +16,14 @@ import (
 	"github.com/larderkv/larder/cmd/larder/internal/render"
 )
 
-// Version is this program's; a build may set it with -ldflags -X.
-var Version = "0.1.0"
+// Version is what the Go toolchain knows about this build, as larderd says it
+// of its own.
+func Version() string {
+	if b, ok := debug.ReadBuildInfo(); ok && b.Main.Version != "" {
+		return b.Main.Version
+	}
+	return "unknown"
+}
 
 // Streams are where a command reads and writes.
 type Streams struct {
@@ -52,7 +59,7 @@ func (a *app) command(getenv func(string) string) *cobra.Command {
 and why a prompt did or did not match, and moves files in and out of it.
 
 ` + exitTable,
-		Version:       Version,
+		Version:       Version(),
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		Args:          args(cobra.NoArgs),

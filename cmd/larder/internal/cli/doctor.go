@@ -66,7 +66,7 @@ func (a *app) examine(ctx context.Context, h doctor.Host, python string) []docto
 	if err != nil {
 		out = append(out, doctor.Finding{Check: "daemon", Level: doctor.Fail, Text: strings.ReplaceAll(err.Error(), "\n", " "), Remedy: remedy(err)})
 	} else {
-		out = append(out, doctor.Daemon(h, Version, status)...)
+		out = append(out, doctor.Daemon(h, Version(), status)...)
 		if a.remote.address == "" {
 			out = append(out, doctor.Socket(h, "handover", a.handoverSocket(config), os.Getuid())...)
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -67,9 +68,11 @@ func (a *app) knownNamespaces(ctx context.Context) ([]*larderv1.NamespaceStatus,
 }
 
 // pickNamespace finds the one namespace that prefix (hex) names; an empty one
-// names the only namespace.
+// names the only namespace. The one of opaque files has no descriptor and is none
+// that a prompt can be in.
 func pickNamespace(known []*larderv1.NamespaceStatus, prefix string) (*larderv1.NamespaceStatus, error) {
 	var found []*larderv1.NamespaceStatus
+	known = slices.DeleteFunc(slices.Clone(known), func(n *larderv1.NamespaceStatus) bool { return len(n.GetDescriptor_()) == 0 })
 	for _, n := range known {
 		if strings.HasPrefix(hex.EncodeToString(n.GetFingerprint()), strings.ToLower(prefix)) {
 			found = append(found, n)
@@ -89,6 +92,9 @@ func pickNamespace(known []*larderv1.NamespaceStatus, prefix string) (*larderv1.
 }
 
 func summary(n *larderv1.NamespaceStatus) string {
+	if len(n.GetDescriptor_()) == 0 {
+		return "opaque files"
+	}
 	d, err := namespace.Decode(n.GetDescriptor_())
 	if err != nil {
 		return "unreadable: " + err.Error()

@@ -130,7 +130,7 @@ func (a *app) session(ctx context.Context, o client.Options) (*client.Client, er
 	if err != nil {
 		return nil, err
 	}
-	o.Endpoint, o.Engine, o.CallTimeout, o.DialTimeout = e, fmt.Sprintf("larder %s", Version), a.timeout, a.timeout
+	o.Endpoint, o.Engine, o.CallTimeout, o.DialTimeout = e, fmt.Sprintf("larder %s", Version()), a.timeout, a.timeout
 	c, err := client.New(o)
 	if err != nil {
 		return nil, err
