@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from typing import Any
 
@@ -61,8 +62,8 @@ def test_batcher_stops_where_nothing_can_be_sent() -> None:
 # -- calls -----------------------------------------------------------------------
 
 
-def call() -> Call:
-    return Call(take=lambda _: True, fail=lambda _: None)
+def call(deadline: float = 100.0) -> Call:
+    return Call(take=lambda _: True, fail=lambda _: None, deadline=deadline)
 
 
 def test_calls_have_a_limit_and_a_reserve() -> None:
@@ -82,16 +83,17 @@ def test_calls_have_a_limit_and_a_reserve() -> None:
 
 def test_expired_calls_keep_their_place_until_answered() -> None:
     calls = Calls(20)
-    ids = [calls.add(call()) for _ in range(4)]
-    assert calls.expire(ids[0]) is calls.find(ids[0])
-    assert calls.expire(ids[0]) is None
-    assert calls.expire(99) is None
+    asked = [call(1.0), call(2.0), call(3.0), call(4.0)]
+    ids = [calls.add(c) for c in asked]
+    assert calls.sweep(0.5) == ([], 1.0)
+    assert calls.sweep(1.0) == (asked[:1], 2.0)
+    assert calls.sweep(1.5) == ([], 2.0)
     with pytest.raises(BusyError):
         calls.add(call())
     assert not calls.clogged
-    calls.expire(ids[1])
-    calls.expire(ids[2])
+    assert calls.sweep(3.5) == (asked[1:3], 4.0)
     assert calls.clogged
+    assert calls.sweep(9.0) == (asked[3:], math.inf)
     for call_id in ids:
         calls.end(call_id)
     assert not calls.clogged
@@ -100,9 +102,10 @@ def test_expired_calls_keep_their_place_until_answered() -> None:
 
 def test_a_lost_table_takes_no_more() -> None:
     calls = Calls(20)
-    living = [call(), call()]
-    ids = [calls.add(c) for c in living]
-    calls.expire(ids[0])
+    living = [call(1.0), call(2.0)]
+    for c in living:
+        calls.add(c)
+    calls.sweep(1.0)
     why = UnavailableError("lost")
     assert calls.lose(why) == living[1:]
     with pytest.raises(UnavailableError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ class Call:
     fail: Callable[[LarderError], None]
     # Takes a reply that comes after the deadline.
     late: Callable[[engine_pb2.SessionResponse], None] | None = None
+    # time.monotonic() seconds.
+    deadline: float = math.inf
     expired: bool = False
 
 
@@ -70,15 +73,26 @@ class Calls:
             if call is not None and call.expired:
                 self._expired -= 1
 
-    def expire(self, call_id: int) -> Call | None:
-        """Marks the call expired; None where it has ended before."""
+    def sweep(self, now: float) -> tuple[list[Call], float]:
+        """Marks the calls expired whose deadline has passed. Those calls, and
+        the earliest deadline of the others.
+
+        A call of its own to the timer for each request would wake a thread for
+        each, mostly long after its answer; the few that are open when it
+        matters are looked through instead."""
+        over: list[Call] = []
+        earliest = math.inf
         with self._lock:
-            call = self._open.get(call_id)
-            if call is None or call.expired:
-                return None
-            call.expired = True
-            self._expired += 1
-            return call
+            for call in self._open.values():
+                if call.expired:
+                    continue
+                if call.deadline <= now:
+                    call.expired = True
+                    over.append(call)
+                elif call.deadline < earliest:
+                    earliest = call.deadline
+            self._expired += len(over)
+        return over, earliest
 
     @property
     def clogged(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import queue
 import threading
 import time
@@ -83,6 +84,8 @@ class Session:
         self._reason: LarderError | None = None
         self.hello = engine_pb2.HelloReply()
         self._greeted = False
+        # When the timer looks for calls past their deadline.
+        self._sweep_at = math.inf
         # Set once anything but the hello was answered.
         self.proven = False
         self.draining = False
@@ -204,11 +207,12 @@ class Session:
     ) -> Pending[T]:
         """Like ask, but raises where the request could not be sent."""
         pending: Pending[T] = Pending(self.timeout_s if timeout_s is None else timeout_s)
-        call = Call(functools.partial(self._take, pending, pick, name), functools.partial(self._fail, pending), late)
-        self._send(body, call, pending.deadline, reserved=reserved)
+        take = functools.partial(self._take, pending, pick, name)
+        call = Call(take, functools.partial(self._fail, pending), late, pending.deadline)
+        self._send(body, call, reserved=reserved)
         return pending
 
-    def _send(self, body: dict[str, Any], call: Call, deadline: float | None, *, reserved: bool = False) -> int:
+    def _send(self, body: dict[str, Any], call: Call, *, reserved: bool = False) -> int:
         call_id = self._calls.add(call, reserved=reserved)
         data = Request(id=call_id, **body).SerializeToString()
         if len(data) > self._max_message:
@@ -216,8 +220,9 @@ class Session:
             raise InvalidError(
                 "the message is too long", next(iter(body)), f"{len(data)} bytes", f"{self._max_message} bytes"
             )
-        if deadline is not None:
-            self._timers.at(deadline, functools.partial(self._expire, call_id))
+        if call.deadline < self._sweep_at:
+            self._sweep_at = call.deadline
+            self._timers.at(call.deadline, self._sweep)
         self._out.put(data)
         return call_id
 
@@ -225,12 +230,17 @@ class Session:
         self._counters.failure(error.kind)
         pending.fail(error)
 
-    def _expire(self, call_id: int) -> None:
-        call = self._calls.expire(call_id)
-        if call is None:
-            return
-        self._breaker.failure()
-        call.fail(UnavailableError("no answer in time"))
+    def _sweep(self) -> None:
+        # The time is given up before the calls are looked at: one added in
+        # between sets its own.
+        self._sweep_at = math.inf
+        over, earliest = self._calls.sweep(time.monotonic())
+        if earliest < self._sweep_at:
+            self._sweep_at = earliest
+            self._timers.at(earliest, self._sweep)
+        for call in over:
+            self._breaker.failure()
+            call.fail(UnavailableError("no answer in time"))
         if self._calls.clogged:
             self.abort(UnavailableError("the daemon leaves too many requests unanswered"))
 
@@ -245,7 +255,7 @@ class Session:
         """Starts a load; its id. Its deadline is its owner's business. Raises
         LarderError where it cannot be sent."""
         call = Call(functools.partial(self._take_load, take, fail), fail)
-        return self._send({"load": load}, call, None)
+        return self._send({"load": load}, call)
 
     def release(self, load_id: int) -> Pending[bool]:
         """Ends a load: whether the daemon confirms its leases."""
