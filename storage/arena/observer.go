@@ -49,6 +49,6 @@ func (r Reason) String() string {
 type Observer interface {
 	Published(ChunkInfo)
 	// Dropped is also called for chunks that were never visible (Incomplete).
-	// cause is for people: "grant of 1048576 bytes", "scrub", "load".
+	// cause is for people.
 	Dropped(info ChunkInfo, reason Reason, cause string)
 }

@@ -1,7 +1,5 @@
 package arena
 
-import "fmt"
-
 // candidates is how many of the coldest chunks are considered before a search
 // through all slabs.
 const candidates = 64
@@ -27,7 +25,7 @@ func (a *Arena) reclaim(class uint32) bool {
 	}
 	var cold [candidates]uint32
 	victims := cold[:a.policy.Coldest(cold[:])]
-	cause := fmt.Sprintf("room for a slot of %d bytes", int64(class)*PageBytes)
+	const cause = "its room was needed"
 	for _, head := range victims {
 		if a.evictable(head) && a.hasClass(head, class) {
 			a.drop(head, Evicted, cause)

@@ -1,14 +1,17 @@
 package arena
 
-import (
-	"testing"
+import "golang.org/x/sys/unix"
 
-	"golang.org/x/sys/unix"
-)
+// failer is what *testing.T, *testing.B and *rapid.T have in common.
+type failer interface {
+	Helper()
+	Fatal(args ...any)
+	Fatalf(format string, args ...any)
+}
 
 // dupHandles duplicates an arena's descriptors, as a daemon does for its
 // successor.
-func dupHandles(t testing.TB, h Handles) Handles {
+func dupHandles(t failer, h Handles) Handles {
 	t.Helper()
 	dup := func(fd int) int {
 		n, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)

@@ -1,0 +1,213 @@
+package arena
+
+import (
+	"math/rand/v2"
+	"testing"
+
+	"pgregory.net/rapid"
+)
+
+// Classes waste at most 1/8 and a page; exact ones only the page.
+func TestClassPages(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		n := rapid.Uint64Range(1, 64<<20).Draw(t, "length")
+		pages := uint32((n + PageBytes - 1) / PageBytes)
+		c := classPages(n, nil)
+		if c < pages || uint64(c) > uint64(pages)+uint64(pages)/8 {
+			t.Fatalf("%d pages in a slot of %d", pages, c)
+		}
+		if got := classPages(n, map[uint32]int{pages: 1}); got != pages {
+			t.Fatalf("exact class of %d pages is %d", pages, got)
+		}
+		if again := classPages(uint64(c)*PageBytes, nil); again != c {
+			t.Fatalf("class %d is rounded to %d", c, again)
+		}
+	})
+}
+
+// A run wastes at most 1/8 for slots of up to 1/8 of a segment, and every
+// length up to the longest run has one.
+func TestRunOrder(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		seg := int64(minSegmentBytes) << rapid.IntRange(0, 14).Draw(t, "segment")
+		total := rapid.Int64Range(1, 4*seg/minSegmentBytes).Draw(t, "units") * minSegmentBytes
+		unit := max(seg/4096, minSegmentBytes)
+		g := newGeometry(seg, max(total/unit*unit, unit))
+		longest := g.runPages(g.maxOrder)
+		class := classPages(rapid.Uint64Range(1, uint64(longest)*PageBytes).Draw(t, "length"), nil)
+		o, ok := g.order(class)
+		if !ok || g.runPages(o) < class {
+			t.Fatalf("class %d of %d pages has no run", class, longest)
+		}
+		if waste := g.runPages(o) % class; class <= longest/8 && waste > g.runPages(o)/8 {
+			t.Fatalf("class %d wastes %d of %d pages", class, waste, g.runPages(o))
+		}
+		if _, ok := g.order(longest + 1); ok {
+			t.Fatalf("a slot longer than any run")
+		}
+	})
+}
+
+// Slots never overlap, everything comes back, and then the longest runs are
+// there again.
+func TestSpace(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		units := rapid.Int64Range(1, 40).Draw(t, "units")
+		s, err := newSpace(newGeometry(16*minSegmentBytes, units*minSegmentBytes), 0, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.close() //nolint:errcheck // anonymous memory
+		s.freeAll()
+		fresh := s.runs.head
+		type slot struct{ page, class uint32 }
+		var slots []slot
+		used := map[uint32]bool{}
+		for i := range rapid.IntRange(1, 300).Draw(t, "operations") {
+			if len(slots) > 0 && rapid.IntRange(0, 2).Draw(t, "op") == 0 {
+				k := rapid.IntRange(0, len(slots)-1).Draw(t, "slot")
+				s.free(slots[k].page)
+				for p := range slots[k].class {
+					delete(used, slots[k].page+p)
+				}
+				slots = append(slots[:k], slots[k+1:]...)
+				continue
+			}
+			class := classPages(uint64(rapid.IntRange(1, 40).Draw(t, "pages"))*PageBytes, nil)
+			page, ok := s.alloc(class, uint32(i+1))
+			if !ok {
+				continue
+			}
+			for p := range class {
+				if used[page+p] || page+p >= s.g.units*s.g.unitPages {
+					t.Fatalf("page %d is given out twice or is not there", page+p)
+				}
+				used[page+p] = true
+			}
+			if s.user(page) != uint32(i+1) {
+				t.Fatalf("slot has user %d", s.user(page))
+			}
+			slots = append(slots, slot{page, class})
+		}
+		if int64(len(used)) != s.usedPages {
+			t.Fatalf("%d pages used, counted %d", len(used), s.usedPages)
+		}
+		for _, sl := range slots {
+			s.free(sl.page)
+		}
+		for o := range fresh {
+			if (fresh[o] == 0) != (s.runs.head[o] == 0) {
+				t.Fatalf("free runs of order %d differ from the beginning", o)
+			}
+		}
+		if len(s.classes) != 0 && s.usedPages != 0 {
+			t.Fatalf("left: %v", s.classes)
+		}
+	})
+}
+
+// The index is a map with few bits: also where hashes collide and clusters
+// wrap around the end.
+func TestIndex(t *testing.T) {
+	ix, err := newIndex()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ix.close() //nolint:errcheck // anonymous memory
+	r := rand.New(rand.NewPCG(1, 2))
+	hashes := map[uint32]uint32{} // rec -> hash
+	var recs []uint32
+	next := uint32(1)
+	for range 30000 {
+		if len(recs) > 0 && r.IntN(5) < 2 {
+			i := r.IntN(len(recs))
+			ix.remove(hashes[recs[i]], recs[i])
+			delete(hashes, recs[i])
+			recs[i] = recs[len(recs)-1]
+			recs = recs[:len(recs)-1]
+			continue
+		}
+		h := r.Uint32()
+		switch r.IntN(4) {
+		case 0:
+			h = ^uint32(0) - h%4 // clusters at the end
+		case 1:
+			h = h % 64 << 20 // and elsewhere
+		}
+		if err := ix.insert(h, next); err != nil {
+			t.Fatal(err)
+		}
+		hashes[next] = h
+		recs = append(recs, next)
+		next++
+	}
+	if ix.len != len(recs) {
+		t.Fatalf("%d entries, expected %d", ix.len, len(recs))
+	}
+	for rec, h := range hashes {
+		if got := ix.tab[ix.find(h, rec)]; got != (indexEntry{h, rec}) {
+			t.Fatalf("record %d: %v", rec, got)
+		}
+	}
+	for _, rec := range recs {
+		ix.remove(hashes[rec], rec)
+	}
+	for p, e := range ix.tab {
+		if e != (indexEntry{}) {
+			t.Fatalf("position %d: %v", p, e)
+		}
+	}
+}
+
+func TestOptions(t *testing.T) {
+	for name, o := range map[string]Options{
+		"no budget":             {},
+		"small budget":          {Budget: 4096},
+		"huge budget":           {Budget: 1 << 50},
+		"segment not a power":   {Budget: 1 << 20, SegmentBytes: 100000},
+		"too many segments":     {Budget: 1 << 30, SegmentBytes: 64 << 10},
+		"reserve eats all":      {Budget: 1 << 20, Mode: Guarded, WriteReserve: 1 << 20},
+		"reserve in shared":     {Budget: 1 << 20, WriteReserve: 1},
+		"write segment size":    {Budget: 1 << 30, Mode: Guarded, WriteSegmentBytes: 1000},
+		"negative lease":        {Budget: 1 << 20, Lease: -1},
+		"unknown mode":          {Budget: 1 << 20, Mode: 9},
+		"unknown verify":        {Budget: 1 << 20, Verify: 9},
+		"unknown huge pages":    {Budget: 1 << 20, HugePages: 9},
+		"negative sample":       {Budget: 1 << 20, SampleEvery: -1},
+		"negative budget":       {Budget: -1},
+		"negative reserve":      {Budget: 1 << 20, Mode: Guarded, WriteReserve: -1},
+		"more segments than fd": {Budget: 1 << 40, SegmentBytes: 1 << 30},
+	} {
+		if a, err := Open(o); err == nil {
+			t.Errorf("%s: opened", name)
+			_ = a.Close()
+		}
+	}
+	for _, o := range []Options{{Budget: 100 << 10}, {Budget: 300 << 20}, {Budget: 3 << 30}, {Budget: 1 << 40}, {Budget: 1 << 30, Mode: Guarded}} {
+		a, err := Open(o)
+		if err != nil {
+			t.Errorf("%+v: %v", o, err)
+			continue
+		}
+		if st := a.Stats(); st.Budget > o.Budget || st.Budget < o.Budget-o.Budget/8-64<<10 {
+			t.Errorf("budget %d became %d", o.Budget, st.Budget)
+		}
+		if err := a.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// What the kernel grants is reported.
+func TestPrefault(t *testing.T) {
+	a, err := Open(Options{Budget: 8 << 20, Prefault: true, HugePages: HugeTLB2M})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Close() //nolint:errcheck // checked elsewhere
+	st := a.Stats()
+	if st.Prefaulted != 8<<20 || st.HugePages > 8<<20 {
+		t.Fatalf("%+v", st)
+	}
+	t.Logf("huge pages granted: %d bytes", st.HugePages)
+}
