@@ -60,7 +60,7 @@ fuzz: ## each Go fuzz target for FUZZTIME (10s)
 
 .PHONY: lint
 lint: $(BIN)/golangci-lint $(BIN)/buf $(PYENV)/.ready ## Go (with gofmt and vet), protos, Python
-	$(BIN)/golangci-lint run ./...
+	$(BIN)/golangci-lint run --allow-serial-runners ./...
 	$(BIN)/buf lint
 	$(BIN)/buf format --diff --exit-code
 	$(PYENV)/bin/ruff check $(PYDIR) bench test tools
