@@ -48,5 +48,8 @@ func Namespace(name string, s Shape) (*namespace.Descriptor, error) {
 		Spans:       []uint32{0},
 		Layout:      namespace.Layout{Name: namespace.LayoutCanonical},
 	}
-	return d, d.Validate()
+	if err := d.Validate(); err != nil {
+		return nil, err
+	}
+	return d, nil
 }

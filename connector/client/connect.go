@@ -78,10 +78,10 @@ func (c *Client) connect(ctx context.Context) {
 			c.stats.sessionsEnded.Add(1)
 		}
 		c.publish(nil, err)
-		c.opt.Log.Info("no session", "endpoint", c.opt.Endpoint.String(), "error", err)
+		c.opt.Log.Info("no session", "endpoint", c.opt.String(), "error", err)
 		select {
 		case <-ctx.Done():
-		case <-time.After(pause/2 + rand.N(pause/2+1)):
+		case <-time.After(pause/2 + rand.N(pause/2+1)): //nolint:gosec // spreads load, keeps no secret
 		}
 		pause = min(2*pause, c.opt.BackoffMax)
 	}

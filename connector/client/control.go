@@ -8,11 +8,9 @@ import (
 )
 
 // control collects what the session itself has to tell the daemon: answers to
-// revokes, ends of holds, unused grants, loads that nobody waits for. None of
-// it may be lost while the session lives and nobody waits for it, so it is
-// merged here and sent one message at a time. Its size is bounded by what the
-// daemon granted, except for holds, where the oldest are forgotten: they end
-// by themselves.
+// revokes, ends of holds, unused grants. None of it may be lost while the
+// session lives, and nobody waits for it, so it is merged here and sent one
+// message at a time. Its size is bounded by what the daemon granted.
 type control struct {
 	// ready has a value while take may have something to return.
 	ready chan struct{}
@@ -28,9 +26,8 @@ type control struct {
 		Grants  []*larderv1.Slot
 		LoadIds []uint64
 	}
-	holds   []uint64
-	unused  []*larderv1.Slot
-	release []uint64
+	holds  []uint64
+	unused []*larderv1.Slot
 }
 
 func (c *control) init(limit, holds int) {
@@ -76,13 +73,6 @@ func (c *control) returnUnused(slots ...*larderv1.Slot) {
 	c.signal()
 }
 
-func (c *control) releaseLoad(id uint64) {
-	c.mu.Lock()
-	c.release = append(c.release, id)
-	c.mu.Unlock()
-	c.signal()
-}
-
 // take returns the next message to send, or nil where there is none or the
 // last one is not answered yet.
 func (c *control) take() *larderv1.SessionRequest {
@@ -97,9 +87,6 @@ func (c *control) take() *larderv1.SessionRequest {
 		m.Body = &larderv1.SessionRequest_RevokeAnswer{RevokeAnswer: &larderv1.RevokeAnswer{
 			Grants: cut(&c.revoke.Grants, c.limit), LoadIds: cut(&c.revoke.LoadIds, c.limit),
 		}}
-	case len(c.release) > 0:
-		m.Body = &larderv1.SessionRequest_Release{Release: &larderv1.Release{LoadId: c.release[0]}}
-		c.release = c.release[1:]
 	case len(c.unused) > 0:
 		m.Body = &larderv1.SessionRequest_ReturnCredits{ReturnCredits: &larderv1.ReturnCredits{Slots: cut(&c.unused, c.limit)}}
 	case len(c.holds) > 0:
@@ -143,7 +130,7 @@ func (c *control) flush(ctx context.Context, ended <-chan struct{}) {
 }
 
 func (c *control) empty() bool {
-	return len(c.revoke.Grants)+len(c.revoke.LoadIds)+len(c.release)+len(c.unused)+len(c.holds) == 0
+	return len(c.revoke.Grants)+len(c.revoke.LoadIds)+len(c.unused)+len(c.holds) == 0
 }
 
 // cut takes at most n of the first elements of *s.

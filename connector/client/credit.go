@@ -86,11 +86,12 @@ func (cr *Credit) endWrite() {
 
 // refusal says why the credit is of no use; the caller holds cr.mu.
 func (cr *Credit) refusal() error {
-	switch {
-	case cr.state == creditRevoked:
+	switch cr.state {
+	case creditRevoked:
 		return fault.New(fault.Miss, "", "the credit was revoked: its deadline passed or the session ended")
-	case cr.state == creditSpent:
+	case creditSpent:
 		return fault.New(fault.Invalid, "commit.slot", "the credit was committed or returned before")
+	case creditFree:
 	}
 	return fault.New(fault.Invalid, "commit.slot", "the credit is being written")
 }

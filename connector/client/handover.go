@@ -30,11 +30,14 @@ const (
 // them.
 func handover(ctx context.Context, socket string, token []byte) (fds []int, err error) {
 	var d net.Dialer
-	raw, err := d.DialContext(ctx, "unix", socket)
+	dialled, err := d.DialContext(ctx, "unix", socket)
 	if err != nil {
 		return nil, fault.Wrap(fault.Unavailable, err, "hello.arena.handover_socket", "cannot connect").With(socket, nil)
 	}
-	conn := raw.(*net.UnixConn)
+	conn, ok := dialled.(*net.UnixConn)
+	if !ok {
+		panic("client: a connection to a Unix socket is something else")
+	}
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	defer func() {
 		stop()

@@ -9,6 +9,7 @@ import (
 	"github.com/larderkv/larder/bench/internal/rig"
 	"github.com/larderkv/larder/bench/workload"
 	"github.com/larderkv/larder/connector/client"
+	"github.com/larderkv/larder/test/daemon"
 )
 
 // baseline is copy and checksum in one process. Its slots are slots of the
@@ -27,7 +28,7 @@ type baseline struct {
 
 // newBaseline takes slots worth of memory; sources is what ours copies from,
 // too.
-func newBaseline(ctx context.Context, d *rig.Daemon, z size, sources *rig.Ring) (_ *baseline, err error) {
+func newBaseline(ctx context.Context, d *daemon.Daemon, z size, sources *rig.Ring) (_ *baseline, err error) {
 	b := &baseline{z: z, sources: sources, pipeline: rig.NewPipeline()}
 	defer func() {
 		if err != nil {
@@ -104,7 +105,7 @@ func (b *baseline) copyOut(context.Context) (pairs.Sample, error) {
 
 // timed runs one arm and makes its sample: GiB/s, and the CPU time that this
 // process and the given daemon used.
-func timed(z size, d *rig.Daemon, run func() error) (pairs.Sample, error) {
+func timed(z size, d *daemon.Daemon, run func() error) (pairs.Sample, error) {
 	cpu := func() time.Duration {
 		if d == nil {
 			return 0

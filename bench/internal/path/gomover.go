@@ -10,6 +10,7 @@ import (
 	"github.com/larderkv/larder/bench/internal/rig"
 	"github.com/larderkv/larder/bench/workload"
 	"github.com/larderkv/larder/connector/client"
+	"github.com/larderkv/larder/test/daemon"
 )
 
 // goMover is the Go client: one goroutine stores and loads. Its memcpy is the
@@ -18,7 +19,7 @@ type goMover struct {
 	*baseline
 	set  *Set
 	z    size
-	d    *rig.Daemon
+	d    *daemon.Daemon
 	c    *client.Client
 	ring *rig.Ring
 
@@ -26,7 +27,7 @@ type goMover struct {
 	at     int             // the next chunk to load
 }
 
-func (g *goMover) open(ctx context.Context, d *rig.Daemon, z size) error {
+func (g *goMover) open(ctx context.Context, d *daemon.Daemon, z size) error {
 	g.d, g.z = d, z
 	ns, err := workload.Namespace("go."+z.name, z.shape)
 	if err != nil {

@@ -14,6 +14,7 @@ import (
 	"github.com/larderkv/larder/connector/client"
 	"github.com/larderkv/larder/storage"
 	"github.com/larderkv/larder/storage/arena"
+	"github.com/larderkv/larder/test/daemon"
 )
 
 const matchChunks = 512
@@ -86,7 +87,7 @@ func (s *Set) matchInProcess(ctx context.Context) error {
 
 // matchSocket is a match with a hold through the Go client, beside the echo.
 func (s *Set) matchSocket(ctx context.Context) error {
-	d, err := rig.StartDaemon(ctx, rig.DaemonOptions{Binary: s.o.Larderd, Bytes: 64 << 20})
+	d, err := daemon.Start(ctx, daemon.Options{Binary: s.o.Larderd, Bytes: 64 << 20})
 	if err != nil {
 		return err
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/larderkv/larder/bench/internal/rig"
 	"github.com/larderkv/larder/bench/workload"
 	"github.com/larderkv/larder/connector/client"
+	"github.com/larderkv/larder/test/daemon"
 )
 
 const (
@@ -24,7 +25,7 @@ func (s *Set) memory(ctx context.Context) error {
 		return nil
 	}
 	began := time.Now()
-	d, err := rig.StartDaemon(ctx, rig.DaemonOptions{Binary: s.o.Larderd, Bytes: manyParts*int64(tiny.PartBytes) + 256<<20})
+	d, err := daemon.Start(ctx, daemon.Options{Binary: s.o.Larderd, Bytes: manyParts*int64(tiny.PartBytes) + 256<<20})
 	if err != nil {
 		return err
 	}

@@ -8,13 +8,14 @@ import (
 	"github.com/larderkv/larder/bench/internal/pairs"
 	"github.com/larderkv/larder/bench/internal/rig"
 	"github.com/larderkv/larder/bench/workload"
+	"github.com/larderkv/larder/test/daemon"
 )
 
 // pyMover is the Python client, in a worker process of its own.
 type pyMover struct {
 	set    *Set
 	z      size
-	d      *rig.Daemon
+	d      *daemon.Daemon
 	py     *rig.Python
 	loaded workload.Prompt
 	at     int
@@ -23,7 +24,7 @@ type pyMover struct {
 // arm is what the worker answers.
 type arm struct{ Seconds, CPU float64 }
 
-func (m *pyMover) open(ctx context.Context, d *rig.Daemon, z size) error {
+func (m *pyMover) open(ctx context.Context, d *daemon.Daemon, z size) error {
 	m.d, m.z = d, z
 	ns, err := workload.Namespace("py."+z.name, z.shape)
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"github.com/larderkv/larder/bench/internal/rig"
 	"github.com/larderkv/larder/bench/workload"
 	"github.com/larderkv/larder/connector/client"
+	"github.com/larderkv/larder/test/daemon"
 )
 
 // python measures what a Python scheduler pays for a match.
@@ -16,7 +17,7 @@ func (s *Set) python(ctx context.Context) error {
 	if !s.wants("py.match.512") && !s.wants("py.keys.32k") {
 		return nil
 	}
-	d, err := rig.StartDaemon(ctx, rig.DaemonOptions{Binary: s.o.Larderd, Bytes: 64 << 20})
+	d, err := daemon.Start(ctx, daemon.Options{Binary: s.o.Larderd, Bytes: 64 << 20})
 	if err != nil {
 		return err
 	}
@@ -73,7 +74,7 @@ func (s *Set) pythonRows(ctx context.Context, py *rig.Python, e *rig.Echo, p wor
 }
 
 // fillTiny stores a prompt through a session of its own.
-func fillTiny(ctx context.Context, d *rig.Daemon, namespace []byte, p workload.Prompt) error {
+func fillTiny(ctx context.Context, d *daemon.Daemon, namespace []byte, p workload.Prompt) error {
 	c, err := rig.Connect(ctx, client.Options{Endpoint: client.Endpoint{Socket: d.Socket}, Namespace: namespace})
 	if err != nil {
 		return err

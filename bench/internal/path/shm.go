@@ -9,6 +9,7 @@ import (
 	"github.com/larderkv/larder/bench/internal/report"
 	"github.com/larderkv/larder/bench/internal/rig"
 	"github.com/larderkv/larder/bench/workload"
+	"github.com/larderkv/larder/test/daemon"
 )
 
 const (
@@ -50,7 +51,7 @@ func (z size) parts() int { return memory / z.shape.PartBytes / z.batch * z.batc
 type mover interface {
 	// open connects to the daemon with memory for the size and stores
 	// z.parts() chunks to be loaded.
-	open(ctx context.Context, d *rig.Daemon, z size) error
+	open(ctx context.Context, d *daemon.Daemon, z size) error
 	store(ctx context.Context) (pairs.Sample, error)
 	load(ctx context.Context) (pairs.Sample, error)
 	// copyIn and copyOut are memcpy of one arm's bytes into slots and out of
@@ -90,7 +91,7 @@ func (s *Set) shmDaemon(ctx context.Context, trust bool) error {
 	if len(wanted) == 0 {
 		return nil
 	}
-	d, err := rig.StartDaemon(ctx, rig.DaemonOptions{Binary: s.o.Larderd, Bytes: arenaBytes, Flags: flags})
+	d, err := daemon.Start(ctx, daemon.Options{Binary: s.o.Larderd, Bytes: arenaBytes, Flags: flags})
 	if err != nil {
 		return err
 	}
@@ -114,7 +115,7 @@ func (s *Set) shmDaemon(ctx context.Context, trust bool) error {
 	return nil
 }
 
-func (s *Set) shmSize(ctx context.Context, d *rig.Daemon, ring *rig.Ring, lang string, z size, suffix string, wanted []string) error {
+func (s *Set) shmSize(ctx context.Context, d *daemon.Daemon, ring *rig.Ring, lang string, z size, suffix string, wanted []string) error {
 	base, err := newBaseline(ctx, d, z, ring)
 	if err != nil {
 		return err

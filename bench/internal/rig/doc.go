@@ -1,5 +1,5 @@
 // Package rig holds what benchmark sets are built from: prefaulted memory, CPU
-// clocks of processes, the daemon under test, the baselines, and a Python
+// clocks of processes, the bare echo, the baselines, and a Python
 // worker.
 //
 // Whatever it starts, its owner stops with Close. Nothing here is safe for

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -64,7 +65,8 @@ func (a *app) source(path string) (*os.File, error) {
 		return nil, err
 	}
 	_ = os.Remove(f.Name())
-	if _, err := io.Copy(f, a.In); err == nil {
+	_, err = io.Copy(f, a.In)
+	if err == nil {
 		_, err = f.Seek(0, io.SeekStart)
 	}
 	if err != nil {
@@ -165,7 +167,7 @@ func (a *app) transfer(ctx context.Context, f func(context.Context, *client.Obje
 	err = f(ctx, client.NewObjects(conn), alive)
 	close(done)
 	<-stopped
-	if err != nil && ctx.Err() != nil && context.Cause(ctx) != context.Canceled {
+	if err != nil && ctx.Err() != nil && !errors.Is(context.Cause(ctx), context.Canceled) {
 		err = context.Cause(ctx)
 	}
 	return client.FromStatus(err)

@@ -1,4 +1,4 @@
-package rig
+package daemon
 
 import (
 	"fmt"
@@ -21,7 +21,7 @@ type Memory struct {
 // Memory asks the kernel what the daemon uses now.
 func (d *Daemon) Memory() (Memory, error) {
 	var m Memory
-	proc := filepath.Join("/proc", strconv.Itoa(d.PID()))
+	proc := "/proc/" + strconv.Itoa(d.PID())
 	status, err := os.ReadFile(filepath.Join(proc, "status"))
 	if err != nil {
 		return m, err

@@ -1,0 +1,19 @@
+package daemon
+
+import (
+	"bytes"
+	"fmt"
+	"os/exec"
+	"path/filepath"
+)
+
+// Build builds larderd into dir, from the module that the working directory
+// belongs to, and returns its path. The Go build cache makes it quick.
+func Build(dir string) (string, error) {
+	path := filepath.Join(dir, "larderd")
+	out, err := exec.Command("go", "build", "-o", path, "github.com/larderkv/larder/cmd/larderd").CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("go build: %w: %s", err, bytes.TrimSpace(out))
+	}
+	return path, nil
+}
