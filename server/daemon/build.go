@@ -37,7 +37,7 @@ func (d *Daemon) build() error {
 	if err != nil {
 		return err
 	}
-	clock := monotonic{}
+	clock := arena.SystemClock{}
 	journal := directory.NewLog(directory.LogOptions{})
 	if d.arena, err = arena.Open(arenaOptions(&c.Config, journal)); err != nil {
 		return err
@@ -75,7 +75,7 @@ func (d *Daemon) build() error {
 		Version: d.options.Version, Started: time.Now(),
 	})
 
-	d.grpc = grpc.NewServer(append(transport(limits.MaxMessageBytes),
+	d.grpc = grpc.NewServer(append(transport(limits),
 		grpc.Creds(auth.NewCredentials(mutual)), grpc.UnaryInterceptor(who.Unary), grpc.StreamInterceptor(who.Stream))...)
 	larderv1.RegisterEngineServer(d.grpc, d.sessions)
 	larderv1.RegisterObjectsServer(d.grpc, d.objects)
@@ -95,19 +95,18 @@ func (d *Daemon) build() error {
 // transport bounds what connections may use. A peer that answers no ping for
 // 50 s is gone or stopped; its sessions end then, and what it held goes into
 // quarantine.
-func transport(maxMessage int) []grpc.ServerOption {
-	return []grpc.ServerOption{
-		grpc.MaxRecvMsgSize(maxMessage),
+func transport(limits session.Limits) []grpc.ServerOption {
+	return append(session.ServerOptions(limits),
 		grpc.MaxSendMsgSize(math.MaxInt32),
 		grpc.MaxConcurrentStreams(1024),
-		grpc.ConnectionTimeout(10 * time.Second),
-		grpc.MaxHeaderListSize(16 << 10),
+		grpc.ConnectionTimeout(10*time.Second),
+		grpc.MaxHeaderListSize(16<<10),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 20 * time.Second}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
 		// A match of 512 chunks is 16 KiB: it should cross in one read.
-		grpc.ReadBufferSize(128 << 10),
-		grpc.WriteBufferSize(128 << 10),
-	}
+		grpc.ReadBufferSize(128<<10),
+		grpc.WriteBufferSize(128<<10),
+	)
 }
 
 func clusterSecret(c *config.Config) (registry.Secret, error) {
@@ -138,7 +137,7 @@ func arenaOptions(c *config.Config, observer arena.Observer) arena.Options {
 	o := arena.Options{
 		Budget: c.Host.Bytes, SegmentBytes: c.Host.SegmentBytes, Mode: modes[c.Host.Mode], Verify: verifies[c.Host.Verify],
 		SampleEvery: int(c.Host.SampleEvery), Prefault: c.Host.Prefault, HugePages: pages[c.Host.HugePages],
-		Lease: c.Session.Lease, RevokeGrace: c.Session.RevokeGrace, PendingTimeout: c.Host.Pending, Observer: observer, Clock: monotonic{},
+		Lease: c.Session.Lease, RevokeGrace: c.Session.RevokeGrace, PendingTimeout: c.Host.Pending, Observer: observer,
 	}
 	if o.Mode == arena.Guarded {
 		o.WriteSegmentBytes, o.WriteReserve = c.Host.WriteSegmentBytes, c.Host.WriteReserveBytes

@@ -12,6 +12,7 @@ import (
 
 	"github.com/cockroachdb/datadriven"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/larderkv/larder/api/keys"
 	larderv1 "github.com/larderkv/larder/api/larder/v1"
@@ -277,9 +278,8 @@ func (s *script) commit(c *rawtest.Client, a args) string {
 		}
 		cp := &larderv1.CommitPart{Part: uint32(index), Slot: slots[i], Length: uint64(a.number("length", rawtest.PartBytes))}
 		if a.d.HasArg("generation") {
-			old := *slots[i]
-			old.Generation += uint32(a.number("generation", 0))
-			cp.Slot = &old
+			cp.Slot = proto.CloneOf(slots[i])
+			cp.Slot.Generation += uint32(a.number("generation", 0))
 		} else if !a.d.HasArg("unwritten") {
 			content := rawtest.Content(p.Keys[n], index)
 			content[0] ^= byte(a.number("alter", 0))

@@ -9,9 +9,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
-
 	"github.com/larderkv/larder/api/fault"
 	larderv1 "github.com/larderkv/larder/api/larder/v1"
 	"github.com/larderkv/larder/server/auth"
@@ -120,28 +117,22 @@ func (s *session) run() error {
 
 // read handles requests until the stream ends. A nil error is a clean end.
 func (s *session) read() error {
+	limit := s.service.options.Limits.MaxMessageBytes
 	for {
-		req, err := s.stream.Recv()
-		if err != nil {
-			return streamError(err, s.service.options.Limits.MaxMessageBytes)
+		in := new(inbound)
+		if err := s.stream.RecvMsg(in); err != nil {
+			if errors.Is(err, io.EOF) {
+				return nil
+			}
+			return err
 		}
-		if err := s.handle(req); err != nil {
+		if err := in.check(limit); err != nil {
+			return err
+		}
+		if err := s.handle(&in.request); err != nil {
 			return err
 		}
 	}
-}
-
-func streamError(err error, limit int) error {
-	if errors.Is(err, io.EOF) {
-		return nil
-	}
-	switch status.Code(err) {
-	case codes.ResourceExhausted:
-		return fault.New(fault.Invalid, "", "the message is too large: %s", status.Convert(err).Message()).With(nil, limit)
-	case codes.Internal:
-		return fault.New(fault.Invalid, "", "the message cannot be read: %s", status.Convert(err).Message())
-	}
-	return err
 }
 
 // handle answers one request. Its error ends the stream.

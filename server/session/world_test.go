@@ -45,6 +45,8 @@ type settings struct {
 	arena  arena.Options
 	limits session.Limits
 	auth   auth.Options
+	// wrap stands between the sessions and the arena.
+	wrap func(session.Arena) session.Arena
 	// identity changes who callers are.
 	identity func(auth.Identity) auth.Identity
 }
@@ -87,8 +89,11 @@ func newWorld(t testing.TB, s settings) *world {
 	w.registry = registry.New(registry.Options{Secret: registry.Secret{1}, Numbers: a, MaxNamespaces: 4, MaxTenants: 4, Epoch: 100})
 	policy, err := auth.New(s.auth)
 	require.NoError(t, err)
+	if s.wrap == nil {
+		s.wrap = func(a session.Arena) session.Arena { return a }
+	}
 	w.sessions = session.New(session.Options{
-		Arena: a, Registry: w.registry, Policy: policy, Clock: w.clock, Meter: nothing{},
+		Arena: s.wrap(a), Registry: w.registry, Policy: policy, Clock: w.clock, Meter: nothing{},
 		Logger: slog.New(slog.NewTextHandler(t.Output(), nil)), Limits: s.limits, Mode: s.arena.Mode,
 		HandoverSocket: w.handover, Daemon: "test",
 		Directory: directory.New(directory.Options{
@@ -102,8 +107,8 @@ func newWorld(t testing.TB, s settings) *world {
 		}
 		return policy.Stream(srv, stream, info, next)
 	}
-	server := grpc.NewServer(grpc.Creds(auth.NewCredentials(nil)), grpc.MaxRecvMsgSize(s.limits.MaxMessageBytes),
-		grpc.StreamInterceptor(identify))
+	server := grpc.NewServer(append(session.ServerOptions(s.limits),
+		grpc.Creds(auth.NewCredentials(nil)), grpc.StreamInterceptor(identify))...)
 	larderv1.RegisterEngineServer(server, w.sessions)
 	l, err := net.Listen("unix", w.socket)
 	require.NoError(t, err)
