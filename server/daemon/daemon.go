@@ -51,7 +51,6 @@ type Daemon struct {
 	grpc     *grpc.Server
 	metrics  *metrics.Server
 
-	stop  context.CancelFunc
 	loops sync.WaitGroup
 	// failed gets the error of a listener that ended by itself.
 	failed chan error
@@ -61,7 +60,7 @@ type Daemon struct {
 }
 
 // New opens everything and serves. On an error nothing is left behind.
-func New(c *config.Loaded, o Options) (d *Daemon, err error) {
+func New(c *config.Loaded, o Options) (*Daemon, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -69,20 +68,13 @@ func New(c *config.Loaded, o Options) (d *Daemon, err error) {
 		o.Notify = NotifySystemd
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	d = &Daemon{config: c, options: o, log: o.Logger, stop: stop, failed: make(chan error, 4), health: health.NewServer()}
-	defer func() {
-		if err != nil {
-			d.undo()
-		}
-	}()
+	d := &Daemon{config: c, options: o, log: o.Logger, failed: make(chan error, 4), health: health.NewServer()}
 	d.onClose(func() {
 		stop()
 		d.loops.Wait()
 	})
-	if err := d.build(); err != nil {
-		return nil, err
-	}
-	if err := d.listen(); err != nil {
+	if err := d.start(); err != nil {
+		d.undo()
 		return nil, err
 	}
 	d.loops.Go(func() { d.sessions.Run(ctx) })
@@ -94,6 +86,23 @@ func New(c *config.Loaded, o Options) (d *Daemon, err error) {
 	d.log.Info("serving", "socket", c.Listen.Socket, "handover", c.HandoverSocket(), "tcp", c.Listen.TCP,
 		"metrics", d.MetricsAddr(), "budget", config.FormatSize(c.Host.Bytes), "mode", c.Host.Mode, "verify", c.Host.Verify)
 	return d, nil
+}
+
+// start makes sure that no other daemon serves here before it takes memory.
+func (d *Daemon) start() error {
+	var paths [2]*listen.Reservation
+	for i, path := range []string{d.config.Listen.Socket, d.config.HandoverSocket()} {
+		r, err := listen.Reserve(path)
+		if err != nil {
+			return fault.Wrap(fault.Invalid, err, "listen.socket", "cannot serve here").With(path, nil)
+		}
+		d.onClose(func() { _ = r.Close() })
+		paths[i] = r
+	}
+	if err := d.build(); err != nil {
+		return err
+	}
+	return d.listen(paths[0], paths[1])
 }
 
 func (d *Daemon) onClose(f func()) { d.closers = append(d.closers, f) }
@@ -170,12 +179,12 @@ func (d *Daemon) MetricsAddr() string {
 }
 
 // listen opens the sockets; a daemon that serves on some of them only is none.
-func (d *Daemon) listen() error {
+func (d *Daemon) listen(socket, handover *listen.Reservation) error {
 	mode := fs.FileMode(0o600)
 	if len(d.config.Auth.UIDs)+len(d.config.Auth.AdminUIDs) > 0 {
 		mode = 0o666 // credentials decide
 	}
-	h, err := listen.Unix(d.config.HandoverSocket(), listen.Options{Mode: mode, Refused: d.handover.Refuse})
+	h, err := handover.Listen(listen.Options{Mode: mode, Refused: d.handover.Refuse})
 	if err != nil {
 		return err
 	}
@@ -185,7 +194,7 @@ func (d *Daemon) listen() error {
 	})
 	d.serve("hand-over", func() error { return d.handover.Serve(h) })
 
-	l, err := listen.Unix(d.config.Listen.Socket, listen.Options{Mode: mode, Refused: func(u *net.UnixConn) { d.handover.Refuse(u) }})
+	l, err := socket.Listen(listen.Options{Mode: mode, Refused: func(u *net.UnixConn) { d.handover.Refuse(u) }})
 	if err != nil {
 		return err
 	}

@@ -7,15 +7,12 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-	"go.uber.org/goleak"
 
 	larderv1 "github.com/larderkv/larder/api/larder/v1"
 	"github.com/larderkv/larder/server/config"
 	"github.com/larderkv/larder/server/daemon"
 	"github.com/larderkv/larder/server/internal/rawtest"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // running is a daemon in this process.
 type running struct {

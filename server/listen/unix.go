@@ -35,9 +35,17 @@ type Listener struct {
 	closed chan struct{}
 }
 
-// Unix listens at path. The directory is created, with mode 0755, if it is
+// Reservation is the right to serve a path, before anything listens there. A
+// daemon takes it before it takes memory, so that a second one started by
+// mistake costs nothing.
+type Reservation struct {
+	path string
+	lock *os.File
+}
+
+// Reserve takes the path. The directory is created, with mode 0755, if it is
 // missing.
-func Unix(path string, o Options) (*Listener, error) {
+func Reserve(path string) (*Reservation, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return nil, fmt.Errorf("directory of socket %s: %w", path, err)
 	}
@@ -45,16 +53,49 @@ func Unix(path string, o Options) (*Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	l, err := bind(path, o, lock)
-	if err != nil {
+	if err := checkStale(path); err != nil {
 		_ = lock.Close()
 		return nil, fmt.Errorf("socket %s: %w", path, err)
 	}
+	return &Reservation{path, lock}, nil
+}
+
+// Close gives the path up; after Listen the listener has it and this does
+// nothing.
+func (r *Reservation) Close() error {
+	if r.lock == nil {
+		return nil
+	}
+	lock := r.lock
+	r.lock = nil
+	return lock.Close()
+}
+
+// Listen listens at the path.
+func (r *Reservation) Listen(o Options) (*Listener, error) {
+	l, err := bind(r.path, o, r.lock)
+	if err != nil {
+		return nil, fmt.Errorf("socket %s: %w", r.path, err)
+	}
+	r.lock = nil
 	return l, nil
 }
 
+// Unix reserves a path and listens there.
+func Unix(path string, o Options) (*Listener, error) {
+	r, err := Reserve(path)
+	if err != nil {
+		return nil, err
+	}
+	l, err := r.Listen(o)
+	if err != nil {
+		_ = r.Close()
+	}
+	return l, err
+}
+
 func bind(path string, o Options, lock *os.File) (*Listener, error) {
-	if err := removeStale(path); err != nil {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
 	u, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
@@ -91,8 +132,8 @@ func acquire(path string) (*os.File, error) {
 	return f, nil
 }
 
-// removeStale removes a socket file that nobody listens on.
-func removeStale(path string) error {
+// checkStale allows nothing at the path but a socket that nobody listens on.
+func checkStale(path string) error {
 	info, err := os.Lstat(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -111,7 +152,7 @@ func removeStale(path string) error {
 	if !errors.Is(err, unix.ECONNREFUSED) {
 		return fmt.Errorf("cannot tell whether it is in use: %w", err)
 	}
-	return os.Remove(path)
+	return nil
 }
 
 func openSpare() (*os.File, error) { return os.Open(os.DevNull) }
