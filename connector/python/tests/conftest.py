@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import larderd
 import pytest
 from fake_daemon import FakeDaemon
 
@@ -49,3 +50,23 @@ def connect(folder: Path) -> Iterator[Callable[..., Client]]:
     for client in clients:
         client.close()
     assert [t.name for t in threading.enumerate() if t.name.startswith("larder-")] == []
+
+
+@pytest.fixture(scope="session")
+def larderd_binary(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The daemon, built from this repository."""
+    return larderd.build(tmp_path_factory.mktemp("bin"))
+
+
+@pytest.fixture
+def real(larderd_binary: Path, folder: Path) -> Iterator[Callable[..., larderd.Larderd]]:
+    """Starts the real daemon in `folder`; keyword arguments are its flags."""
+    running: list[larderd.Larderd] = []
+
+    def start(**flags: str) -> larderd.Larderd:
+        running.append(larderd.Larderd(larderd_binary, folder, flags))
+        return running[-1]
+
+    yield start
+    for daemon in running:
+        daemon.close()

@@ -161,14 +161,27 @@ def test_a_longer_prompt_asks_for_what_may_be_asked(daemon: FakeDaemon, connect:
     assert daemon.request("match").match.keys == KEYS[:64]
 
 
-def test_draining_takes_no_new_work(daemon: FakeDaemon, connect: Connect) -> None:
-    client = connect()
-    daemon.session.send(draining=engine_pb2.Draining(deadline_ms=1000))
-    # The event is on its way when a call that was sent after it is answered.
-    client.match(ROOT, KEYS).result()
+def test_draining_takes_no_new_work_and_leaves_once_all_is_done(daemon: FakeDaemon, connect: Connect) -> None:
+    daemon.put(KEYS[:32], parts())
+    client = connect(credits={4096: 1})
+    hold = client.match(ROOT, KEYS).result().hold_id
+    load = client.load(hold, 0, 1)
+    batches = load.batches(PATIENCE_S)
+    next(batches)
+    session = daemon.session
+    session.send(draining=engine_pb2.Draining(deadline_ms=1000))
+    # Idle credits go back: the event has been heard.
+    daemon.request("return_credits")
     assert not client.ready
     with pytest.raises(UnavailableError, match="draining"):
         client.match(ROOT, KEYS).result()
+    assert client.stats.breaker_opens == 0
+    assert len(daemon.sessions) == 1
+    # What is under way ends as usual, and then the session.
+    assert load.release() is True
+    daemon.wait_for(lambda: session.over)
+    daemon.wait_for(lambda: len(daemon.sessions) == 2)
+    assert client.wait_ready(PATIENCE_S)
 
 
 def test_events_of_a_later_version_are_ignored(daemon: FakeDaemon, connect: Connect) -> None:

@@ -439,13 +439,17 @@ class Client:
             if (found := pool()) is not None:
                 found.lost(dead)
 
+        def draining() -> None:
+            if (found := pool()) is not None:
+                found.close()
+
         def epoch(now: int) -> None:
             self._epoch = now
             if (found := pool()) is not None:
                 found.flush()
 
         self._epoch = None
-        return Events(revoked=revoked, draining=lambda: None, epoch=epoch)
+        return Events(revoked=revoked, draining=draining, epoch=epoch)
 
 
 def _check_keys(root: bytes, keys: bytes) -> None:

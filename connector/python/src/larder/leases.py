@@ -55,6 +55,11 @@ class Leases:
         """Whether anybody may be touching a slot."""
         return self._sections > 0
 
+    @property
+    def quiet(self) -> bool:
+        """Whether nobody touches a slot and no load is under way."""
+        return not self._sections and not self._loads
+
     def wait_idle(self, until: float) -> bool:
         """Waits until no section is open, at most until `until`
         (time.monotonic() seconds)."""

@@ -89,6 +89,7 @@ class Session:
         # Set once anything but the hello was answered.
         self.proven = False
         self.draining = False
+        self._finished = False
         self.leases = Leases(self.answer_revoke)
         self._answers: Batcher[part_pb2.Slot | int] = Batcher(self._send_answers, 1024, 1 << 16)
         self._holds: Batcher[int] = Batcher(self._send_holds, 1024, 1 << 12)
@@ -145,6 +146,9 @@ class Session:
             self._dispatch(Reply.FromString(data))
         except (DecodeError, LarderError) as error:
             self.abort(UnavailableError(f"the daemon sent garbage: {error}"))
+        if self.draining and not self._finished and len(self._calls) == 0 and self.leases.quiet:
+            # The daemon waits for its sessions to leave.
+            self.finish()
         return True
 
     def abort(self, reason: LarderError) -> None:
@@ -156,6 +160,7 @@ class Session:
     def finish(self) -> None:
         """Says what is left to say and closes this side: the daemon ends the
         session, and with it the reader."""
+        self._finished = True
         for batcher in (self._answers, self._holds, self._returns):
             batcher.flush()
         self._out.put(None)
