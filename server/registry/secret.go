@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -78,12 +79,11 @@ func readSecret(path string) (Secret, error) {
 			"the cluster secret %s can be read by others; if it may be known to them, remove it (stored KV is lost), else chmod 600", path).
 			With(fmt.Sprintf("mode %04o", mode.Perm()), "mode 0600")
 	}
-	text := make([]byte, 2*secretSize+2)
-	n, err := f.Read(text)
+	text, err := io.ReadAll(io.LimitReader(f, 2*secretSize+2))
 	if err != nil {
 		return Secret{}, fault.Wrap(fault.Invalid, err, "state_dir", "cannot read the cluster secret").With(path, nil)
 	}
-	s, err := ParseSecret(string(text[:n]))
+	s, err := ParseSecret(string(text))
 	if err != nil {
 		return Secret{}, fault.New(fault.Invalid, "state_dir", "%s holds no secret of %d hex digits", path, 2*secretSize)
 	}
