@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/larderkv/larder/bench/internal/engine"
 	"github.com/larderkv/larder/bench/internal/path"
 	"github.com/larderkv/larder/bench/internal/report"
 	"github.com/larderkv/larder/bench/internal/rig"
@@ -35,34 +36,31 @@ func main() {
 }
 
 func run(ctx context.Context) error {
-	set := flag.String("set", "path", "what to measure: path")
+	set := flag.String("set", "path", "what to measure: path or engine")
 	out := flag.String("out", "", "file for the rows; required")
 	full := flag.Bool("full", false, "more pairs: longer, tighter intervals")
 	only := flag.String("only", "", "only rows whose name contains this")
 	root := flag.String("root", ".", "the repository")
 	larderd := flag.String("larderd", "", "the daemon under test; default bin/larderd of the repository")
-	python := flag.String("python", "", "interpreter with grpcio, numpy and protobuf; default that of the repository's test environment, else python3")
+	model := flag.String("model", os.Getenv("MODEL"), "folder of the engine's model; default ../shared/models/llama-27m of the repository [MODEL]")
+	python := flag.String("python", "", "interpreter with grpcio, numpy and protobuf, for engine with vLLM; default those that make installs, else python3")
 	profile := flag.String("cpuprofile", "", "file for a CPU profile of this process: the Go client and the baselines")
 	flag.Parse()
-	if *out == "" || flag.NArg() > 0 || *set != "path" {
+	if *out == "" || flag.NArg() > 0 || *set != "path" && *set != "engine" {
 		flag.Usage()
-		return fmt.Errorf("want -out FILE and -set path, got -set %s -out %q %v", *set, *out, flag.Args())
+		return fmt.Errorf("want -out FILE and -set path or engine, got -set %s -out %q %v", *set, *out, flag.Args())
 	}
-	o := path.Options{
-		Larderd: *larderd, Python: *python, Only: *only, Pairs: 16, Progress: os.Stderr,
-		Worker: filepath.Join(*root, "bench", "py", "worker.py"), Package: filepath.Join(*root, "connector", "python", "src"),
-	}
-	if *full {
-		o.Pairs = 60
-	}
-	if o.Larderd == "" {
-		o.Larderd = filepath.Join(*root, "bin", "larderd")
-	}
-	if o.Python == "" {
-		o.Python = filepath.Join(*root, ".cache", "pyenv", "bin", "python")
-		if _, err := os.Stat(o.Python); err != nil {
-			o.Python = "python3"
+	in := func(parts ...string) string { return filepath.Join(append([]string{*root}, parts...)...) }
+	orElse := func(given, otherwise string) string {
+		if given != "" {
+			return given
 		}
+		return otherwise
+	}
+	daemon, sources := orElse(*larderd, in("bin", "larderd")), in("connector", "python", "src")
+	count := 16
+	if *full {
+		count = 60
 	}
 	if *profile != "" {
 		f, err := os.Create(*profile)
@@ -77,7 +75,19 @@ func run(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, time.Hour)
 	defer cancel()
-	rows, discarded, err := path.Run(ctx, o)
+	var rows, discarded []report.Row
+	var err error
+	if *set == "engine" {
+		rows, discarded, err = engine.Run(ctx, engine.Options{
+			Larderd: daemon, Python: orElse(*python, interpreter(in(".cache", "engine"))), Model: orElse(*model, in("..", "shared", "models", "llama-27m")),
+			Worker: in("bench", "py", "engine_worker.py"), Package: sources, Only: *only, Pairs: count, Progress: os.Stderr,
+		})
+	} else {
+		rows, discarded, err = path.Run(ctx, path.Options{
+			Larderd: daemon, Python: orElse(*python, interpreter(in(".cache", "pyenv"))),
+			Worker: in("bench", "py", "worker.py"), Package: sources, Only: *only, Pairs: count, Progress: os.Stderr,
+		})
+	}
 	if terr := report.Table(os.Stdout, rows); err == nil {
 		err = terr
 	}
@@ -85,4 +95,13 @@ func run(ctx context.Context) error {
 		err = werr
 	}
 	return err
+}
+
+// interpreter is that of a Python environment, or the system's.
+func interpreter(environment string) string {
+	python := filepath.Join(environment, "bin", "python")
+	if _, err := os.Stat(python); err != nil {
+		return "python3"
+	}
+	return python
 }
