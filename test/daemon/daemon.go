@@ -84,6 +84,14 @@ func (d *Daemon) Restart(ctx context.Context) error {
 	}(d.cmd, d.exited)
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
+	// A daemon that ends at its start ends the wait for it, too.
+	go func(exited chan struct{}) {
+		select {
+		case <-exited:
+			cancel()
+		case <-ctx.Done():
+		}
+	}(d.exited)
 	for {
 		_, err := d.Status(ctx)
 		if err == nil {
@@ -92,6 +100,9 @@ func (d *Daemon) Restart(ctx context.Context) error {
 		select {
 		case <-d.exited:
 			return fmt.Errorf("larderd ended at its start: %v: %s", d.cmd.ProcessState, d.Log())
+		default:
+		}
+		select {
 		case <-ctx.Done():
 			return fmt.Errorf("larderd does not serve: %w: %s", err, d.Log())
 		case <-time.After(startPoll):
