@@ -79,13 +79,15 @@ class Arena:
     def reading(self, slot: part_pb2.Slot, length: int) -> Bytes:
         """A view of a leased slot. Raises LarderError INVALID where the slot
         does not lie in the arena."""
-        if slot.segment >= len(self._segments):
+        # Called for each part of each load, hence few attribute accesses.
+        index, offset = slot.segment, slot.offset
+        end = offset + length
+        if index >= len(self._segments) or length > slot.length:
             raise _outside(slot, length)
-        segment = self._segments[slot.segment]
-        end = slot.offset + length
-        if length > slot.length or end > segment.size:
+        segment = self._segments[index]
+        if end > segment.size:
             raise _outside(slot, length)
-        return segment.read[slot.offset : end]
+        return segment.read[offset:end]
 
     def writing(self, slot: part_pb2.Slot) -> Bytes:
         """A view of a granted slot, writable."""

@@ -106,21 +106,23 @@ class ArenaLoad(Load):
             self._replies.clear()
             return replies, self._done
 
-    def _leased(self, reply: engine_pb2.LoadReply) -> Iterator[LeasedPart]:
+    def _leased(self, reply: engine_pb2.LoadReply) -> list[LeasedPart]:
         if reply.deadline_ns:
             self._deadline_ns = reply.deadline_ns
         for failed in reply.failed:
             self.failed.append(FailedPart(failed.chunk, failed.part, from_proto(failed.error)))
         reading = self._arena.reading
-        for ready in reply.ready:
-            try:
-                view = reading(ready.slot, ready.length)
-            except InvalidError as error:
-                self._session.abort(error)
-                raise
-            self._parts += 1
-            self._bytes += ready.length
-            yield LeasedPart(ready.chunk, ready.part, view)
+        parts: list[LeasedPart] = []
+        try:
+            for ready in reply.ready:
+                length = ready.length
+                parts.append(LeasedPart(ready.chunk, ready.part, reading(ready.slot, length)))
+                self._bytes += length
+        except InvalidError as error:
+            self._session.abort(error)
+            raise
+        self._parts += len(parts)
+        return parts
 
     def release_nowait(self) -> Pending[bool]:
         late = bool(self._deadline_ns) and time.monotonic_ns() > self._deadline_ns
