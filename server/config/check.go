@@ -18,6 +18,9 @@ func (c *Config) check() error {
 		return fault.New(fault.Invalid, "state_dir", "must not be empty")
 	case c.HandoverSocket() == c.Listen.Socket:
 		return fault.New(fault.Invalid, "listen.handover", "must differ from listen.socket").With(c.Listen.Socket, nil)
+	case c.Host.SegmentBytes&(c.Host.SegmentBytes-1) != 0 || c.Host.SegmentBytes != 0 && c.Host.SegmentBytes < 64*kib:
+		return fault.New(fault.Invalid, "host.segment_bytes", "must be a power of two from 64KiB, or 0").
+			With(FormatSize(c.Host.SegmentBytes), nil)
 	case c.Session.HoldDefault > c.Session.HoldMax:
 		return fault.New(fault.Invalid, "session.hold_default", "longer than session.hold_max").
 			With(c.Session.HoldDefault, c.Session.HoldMax)

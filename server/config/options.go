@@ -38,6 +38,9 @@ func table(c *Config) []*Option {
 			Help:   "host:port for callers on other hosts; they cannot share memory. Empty: no TCP.",
 			Hazard: "Needs listen.tls.cert, .key and .client_ca; without them the daemon refuses to start.",
 		}, {
+			Key: "listen.metrics", value: text(&c.Listen.Metrics, "127.0.0.1:9464"),
+			Help: "host:port of the Prometheus endpoint /metrics; loopback only. \"off\": none.",
+		}, {
 			Key: "listen.tls.cert", value: text(&c.Listen.TLS.Cert, ""),
 			Help: "File with the daemon's certificate chain, PEM.",
 		}, {
@@ -47,9 +50,6 @@ func table(c *Config) []*Option {
 			Key: "listen.tls.client_ca", value: text(&c.Listen.TLS.ClientCA, ""),
 			Help:   "File with the authorities that sign the certificates of callers, PEM.",
 			Hazard: "Everybody with a certificate of these authorities may use the daemon.",
-		}, {
-			Key: "listen.metrics", value: text(&c.Listen.Metrics, "127.0.0.1:9464"),
-			Help: "host:port of the Prometheus endpoint /metrics; loopback only. \"off\": none.",
 		},
 
 		{

@@ -48,11 +48,12 @@ func Example(w io.Writer) error {
 			}
 			section = parent
 		}
-		comment := fmt.Sprintf("%s (%s)", o.Help, o.value.Type())
+		lines := wrap(fmt.Sprintf("%s (%s)", o.Help, o.value.Type()), 96-len(indent))
 		if o.Hazard != "" {
-			comment += " Hazard: " + o.Hazard
+			lines = append(lines, wrap("Hazard: "+o.Hazard, 96-len(indent))...)
 		}
-		for _, line := range wrap(comment, 96-len(indent)) {
+		b.WriteString("\n")
+		for _, line := range lines {
 			fmt.Fprintf(&b, "%s# %s\n", indent, line)
 		}
 		v := o.Default
