@@ -151,10 +151,14 @@ func TestCloseWhileBusy(t *testing.T) {
 			t.Fatal(err)
 		}
 		src := make([]byte, 1<<20)
-		var wg sync.WaitGroup
+		var wg, running sync.WaitGroup
+		running.Add(4)
 		for i := range 4 {
 			wg.Go(func() {
-				for {
+				for n := 0; ; n++ {
+					if n == 1 {
+						running.Done()
+					}
 					r := a.Put(context.Background(), Scope{ns, tenant}, Chunk{Key: keyOf(i), Tokens: 1, Expected: 1}, 0, src)
 					if r.Err != nil {
 						return
@@ -163,6 +167,7 @@ func TestCloseWhileBusy(t *testing.T) {
 				}
 			})
 		}
+		running.Wait()
 		if err := a.Close(); err != nil {
 			t.Fatal(err)
 		}

@@ -32,7 +32,8 @@ func TestMemoryPerPart(t *testing.T) {
 	rss := resident(t, "RssAnon:") + resident(t, "RssFile:")
 	formula := float64(rss+side.Blocks*512-64<<20) / n
 	t.Logf("counted %.1f bytes a part (sidecar %.1f); by the formula %.1f", counted, float64(st.Sidecar)/n, formula)
-	if formula > 160 {
+	if formula > 160 && !raceDetector { // its shadow memory is resident too
+
 		t.Errorf("%.1f bytes a part, the bar is 160", formula)
 	}
 	if counted > 180 {
