@@ -47,7 +47,7 @@ race: ## the Go tests under the race detector
 
 .PHONY: test-engine
 test-engine: build engine ## the connector in a real vLLM (ENGINE=dir of an installed one, KILLS=n random kills)
-	PYTHONPATH=$(CURDIR)/tools:$(CURDIR)/$(PYDIR)/src E2E_BINARIES=$(CURDIR)/bin E2E_KILLS=$(KILLS) \
+	PYTHONPATH=$(CURDIR)/tools:$(CURDIR)/$(PYDIR)/src KILLS=$(KILLS) \
 	  $(ENGINE_PYTHON) -m pytest -p pytest_noskip -q -c test/engine/pytest.ini $(PYDIR)/tests/engine test/e2e
 
 .PHONY: engine
@@ -86,13 +86,16 @@ proto-check: $(BIN)/buf $(BIN)/protoc-gen-go $(BIN)/protoc-gen-go-grpc $(PROTOEN
 	diff -r -x __init__.py -x __pycache__ $(PYDIR)/src/larder/v1 $(CACHE)/proto/$(PYDIR)/src/larder/v1
 	tools/proto-breaking.sh $(BIN)/buf
 
+# What the Python side of a set runs in: an engine, or the test environment.
+BENCH_PYTHON := $(if $(filter engine,$(SET)),engine,$(PYENV)/.ready)
+
 .PHONY: bench
-bench: build ## one set of benchmarks: SET=path OUT=file.json
+bench: build $(BENCH_PYTHON) ## one set of benchmarks: SET=path|engine OUT=file.json
 	mkdir -p $(dir $(OUT))
 	go run ./bench/cmd/larder-bench -set $(SET) -out $(OUT)
 
 .PHONY: bench-full
-bench-full: build ## a set under the full measuring rule: longer
+bench-full: build $(BENCH_PYTHON) ## the same with more pairs: longer, tighter intervals
 	mkdir -p $(dir $(OUT))
 	go run ./bench/cmd/larder-bench -full -set $(SET) -out $(OUT)
 
