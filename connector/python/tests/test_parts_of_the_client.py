@@ -243,10 +243,10 @@ def test_targets() -> None:
 def test_a_snapshot_does_not_change() -> None:
     counters = Counters()
     counters.add(matches=1, bytes_loaded=5)
-    counters.outcome("KEPT")
+    counters.outcomes({"KEPT": 1})
     before = counters.snapshot()
     counters.add(matches=1)
-    counters.outcome("KEPT")
+    counters.outcomes({"KEPT": 1})
     counters.failure(Kind.MISS)
     assert (before.matches, before.bytes_loaded, before.outcomes, before.failures) == (1, 5, {"KEPT": 1}, {})
     assert counters.snapshot().outcomes == {"KEPT": 2}

@@ -89,15 +89,16 @@ class Arena:
             raise _outside(slot, length)
         return segment.read[offset:end]
 
-    def writing(self, slot: part_pb2.Slot) -> Bytes:
-        """A view of a granted slot, writable."""
-        segment = self._own if slot.segment == WRITE_SEGMENT else None
-        if segment is None and slot.segment < len(self._segments):
-            segment = self._segments[slot.segment]
-        end = slot.offset + slot.length
-        if segment is None or segment.write is None or end > segment.size:
-            raise _outside(slot, slot.length)
-        return segment.write[slot.offset : end]
+    def writing(self, slot: part_pb2.Slot, length: int) -> Bytes:
+        """A view of the first length bytes of a granted slot, writable."""
+        index, offset = slot.segment, slot.offset
+        end = offset + length
+        segment = self._own if index == WRITE_SEGMENT else None
+        if segment is None and index < len(self._segments):
+            segment = self._segments[index]
+        if segment is None or segment.write is None or length > slot.length or end > segment.size:
+            raise _outside(slot, length)
+        return segment.write[offset:end]
 
 
 def announced(info: engine_pb2.ArenaInfo) -> int:

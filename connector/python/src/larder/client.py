@@ -336,18 +336,17 @@ class Client:
     def _commit_streamed(
         self, connection: Connection, chunks: Sequence[CommitChunk], timeout_s: float
     ) -> Pending[engine_pb2.CommitReply]:
-        total = check_chunks(chunks, len(connection.hello.parts), connection.hello.limits.max_parts or 1 << 16)
+        lengths = check_chunks(chunks, len(connection.hello.parts), connection.hello.limits.max_parts or 1 << 16)
         leases = connection.session.leases
         parts = [part for chunk in chunks for part in chunk.parts]
         with leases.lock:
             for part in parts:
                 check_usable(part.credit)
-            if len({id(part.credit) for part in parts}) != total:
+            if len({id(part.credit) for part in parts}) != len(parts):
                 raise InvalidError("a credit can be committed once", "credit", "named twice")
             for part in parts:
                 leases.drop_credit(part.credit, CreditState.COMMITTED)
         pending: Pending[engine_pb2.CommitReply] = Pending(timeout_s)
-        lengths = [part.length or part.credit.length for part in parts]
 
         def count(done: Pending[engine_pb2.CommitReply]) -> None:
             reply = None if done.error is not None else done.poll()

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from larder.credits import Credit
 from larder.errors import InvalidError, LarderError
 
 
-@dataclass(frozen=True, slots=True)
-class CommitPart:
+class CommitPart(NamedTuple):
     """One written part."""
 
     # Index into hello.parts.
@@ -20,8 +19,7 @@ class CommitPart:
     length: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class CommitChunk:
+class CommitChunk(NamedTuple):
     """Parts of one chunk; its other parts may come from other processes."""
 
     # 32 bytes each.
@@ -36,23 +34,24 @@ class CommitChunk:
     quality: int = 0
 
 
-def check_chunks(chunks: Sequence[CommitChunk], part_count: int, max_parts: int) -> int:
-    """The number of parts; raises LarderError INVALID where the daemon would
+def check_chunks(chunks: Sequence[CommitChunk], part_count: int, max_parts: int) -> list[int]:
+    """The bytes of each part; raises LarderError INVALID where the daemon would
     say so too, so that no credit is lost on it."""
-    total = 0
+    lengths: list[int] = []
     for chunk in chunks:
-        for name, key in (("key", chunk.key), ("parent", chunk.parent)):
-            if len(key) != 32:
-                raise _invalid(f"commit.chunks.{name}", f"{len(key)} bytes", "32 bytes")
-        for part in chunk.parts:
-            total += 1
-            if not 0 <= part.part < part_count:
-                raise _invalid("commit.chunks.parts.part", str(part.part), f"less than {part_count}")
-            if not 0 <= part.length <= part.credit.length:
-                raise _invalid("commit.chunks.parts.length", str(part.length), f"{part.credit.length} bytes")
-    if not 1 <= total <= max_parts:
-        raise _invalid("commit.chunks", f"{total} parts", f"1 to {max_parts} parts")
-    return total
+        if len(chunk.key) != 32:
+            raise _invalid("commit.chunks.key", f"{len(chunk.key)} bytes", "32 bytes")
+        if len(chunk.parent) != 32:
+            raise _invalid("commit.chunks.parent", f"{len(chunk.parent)} bytes", "32 bytes")
+        for part, credit, length in chunk.parts:
+            if not 0 <= part < part_count:
+                raise _invalid("commit.chunks.parts.part", str(part), f"less than {part_count}")
+            if not 0 <= length <= credit.length:
+                raise _invalid("commit.chunks.parts.length", str(length), f"{credit.length} bytes")
+            lengths.append(length or credit.length)
+    if not 1 <= len(lengths) <= max_parts:
+        raise _invalid("commit.chunks", f"{len(lengths)} parts", f"1 to {max_parts} parts")
+    return lengths
 
 
 def _invalid(name: str, value: str, limit: str) -> LarderError:

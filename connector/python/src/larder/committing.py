@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections import Counter
 from collections.abc import Sequence
 
 from larder.commit import CommitChunk, check_chunks
@@ -14,6 +15,7 @@ from larder.stats import Counters
 from larder.v1 import engine_pb2
 
 _DEAD = (CreditState.REVOKED, CreditState.LOST)
+_OUTCOMES = {value: name.removeprefix("COMMIT_OUTCOME_") for name, value in engine_pb2.CommitOutcome.items()}
 _STORED = (engine_pb2.COMMIT_OUTCOME_KEPT, engine_pb2.COMMIT_OUTCOME_PUBLISHED)
 
 
@@ -23,7 +25,7 @@ def commit_slots(
     """Hands the slots of `chunks` to the daemon. Parts whose credits died are
     refused here, as REJECTED with MISS; the others go. Raises LarderError where
     nothing was sent: then every credit is as before."""
-    total = check_chunks(chunks, len(session.hello.parts), session.hello.limits.max_parts or 1 << 16)
+    lengths = check_chunks(chunks, len(session.hello.parts), session.hello.limits.max_parts or 1 << 16)
     sent: list[Credit] = []
     dead: list[int] = []
     leases = session.leases
@@ -32,8 +34,7 @@ def commit_slots(
         for credit in sent:
             leases.drop_credit(credit, CreditState.COMMITTED)
     if not sent:
-        return Pending.of(_merge(engine_pb2.CommitReply(), dead, total))
-    lengths = [part.length or part.credit.length for chunk in chunks for part in chunk.parts]
+        return Pending.of(_merge(engine_pb2.CommitReply(), dead, len(lengths)))
     try:
         return session.ask_or_raise(
             {"commit": message},
@@ -50,32 +51,35 @@ def commit_slots(
 
 def _message(chunks: Sequence[CommitChunk], sent: list[Credit], dead: list[int]) -> engine_pb2.Commit:
     """The request, with the usable credits put into `sent` and the places of
-    the dead ones into `dead`. The leases' lock is held."""
+    the dead ones into `dead`. The leases' lock is held.
+
+    Fields are set one by one: that takes half of what keyword arguments do."""
     message = engine_pb2.Commit()
     index = 0
     seen: set[int] = set()
     for chunk in chunks:
-        parts: list[engine_pb2.CommitPart] = []
-        for part in chunk.parts:
-            credit = part.credit
-            if credit.state in _DEAD:
+        added = message.chunks.add()
+        for part, credit, length in chunk.parts:
+            if credit.slot is None or credit.state in _DEAD:
                 dead.append(index)
             else:
-                check_usable(credit, twice=id(credit) in seen)
+                if credit.state is not CreditState.GRANTED or id(credit) in seen:
+                    check_usable(credit, twice=id(credit) in seen)
                 seen.add(id(credit))
                 sent.append(credit)
-                length = part.length or credit.length
-                parts.append(engine_pb2.CommitPart(part=part.part, slot=credit.slot, length=length))
+                written = added.parts.add()
+                written.part = part
+                written.length = length or credit.length
+                written.slot.CopyFrom(credit.slot)
             index += 1
-        if parts:
-            message.chunks.add(
-                key=chunk.key,
-                parent=chunk.parent,
-                ordinal=chunk.ordinal,
-                tokens=chunk.tokens,
-                quality=chunk.quality,
-                parts=parts,
-            )
+        if added.parts:
+            added.key = chunk.key
+            added.parent = chunk.parent
+            added.ordinal = chunk.ordinal
+            added.tokens = chunk.tokens
+            added.quality = chunk.quality
+        else:
+            del message.chunks[-1]
     return message
 
 
@@ -89,11 +93,8 @@ def _answered(
 
 def count_outcomes(counters: Counters, reply: engine_pb2.CommitReply, lengths: Sequence[int]) -> None:
     """Counts what became of the parts of one commit."""
-    stored = 0
-    for outcome, length in zip(reply.outcomes, lengths, strict=False):
-        counters.outcome(engine_pb2.CommitOutcome.Name(outcome).removeprefix("COMMIT_OUTCOME_"))
-        if outcome in _STORED:
-            stored += length
+    counters.outcomes(Counter(_OUTCOMES.get(outcome, "UNSPECIFIED") for outcome in reply.outcomes))
+    stored = sum(length for outcome, length in zip(reply.outcomes, lengths, strict=False) if outcome in _STORED)
     counters.add(bytes_stored=stored)
 
 

@@ -44,7 +44,7 @@ class CreditKeeper(Protocol):
 class Credit:
     """The right to write one part of `length` bytes."""
 
-    __slots__ = ("_keeper", "_view", "deadline_ns", "length", "revoke_waits", "slot", "state")
+    __slots__ = ("_keeper", "_key", "_view", "deadline_ns", "length", "revoke_waits", "slot", "state")
 
     def __init__(
         self, keeper: CreditKeeper, slot: part_pb2.Slot | None, length: int, view: Bytes, deadline_ns: int
@@ -53,6 +53,7 @@ class Credit:
         self._view = view
         # None on a connection without shared memory.
         self.slot = slot
+        self._key = (-1, id(self), 0) if slot is None else (slot.segment, slot.offset, slot.generation)
         self.length = length
         # time.monotonic_ns() at which the daemon asks for the slot back.
         self.deadline_ns = deadline_ns
@@ -68,9 +69,7 @@ class Credit:
     @property
     def key(self) -> SlotKey:
         """What names the slot at this moment of its life."""
-        if self.slot is None:
-            return (-1, id(self), 0)
-        return (self.slot.segment, self.slot.offset, self.slot.generation)
+        return self._key
 
     def writing(self) -> Writing:
         """A section in which the slot may be written:

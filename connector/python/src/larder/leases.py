@@ -70,13 +70,14 @@ class Leases:
                     return not self._sections
             return True
 
-    def add_credit(self, credit: Credit) -> None:
-        """A slot was granted."""
+    def add_credits(self, fresh: Sequence[Credit]) -> None:
+        """Slots were granted."""
         with self.lock:
-            if self._lost:
-                credit.state = CreditState.LOST
-            else:
-                self._credits[credit.key] = credit
+            for credit in fresh:
+                if self._lost:
+                    credit.state = CreditState.LOST
+                else:
+                    self._credits[credit.key] = credit
 
     def drop_credit(self, credit: Credit, state: CreditState) -> None:
         """A usable credit was committed or given back; the lock is held."""

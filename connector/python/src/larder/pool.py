@@ -181,23 +181,19 @@ class CreditPool:
 
     def _admit(self, reply: engine_pb2.CreditsReply, want: _Want) -> int:
         """Takes granted slots in; how many."""
-        open_ = {w.length: w.count for w in want}
+        left = {w.length: w.count for w in want}
+        leases = self._session.leases
         fresh: list[Credit] = []
         for granted in reply.granted:
             slot = granted.slot
-            # Slots come in size classes and the daemon may grant fewer than
-            # asked for, so what a slot was granted for shows in its size only.
-            fitting = [length for length, count in open_.items() if length <= slot.length and count > 0]
-            length = max(fitting, default=slot.length)
-            open_[length] = open_.get(length, 1) - 1
+            length = _length_for(slot.length, left)
             try:
-                view = self._arena.writing(slot)[:length]
+                view = self._arena.writing(slot, length)
             except InvalidError as error:
                 self._session.abort(error)
-                return len(fresh)
-            credit = Credit(self._session.leases, slot, length, view, granted.deadline_ns)
-            self._session.leases.add_credit(credit)
-            fresh.append(credit)
+                break
+            fresh.append(Credit(leases, slot, length, view, granted.deadline_ns))
+        leases.add_credits(fresh)
         with self._lock:
             closed = self._closed
             if not closed:
@@ -207,6 +203,17 @@ class CreditPool:
         if closed:
             self.give_back(fresh)
         return len(fresh)
+
+
+def _length_for(usable: int, left: dict[int, int]) -> int:
+    """What a slot was granted for, out of what is left of the lengths asked
+    for: slots come in size classes and the daemon may grant fewer than asked
+    for, so it shows in the size only."""
+    length = usable
+    if not left.get(length):
+        length = max((n for n, count in left.items() if n <= usable and count > 0), default=usable)
+    left[length] = left.get(length, 1) - 1
+    return length
 
 
 class StreamPool:
@@ -232,7 +239,7 @@ class StreamPool:
                 return None
             self._out[length] = out + 1
         credit = Credit(self._session.leases, None, length, np.empty(length, np.uint8), 0)
-        self._session.leases.add_credit(credit)
+        self._session.leases.add_credits([credit])
         return credit
 
     def give_back(self, unused: list[Credit]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from larder.errors import Kind
@@ -51,10 +52,11 @@ class Counters:
             for name, n in by.items():
                 setattr(self._stats, name, getattr(self._stats, name) + n)
 
-    def outcome(self, name: str, n: int = 1) -> None:
-        """Counts a commit's outcome."""
+    def outcomes(self, by: Mapping[str, int]) -> None:
+        """Counts outcomes of commits."""
         with self._lock:
-            self._stats.outcomes[name] = self._stats.outcomes.get(name, 0) + n
+            for name, n in by.items():
+                self._stats.outcomes[name] = self._stats.outcomes.get(name, 0) + n
 
     def failure(self, kind: Kind) -> None:
         """Counts a failed call."""
