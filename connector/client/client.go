@@ -16,6 +16,7 @@ type Client struct {
 	breaker breaker
 	pool    *pool
 	stats   counters
+	ended   ended
 
 	current atomic.Pointer[session]
 	stop    context.CancelFunc
@@ -26,9 +27,6 @@ type Client struct {
 	lastErr    error
 	// changed is closed and replaced whenever current or lastErr changes.
 	changed chan struct{}
-	// ended are tokens of sessions whose slots nobody touches any more and
-	// which the daemon does not know to be so.
-	ended [][]byte
 }
 
 // New starts a client. It does not wait for the daemon and does not fail for
@@ -43,6 +41,7 @@ func New(opt Options) (*Client, error) {
 		opt:     opt,
 		breaker: breaker{threshold: opt.BreakerFailures, pause: opt.BreakerOpen, now: time.Now},
 		pool:    newPool(opt.Credits),
+		ended:   ended{news: make(chan struct{}, 1)},
 		stop:    stop,
 		stopped: make(chan struct{}),
 		changed: make(chan struct{}),

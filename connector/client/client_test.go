@@ -292,14 +292,28 @@ func TestSessionEndsDuringASection(t *testing.T) {
 	})
 	require.ErrorIs(t, err, fault.Miss)
 	require.NotZero(t, pollPipe(t, f, 0), "the lifetime pipe is closed")
-	f.mu.Lock()
-	require.Empty(t, f.hellos[1].GetEndedSessions())
-	f.mu.Unlock()
-	f.current().cancel()
-	require.Eventually(t, func() bool { return c.Generation() == 3 }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		return len(f.hellos) == 3
+	}, 10*time.Second, time.Millisecond)
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	require.Contains(t, f.hellos[2].GetEndedSessions(), token)
+	require.Empty(t, f.hellos[1].GetEndedSessions())
+	require.Equal(t, [][]byte{token}, f.hellos[2].GetEndedSessions())
+	require.EqualValues(t, 2, c.Generation(), "the session lives on")
+}
+
+// A session that ends without a section is reported with the next hello.
+func TestNextHelloReportsTheLastSession(t *testing.T) {
+	f := newFake(t)
+	c := ready(t, f, nil)
+	token := c.Hello().GetSessionToken()
+	f.current().cancel()
+	require.Eventually(t, func() bool { return c.Generation() == 2 }, 10*time.Second, time.Millisecond)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	require.Equal(t, [][]byte{token}, f.hellos[1].GetEndedSessions())
 }
 
 func pollPipe(t *testing.T, f *fake, i int) int16 {

@@ -125,7 +125,7 @@ func (c *Client) open(ctx context.Context) (_ *session, err error) {
 	if err != nil {
 		return nil, err
 	}
-	tokens := c.endedTokens()
+	tokens := c.ended.all()
 	err = stream.Send(&larderv1.SessionRequest{Id: 1, Body: &larderv1.SessionRequest_Hello{Hello: c.opt.hello(tokens)}})
 	if err != nil {
 		_, err = stream.Recv() // the stream's own error
@@ -139,7 +139,7 @@ func (c *Client) open(ctx context.Context) (_ *session, err error) {
 	if err != nil {
 		return nil, err
 	}
-	c.forgetTokens(tokens)
+	c.ended.forget(tokens)
 	c.mu.Lock()
 	c.generation++
 	s := newSession(c, c.generation, hello, conn, stream, stop)
@@ -183,41 +183,5 @@ func (c *Client) mapArena(ctx context.Context, hello *larderv1.HelloReply) (*map
 		return nil, err
 	}
 	token := hello.GetSessionToken()
-	return newMapping(fds, arena, c.opt.Prefault, func() { c.sessionEnded(token) })
-}
-
-// maxEnded bounds the tokens in one hello, and with it those remembered.
-const maxEnded = 64
-
-// sessionEnded notes that nobody here touches the session's slots any more.
-func (c *Client) sessionEnded(token []byte) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.ended = append(c.ended, token)
-	if n := len(c.ended); n > maxEnded {
-		c.ended = c.ended[n-maxEnded:]
-	}
-}
-
-func (c *Client) endedTokens() [][]byte {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return append([][]byte(nil), c.ended...)
-}
-
-// forgetTokens drops the tokens that a welcomed hello has carried.
-func (c *Client) forgetTokens(sent [][]byte) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	known := make(map[string]bool, len(sent))
-	for _, t := range sent {
-		known[string(t)] = true
-	}
-	kept := c.ended[:0]
-	for _, t := range c.ended {
-		if !known[string(t)] {
-			kept = append(kept, t)
-		}
-	}
-	c.ended = kept
+	return newMapping(fds, arena, c.opt.Prefault, func() { c.ended.add(token) })
 }

@@ -23,7 +23,7 @@
 //     took is dead from then on; outside of sections it is answered at once.
 //   - Memory of an ended session stays mapped until the last section of that
 //     session has ended. Then its lifetime pipe is closed and its token goes
-//     out with the next hello, so that the daemon can end the quarantine.
+//     out with a hello, so that the daemon can end the quarantine.
 //   - A reply that comes after its caller gave up is not lost: holds are
 //     ended, grants kept for later, loads released.
 //
@@ -31,8 +31,9 @@
 //
 // All methods of Client may be called from any goroutine. A Load and a Credit
 // belong to one goroutine at a time. The client runs one goroutine that
-// connects, and for each session one that sends, one that receives and one
-// that refills credits; Close ends them all and waits for them.
+// connects, and for each session one that sends, one that receives, one that
+// refills credits and one that reports ended sessions; Close ends them all and
+// waits for them.
 //
 // # What it does not do
 //

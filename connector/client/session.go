@@ -96,6 +96,7 @@ func (s *session) run() error {
 	var wg sync.WaitGroup
 	wg.Go(s.send)
 	wg.Go(s.refill)
+	wg.Go(s.report)
 	s.receive()
 	wg.Wait()
 	return s.err

@@ -154,9 +154,12 @@ func (st *storer) credit(ctx context.Context, length uint64) (*Credit, error) {
 	if len(free) == 0 {
 		n := min(st.need[length], grantAtOnce)
 		free = st.c.pool.take(st.s, length, n, free[:0])
-		if len(free) == 0 {
-			var err error
-			if free, err = st.c.grant(ctx, st.s, length, n); err != nil {
+		var err error
+		for len(free) == 0 {
+			if free, err = st.c.grant(ctx, st.s, length, n); err == nil {
+				break
+			}
+			if err = st.makeRoom(ctx, err); err != nil {
 				return nil, err
 			}
 		}
@@ -164,6 +167,19 @@ func (st *storer) credit(ctx context.Context, length uint64) (*Credit, error) {
 	st.need[length]--
 	st.free[length] = free[1:]
 	return free[0], nil
+}
+
+// makeRoom waits for an own commit where the arena has no slot to grant: what
+// is on its way cannot be evicted, but will be once it is published. It returns
+// err if that is not the reason.
+func (st *storer) makeRoom(ctx context.Context, err error) error {
+	if kind, _ := fault.KindOf(err); kind != fault.Full || len(st.sent)+len(st.batch) == 0 {
+		return err
+	}
+	if err := st.flush(ctx); err != nil || len(st.sent) == 0 {
+		return err
+	}
+	return st.collect(ctx)
 }
 
 // flush sends the batch.
