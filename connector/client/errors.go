@@ -49,12 +49,11 @@ func FromStatus(err error) error {
 	switch st.Code() {
 	case codes.NotFound:
 		return fault.New(fault.Miss, "", "%s", st.Message())
-	case codes.InvalidArgument, codes.Unimplemented, codes.OutOfRange:
+	case codes.InvalidArgument, codes.Unimplemented, codes.OutOfRange, codes.ResourceExhausted:
+		// What gRPC itself calls exhausted is a message that is too large.
 		return fault.New(fault.Invalid, "", "%s", st.Message())
 	case codes.PermissionDenied, codes.Unauthenticated:
 		return fault.New(fault.Denied, "", "%s", st.Message())
-	case codes.ResourceExhausted:
-		return fault.New(fault.Busy, "", "%s", st.Message())
 	case codes.DataLoss:
 		return fault.New(fault.Corrupt, "", "%s", st.Message())
 	case codes.DeadlineExceeded:

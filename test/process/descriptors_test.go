@@ -1,0 +1,51 @@
+package process
+
+import (
+	"net"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+
+	"github.com/larderkv/larder/bench/workload"
+)
+
+// A daemon at its limit of open files refuses what is new, with a reason, and
+// serves on; when descriptors are free again so is it.
+func TestDaemonDescriptorLimit(t *testing.T) {
+	d := start(t, arenaBytes)
+	good := connect(t, d)
+	p := workload.NewPrompt(1, 4)
+	store(t, good, p)
+	limit := unix.Rlimit{Cur: 64, Max: 64}
+	require.NoError(t, unix.Prlimit(d.PID(), unix.RLIMIT_NOFILE, &limit, nil))
+	var conns []net.Conn
+	for range 100 {
+		c, err := net.Dial("unix", d.Socket)
+		require.NoError(t, err)
+		conns = append(conns, c)
+	}
+	requireLoaded(t, good, p)
+	// The hand-over answers, in words.
+	c, err := net.Dial("unix", d.Socket+".handover")
+	require.NoError(t, err)
+	reply := make([]byte, 512)
+	n, err := c.Read(reply)
+	require.NoError(t, err)
+	require.Contains(t, string(reply[:n]), "limit of open files")
+	require.NoError(t, c.Close())
+	for _, c := range conns {
+		require.NoError(t, c.Close())
+	}
+	late := connect(t, d)
+	requireLoaded(t, late, p)
+}
+
+// A client at its limit says so instead of running without its arena.
+func TestClientDescriptorLimit(t *testing.T) {
+	d := start(t, 64<<20, "--host.segment_bytes=2MiB") // 32 descriptors
+	p := barePuppet(t)
+	p.must(order{Do: "limit", N: 24})
+	a := p.do(order{Do: "connect", Socket: d.Socket, N: 2000})
+	require.Contains(t, a.Error, "RLIMIT_NOFILE")
+}
