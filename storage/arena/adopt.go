@@ -83,6 +83,7 @@ func (a *Arena) mapHandles(h Handles) (c counters, err error) {
 	if a.sideM, err = adoptMemory(h.Sidecar, st.Size); err != nil {
 		return c, invalid(err)
 	}
+	inodes := map[uint64]bool{}
 	for i, fd := range h.Segments {
 		size := min(a.lay.segmentBytes, a.lay.totalBytes-int64(i)*a.lay.segmentBytes)
 		m, err := adoptMemory(fd, size)
@@ -90,6 +91,10 @@ func (a *Arena) mapHandles(h Handles) (c counters, err error) {
 			return c, invalid(err)
 		}
 		a.segs = append(a.segs, m)
+		if err := unix.Fstat(fd, &st); err != nil || inodes[st.Ino] {
+			return c, fault.New(fault.Invalid, "arena.handles", "the same segment twice").With(i, nil)
+		}
+		inodes[st.Ino] = true
 	}
 	return c, nil
 }
@@ -182,7 +187,7 @@ func (ad *adoption) fillNames() {
 }
 
 func (ad *adoption) addGrant(rec uint32, r *record) bool {
-	if r.owner() == 0 || !ad.space.adoptSlot(r.segment, r.page, r.class, rec) {
+	if r.owner() == 0 || r.table != 0 || r.ext != 0 || r.flags != 0 || !ad.space.adoptSlot(r.segment, r.page, r.class, rec) {
 		return false
 	}
 	own := ad.owners[r.owner()]

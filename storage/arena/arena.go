@@ -92,10 +92,8 @@ func (a *Arena) create() error {
 			}
 			a.prefaulted += n
 		}
-		if a.opt.Mode == Guarded {
-			if err := m.seal(futureWrite); err != nil {
-				return fault.Wrap(fault.Unavailable, err, "arena.mode", "guarded mode needs F_SEAL_FUTURE_WRITE (Linux 5.1)")
-			}
+		if err := m.finish(a.opt.Mode == Guarded); err != nil {
+			return fault.Wrap(fault.Unavailable, err, "arena.mode", "guarded mode needs F_SEAL_FUTURE_WRITE (Linux 5.1)")
 		}
 	}
 	m, err := newMemory("larder-sidecar", a.lay.sidecarBytes(), NoHugePages)

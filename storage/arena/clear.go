@@ -33,25 +33,40 @@ func (a *Arena) Clear(f Filter) (chunks int, bytes int64) {
 	if !a.bumpEpochs(f) {
 		return 0, 0
 	}
-	for rec := uint32(1); ; rec += clearBatch {
-		a.mu.Lock()
-		if a.closed || rec >= a.recHigh {
-			a.mu.Unlock()
-			return chunks, bytes
-		}
-		for i := rec; i < min(rec+clearBatch, a.recHigh); i++ {
-			st := a.ent[i].state
-			if !st.visible() && st != stPending || !f.selects(scopeOf(&a.side.recs[i])) {
-				continue
-			}
-			if st.visible() {
-				chunks++
-			}
-			bytes += a.chunkPages(i) * PageBytes
-			a.drop(i, Cleared, "cleared")
-		}
-		a.mu.Unlock()
+	for rec, more := uint32(1), true; more; rec += clearBatch {
+		var c int
+		var b int64
+		c, b, more = a.clearFrom(rec, f)
+		chunks, bytes = chunks+c, bytes+b
 	}
+	return chunks, bytes
+}
+
+// clearFrom drops the selected chunks that have any record in the batch at
+// rec. Looking at heads alone would not do: between two batches a chunk that
+// was assembling can become complete and get a head that was passed already.
+func (a *Arena) clearFrom(rec uint32, f Filter) (chunks int, bytes int64, more bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.closed || rec >= a.recHigh {
+		return 0, 0, false
+	}
+	for i := rec; i < min(rec+clearBatch, a.recHigh); i++ {
+		head := i
+		if a.ent[i].state == stMember {
+			head = a.ent[i].link
+		}
+		st := a.ent[head].state
+		if !st.visible() && st != stPending || !f.selects(scopeOf(&a.side.recs[head])) {
+			continue
+		}
+		if st.visible() {
+			chunks++
+		}
+		bytes += a.chunkPages(head) * PageBytes
+		a.drop(head, Cleared, "cleared")
+	}
+	return chunks, bytes, true
 }
 
 func (f Filter) selects(s Scope) bool {

@@ -29,6 +29,9 @@ func (a *Arena) Lease(o Owner, load uint64, ref ChunkRef, parts []int, dst []Lea
 	if l != nil && (l.revokedAt != 0 || now > l.deadline) {
 		return dst, fault.New(fault.Miss, "load", "the load's deadline has passed").With(now, l.deadline)
 	}
+	if len(parts) > MaxParts {
+		return dst, fault.New(fault.Invalid, "load.parts", "too many parts").With(len(parts), MaxParts)
+	}
 	n := a.side.recs[ref.Index].parts()
 	for _, p := range parts {
 		if p < 0 || p >= n {

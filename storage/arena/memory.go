@@ -56,6 +56,16 @@ func mapNew(name string, size int64, flags int) (*memory, error) {
 	return m, nil
 }
 
+// finish forbids further seals: a client could make the memory read-only for
+// all who come later. guarded forbids new writable mappings too.
+func (m *memory) finish(guarded bool) error {
+	seals := unix.F_SEAL_SEAL
+	if guarded {
+		seals |= unix.F_SEAL_FUTURE_WRITE
+	}
+	return m.seal(seals)
+}
+
 func (m *memory) mapShared(size int64) error {
 	mem, err := unix.Mmap(m.fd, 0, int(size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	if err != nil {

@@ -6,11 +6,7 @@ import (
 	"strconv"
 	"strings"
 	"unsafe"
-
-	"golang.org/x/sys/unix"
 )
-
-const futureWrite = unix.F_SEAL_FUTURE_WRITE
 
 // hugeBytes is how much of the segments the kernel maps with huge pages now.
 // What cannot be read counts as none.

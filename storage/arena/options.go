@@ -100,7 +100,8 @@ type Options struct {
 	// PendingTimeout until a chunk that misses parts is dropped. Default 30 s.
 	PendingTimeout time.Duration
 	// WriteSegmentBytes of each owner in guarded mode, a multiple of 64 KiB.
-	// Default 64 MiB.
+	// Default 1/32 of Budget, at most 64 MiB. It bounds the longest part and what
+	// a client has in flight.
 	WriteSegmentBytes int64
 	// WriteReserve is the share of Budget for write segments in guarded mode,
 	// bytes. Default: eight write segments, at most a quarter of Budget. It
@@ -129,7 +130,7 @@ func (o Options) withDefaults() Options {
 			o.SegmentBytes /= 2
 		}
 	}
-	def(&o.WriteSegmentBytes, 64<<20)
+	def(&o.WriteSegmentBytes, min(max(o.Budget/32&^(minSegmentBytes-1), minSegmentBytes), 64<<20))
 	if o.Mode == Guarded {
 		def(&o.WriteReserve, min(8*o.WriteSegmentBytes, o.Budget/4))
 	}
@@ -176,10 +177,15 @@ func (o Options) validate() error {
 		return bad("segment_bytes", o.SegmentBytes, "large enough for the budget in 240 segments")
 	case o.WriteSegmentBytes < minSegmentBytes || o.WriteSegmentBytes%minSegmentBytes != 0:
 		return bad("write_segment_bytes", o.WriteSegmentBytes, "a multiple of 65536")
+	case o.Mode == Guarded && o.WriteReserve < o.WriteSegmentBytes:
+		return bad("write_reserve", o.WriteReserve, "at least one write segment")
 	case o.SampleEvery < 1:
 		return bad("sample_every", o.SampleEvery, "at least 1")
-	case o.Lease < 0 || o.RevokeGrace < 0 || o.PendingTimeout < 0:
-		return bad("lease", o.Lease, "no negative durations")
+	}
+	for field, d := range map[string]time.Duration{"lease": o.Lease, "revoke_grace": o.RevokeGrace, "pending_timeout": o.PendingTimeout} {
+		if d < 0 || d > 24*time.Hour {
+			return bad(field, d, "0 to 24h")
+		}
 	}
 	return nil
 }

@@ -121,6 +121,9 @@ func (a *Arena) newWriteSegment() (*writeSegment, error) {
 		return nil, fault.Wrap(fault.Full, err, "arena.write_segment", "no memory for a write segment")
 	}
 	sp, err := newSpace(newGeometry(nextPow2(size), size), WriteSegment, [][]byte{m.mem})
+	if err == nil {
+		err = m.finish(false)
+	}
 	if err != nil {
 		_ = m.close()
 		return nil, fault.Wrap(fault.Full, err, "arena.write_segment", "no memory for a write segment")

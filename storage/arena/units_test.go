@@ -1,9 +1,11 @@
 package arena
 
 import (
+	"errors"
 	"math/rand/v2"
 	"testing"
 
+	"golang.org/x/sys/unix"
 	"pgregory.net/rapid"
 )
 
@@ -175,6 +177,8 @@ func TestOptions(t *testing.T) {
 		"unknown huge pages":    {Budget: 1 << 20, HugePages: 9},
 		"negative sample":       {Budget: 1 << 20, SampleEvery: -1},
 		"negative budget":       {Budget: -1},
+		"reserve below one":     {Budget: 1 << 30, Mode: Guarded, WriteReserve: 64 << 10},
+		"endless lease":         {Budget: 1 << 20, Lease: 1 << 62},
 		"negative reserve":      {Budget: 1 << 20, Mode: Guarded, WriteReserve: -1},
 		"more segments than fd": {Budget: 1 << 40, SegmentBytes: 1 << 30},
 	} {
@@ -183,7 +187,7 @@ func TestOptions(t *testing.T) {
 			_ = a.Close()
 		}
 	}
-	for _, o := range []Options{{Budget: 100 << 10}, {Budget: 300 << 20}, {Budget: 3 << 30}, {Budget: 1 << 40}, {Budget: 1 << 30, Mode: Guarded}} {
+	for _, o := range []Options{{Budget: 100 << 10}, {Budget: 300 << 20}, {Budget: 3 << 30}, {Budget: 1 << 40}, {Budget: 1 << 30, Mode: Guarded}, {Budget: 16 << 20, Mode: Guarded}} {
 		a, err := Open(o)
 		if err != nil {
 			t.Errorf("%+v: %v", o, err)
@@ -210,4 +214,62 @@ func TestPrefault(t *testing.T) {
 		t.Fatalf("%+v", st)
 	}
 	t.Logf("huge pages granted: %d bytes", st.HugePages)
+}
+
+// A chunk that was assembling when a Clear began, and that becomes complete
+// between two of its batches with a head that the Clear has passed, goes too.
+func TestClearMeetsPublish(t *testing.T) {
+	w := newWorld(t, Options{Budget: 64 << 10, SegmentBytes: 64 << 10}, []PartSpec{{RawLength: 4096, Layers: 1}, {HeadGroup: 1, RawLength: 4096, Layers: 1}})
+	c := w.attach()
+	w.must(w.grant(c, 4096, 3))
+	low := c.grants[0]
+	w.writeTo(c, 2, keyOf(0), 1, 0)
+	w.commit(c, Chunk{Key: keyOf(0), Tokens: 256}, 0) // the part of before, in a high record
+	w.must(w.a.Return(c.owner, []Slot{low.slot}))
+	c.grants = c.grants[1:]
+	f := Filter{Any, Any}
+	w.a.bumpEpochs(f)
+	w.must(w.grant(c, 4096, 1)) // takes the low record again
+	w.writeTo(c, 1, keyOf(0), 0, 0)
+	w.commit(c, Chunk{Key: keyOf(0), Tokens: 256}, 0)
+	refs := w.match(0, 1, false)
+	if len(refs) != 1 {
+		t.Fatalf("%d chunks", len(refs))
+	}
+	if _, _, more := w.a.clearFrom(refs[0].Index+1, f); !more {
+		t.Fatal("nothing left to clear")
+	}
+	if len(w.match(0, 1, false)) != 0 {
+		t.Fatal("bytes of before the clear are visible")
+	}
+	w.end()
+}
+
+// A client that got a segment can not change its seals or its size.
+func TestSeals(t *testing.T) {
+	for _, o := range []Options{{Budget: 1 << 20}, {Budget: 1 << 20, Mode: Guarded}} {
+		a, err := Open(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fd := a.Handles().Segments[0]
+		if err := unix.Ftruncate(fd, 4096); !errors.Is(err, unix.EPERM) {
+			t.Errorf("shrink: %v", err)
+		}
+		if err := unix.Ftruncate(fd, 1<<30); !errors.Is(err, unix.EPERM) {
+			t.Errorf("grow: %v", err)
+		}
+		if _, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, unix.F_SEAL_FUTURE_WRITE); !errors.Is(err, unix.EPERM) {
+			t.Errorf("seal: %v", err)
+		}
+		_, mapErr := unix.Mmap(fd, 0, 4096, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+		_, writeErr := unix.Pwrite(fd, []byte{1}, 0)
+		punchErr := unix.Fallocate(fd, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, 0, 4096)
+		if guarded := o.Mode == Guarded; (mapErr != nil) != guarded || (writeErr != nil) != guarded || (punchErr != nil) != guarded {
+			t.Errorf("%v: map %v, write %v, punch %v", o.Mode, mapErr, writeErr, punchErr)
+		}
+		if err := a.Close(); err != nil {
+			t.Error(err)
+		}
+	}
 }
