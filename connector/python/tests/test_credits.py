@@ -8,7 +8,7 @@ from fake_daemon import PATIENCE_S, FakeDaemon, FakeSession, Request
 from support import Connect, eventually
 
 from larder.client import Client, CommitChunk, CommitPart, Credit
-from larder.errors import InvalidError, MissError, UnavailableError
+from larder.errors import BusyError, InvalidError, MissError, UnavailableError
 from larder.v1 import engine_pb2, error_pb2, part_pb2
 
 KEY = b"k" * 32
@@ -172,6 +172,39 @@ def test_a_revoke_while_writing_is_answered_at_the_end(daemon: FakeDaemon, clien
     assert daemon.bytes_at(credit.slot, 8192) == b"\5" * 8192
     with pytest.raises(MissError), credit.writing():
         pass
+
+
+def test_a_commit_that_cannot_be_sent_leaves_credits_as_they_were(
+    daemon: FakeDaemon, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept, revoked = take(client, 8192), take(client, 8192)
+    connection = client._supervisor.connection
+    assert connection is not None
+
+    def refuse(*_: object, **__: object) -> None:
+        # A revoke that comes in this moment must not be answered yet, since
+        # the credits are about to be their owner's again.
+        revoke(daemon, client, revoked)
+        assert daemon.session.of("revoke_answer") == []
+        raise BusyError("no place")
+
+    monkeypatch.setattr(connection.session, "ask_or_raise", refuse)
+    ask = connection.session.ask
+
+    def match_only(body: dict[str, object], *args: object, **kwargs: object) -> object:
+        monkeypatch.undo()
+        return ask(body, *args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(connection.session, "ask", match_only)
+    chunks = [chunk(CommitPart(0, kept), CommitPart(0, revoked))]
+    with pytest.raises(BusyError):
+        client.commit(chunks).result()
+    daemon.request("revoke_answer")
+    assert answered(daemon) == [revoked.slot]
+    with pytest.raises(MissError), revoked.writing():
+        pass
+    write(kept, 1)
+    assert list(client.commit([chunk(CommitPart(0, kept))]).result().outcomes) == [engine_pb2.COMMIT_OUTCOME_KEPT]
 
 
 def test_idle_credits_are_replaced_after_a_revoke(daemon: FakeDaemon, client: Client) -> None:

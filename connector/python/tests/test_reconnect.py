@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from support import Connect, eventually
 from larder.backoff import Backoff
 from larder.client import Client, Options
 from larder.errors import InvalidError, Kind, LarderError, UnavailableError
+from larder.namespace import NamespaceDescriptor
 from larder.v1 import engine_pb2, error_pb2
 
 ROOT = b"r" * 32
@@ -95,6 +97,21 @@ def test_a_refused_hello_names_the_field(daemon: FakeDaemon, connect: Connect) -
     assert isinstance(client.last_error, InvalidError)
     assert client.last_error.field == "hello.major"
     assert not client.ready
+
+
+def test_attempts_leave_no_thread_behind(daemon: FakeDaemon, connect: Connect) -> None:
+    daemon.on["hello"] = refusal(Kind.INVALID)
+    connect(ready=False)
+    daemon.wait_for(lambda: len(daemon.sessions) >= 3)
+    before = threading.active_count()
+    daemon.wait_for(lambda: len(daemon.sessions) >= 40)
+    eventually(lambda: threading.active_count() < before + 10)
+
+
+def test_a_wrong_namespace_is_told_to_its_maker(folder: Path) -> None:
+    wrong = NamespaceDescriptor(weights_id=b"short", config=(), kv_dtype="bfloat16", groups=())
+    with pytest.raises(InvalidError, match="weights_id"):
+        Client(Options(socket=str(folder / "larder.sock"), namespace=wrong))
 
 
 def test_a_silent_hello_ends_the_attempt(daemon: FakeDaemon, connect: Connect) -> None:

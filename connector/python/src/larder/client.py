@@ -75,6 +75,7 @@ class Client:
             self._events,
             backoff or Backoff(options.backoff_min_s, options.backoff_max_s),
         )
+        self._timers.start()
         self._supervisor.start()
 
     # -- state ---------------------------------------------------------------
@@ -301,7 +302,7 @@ class Client:
         is at hand. Never waits. Only lengths named in Options.credits or by
         keep_credits are kept."""
         connection = self._present()
-        if connection is None or connection.pool is None or not self.ready:
+        if connection is None or connection.pool is None or connection.session.draining or not self._breaker.closed:
             return None
         return connection.pool.take(length)
 

@@ -32,11 +32,11 @@ def commit_slots(
     with leases.lock:
         message = _message(chunks, sent, dead)
         for credit in sent:
-            leases.drop_credit(credit, CreditState.COMMITTED)
+            credit.state = CreditState.COMMITTING
     if not sent:
         return Pending.of(_merge(engine_pb2.CommitReply(), dead, len(lengths)))
     try:
-        return session.ask_or_raise(
+        pending = session.ask_or_raise(
             {"commit": message},
             functools.partial(_answered, counters, dead, lengths),
             "commit",
@@ -44,9 +44,10 @@ def commit_slots(
             reserved=True,
         )
     except LarderError:
-        for credit in sent:
-            leases.restore_credit(credit)
+        leases.restore(sent)
         raise
+    leases.committed(sent)
+    return pending
 
 
 def _message(chunks: Sequence[CommitChunk], sent: list[Credit], dead: list[int]) -> engine_pb2.Commit:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import time
@@ -104,6 +105,8 @@ class Connector:
         self._opening: Session | None = None
         self._stopped = False
         self.targets: dict[int, int] = dict(options.credits)
+        # Encoded once, and here, so that a wrong one is told to its maker.
+        self._namespace = b"" if options.namespace is None else options.namespace.encode()
 
     def connect(self, events: Callable[[], Events]) -> Connection:
         """Connects; blocks at most connect_timeout_s for each of hello and
@@ -115,32 +118,29 @@ class Connector:
         until = time.monotonic() + options.call_timeout_s
         over = [ended for ended in self._ended if ended.leases.wait_idle(until)][:_MAX_ENDED]
         channel = self._channel()
+        session = Session(
+            channel,
+            self._timers,
+            self._breaker,
+            self._counters,
+            events(),
+            options.max_in_flight,
+            options.call_timeout_s,
+        )
+        self._opening = session
         try:
-            session = Session(
-                channel,
-                self._timers,
-                self._breaker,
-                self._counters,
-                events(),
-                options.max_in_flight,
-                options.call_timeout_s,
-            )
-            self._opening = session
             if self._stopped:
                 raise UnavailableError("the client is closed")
             hello = session.greet(self._hello(over), options.connect_timeout_s)
             for ended in over:
                 self._ended.remove(ended)
                 ended.forget()
-            try:
-                return self._furnish(channel, session, hello)
-            except LarderError:
-                session.abort(UnavailableError("the arena could not be mapped"))
-                session.run()
-                self.ended(hello, session, -1)
-                raise
+            return self._furnish(channel, session, hello)
         except BaseException:
+            session.discard()
             channel.close()
+            if session.hello.session_token:
+                self.ended(session.hello, session, -1)
             raise
         finally:
             self._opening = None
@@ -181,9 +181,9 @@ class Connector:
             client=f"larder-python {__version__}",
             ended_sessions=[ended.token for ended in over],
         )
-        if options.namespace is not None:
-            hello.namespace = options.namespace.encode()
-            hello.fingerprint = options.namespace.fingerprint()
+        if self._namespace:
+            hello.namespace = self._namespace
+            hello.fingerprint = hashlib.sha256(self._namespace).digest()
         return hello
 
     def _furnish(self, channel: grpc.Channel, session: Session, hello: engine_pb2.HelloReply) -> Connection:

@@ -20,6 +20,8 @@ class CreditState(enum.Enum):
 
     GRANTED = "granted"
     WRITING = "being written"
+    # Its commit is being put together; it may still come back.
+    COMMITTING = "being committed"
     COMMITTED = "committed"
     RETURNED = "returned"
     REVOKED = "revoked"
@@ -95,12 +97,15 @@ class Writing:
 
     def __enter__(self) -> Bytes:
         credit = self._credit
-        with self._keeper.lock:
-            check_usable(credit)
-            if credit.deadline_ns and time.monotonic_ns() >= credit.deadline_ns:
+        keeper = self._keeper
+        now = time.monotonic_ns()
+        with keeper.lock:
+            if credit.state is not CreditState.GRANTED:
+                check_usable(credit)
+            if credit.deadline_ns and now >= credit.deadline_ns:
                 raise MissError("the credit's deadline has passed; take another")
             credit.state = CreditState.WRITING
-            self._keeper.enter()
+            keeper.enter()
         return credit.view
 
     def __exit__(

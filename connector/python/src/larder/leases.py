@@ -11,6 +11,9 @@ from larder.credits import Credit, CreditState, SlotKey
 from larder.errors import LarderError
 from larder.v1 import part_pb2
 
+# In these states a credit's owner may still touch its slot, or get it back.
+_IN_USE = (CreditState.WRITING, CreditState.COMMITTING)
+
 
 class RevocableLoad(Protocol):
     """A load as the revoke rules see it."""
@@ -84,14 +87,26 @@ class Leases:
         credit.state = state
         self._credits.pop(credit.key, None)
 
-    def restore_credit(self, credit: Credit) -> None:
-        """A commit could not be sent after all."""
+    def committed(self, sent: Sequence[Credit]) -> None:
+        """Their commit is on its way: nobody touches the slots any more. Where a
+        revoke came meanwhile, the commit is an answer to it."""
         with self.lock:
-            if self._lost:
-                credit.state = CreditState.LOST
-            else:
-                credit.state = CreditState.GRANTED
-                self._credits[credit.key] = credit
+            for credit in sent:
+                if credit.state is CreditState.COMMITTING:
+                    self.drop_credit(credit, CreditState.COMMITTED)
+
+    def restore(self, unsent: Sequence[Credit]) -> None:
+        """Their commit could not be sent: they are as before, and a revoke that
+        came meanwhile is answered."""
+        revoked: list[Credit] = []
+        with self.lock:
+            for credit in unsent:
+                if credit.state is CreditState.COMMITTING:
+                    credit.state = CreditState.REVOKED if credit.revoke_waits else CreditState.GRANTED
+                    if credit.revoke_waits:
+                        revoked.append(credit)
+        for credit in revoked:
+            self.answer(credit)
 
     def add_load(self, load_id: int, load: RevocableLoad) -> None:
         """A load was asked for."""
@@ -126,7 +141,7 @@ class Leases:
             for slot in slots:
                 key = (slot.segment, slot.offset, slot.generation)
                 credit = self._credits.get(key)
-                if credit is not None and credit.state is CreditState.WRITING:
+                if credit is not None and credit.state in _IN_USE:
                     credit.revoke_waits = True
                     continue
                 if credit is not None:

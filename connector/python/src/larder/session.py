@@ -157,6 +157,11 @@ class Session:
             self._reason = reason
         self._stream.cancel()
 
+    def discard(self) -> None:
+        """Ends a session that nobody reads any more."""
+        self._lose(UnavailableError("the session was given up"))
+        self._stream.cancel()
+
     def finish(self) -> None:
         """Says what is left to say and closes this side: the daemon ends the
         session, and with it the reader."""

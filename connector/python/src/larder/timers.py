@@ -24,6 +24,9 @@ class Timers:
         self._count = 0
         self._closed = False
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Starts the thread."""
         self._thread.start()
 
     def at(self, when: float, callback: Callable[[], None]) -> None:
@@ -43,7 +46,7 @@ class Timers:
             self._closed = True
             self._heap.clear()
             self._wake.notify()
-        if threading.current_thread() is not self._thread:
+        if self._thread.is_alive() and threading.current_thread() is not self._thread:
             self._thread.join(timeout)
 
     @property
