@@ -97,6 +97,18 @@ def test_full_is_asked_again_after_a_pause(daemon: FakeDaemon, connect: Connect)
     assert client.stats.breaker_opens == 0
 
 
+def test_slots_granted_after_the_deadline_are_used(daemon: FakeDaemon, connect: Connect) -> None:
+    held: list[Request] = []
+    daemon.on["credits"] = lambda _, request: held.append(request)
+    client = connect(credits={8192: 2}, call_timeout_s=0.01, breaker_failures=1000)
+    eventually(lambda: client.stats.failures.get("UNAVAILABLE"))
+    # The next question finds the pool full.
+    del daemon.on["credits"]
+    daemon.session.send(held[0].id, credits=daemon.grant(held[0].credits))
+    eventually(lambda: client.stats.late_replies)
+    assert take(client, 8192).slot is not None
+
+
 def test_fewer_than_asked_for_are_taken(daemon: FakeDaemon, connect: Connect) -> None:
     def one(session: FakeSession, request: Request) -> None:
         del daemon.on["credits"]

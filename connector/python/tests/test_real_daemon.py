@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from fake_daemon import PATIENCE_S
-from larderd import CHUNK_TOKENS, PART_BYTES, ROOT, Larderd, keys, load, namespace, payload, store, take
+from larderd import CHUNK_TOKENS, PART_BYTES, REPOSITORY, ROOT, Larderd, keys, load, namespace, payload, store, take
 from support import Connect, eventually
 
 from larder.client import NO_HOLD, Client, CommitChunk, CommitPart, Pending
@@ -362,3 +365,42 @@ def test_files_and_parts_without_shared_memory(real: Real, client_of: Connect) -
     assert all(stat.present for stat in objects.stat_parts(ids))
     assert objects.delete_chunk(prompt[0])
     assert isinstance(next(objects.get_parts(ids)).error, MissError)
+
+
+def test_stopped_between_grant_and_copy(real: Real, client_of: Connect) -> None:
+    daemon = real(host__bytes="8MiB", session__lease="200ms", session__revoke_grace="50ms")
+    slow = subprocess.Popen(
+        [sys.executable, str(Path(__file__).parent / "slow_writer.py"), daemon.socket],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY / "connector/python/src")},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert slow.stdout is not None
+    assert slow.stdin is not None
+    try:
+        assert slow.stdout.readline() == "writing\n"
+        slow.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, slow.pid, os.WSTOPPED | os.WNOWAIT)
+        eventually(lambda: daemon.status().host.quarantined >= PART_BYTES)
+        # Everything else fills up, and fills up again.
+        client = client_of(credits={PART_BYTES: 16})
+        prompt = keys("others", 120)
+        store_in_pieces(client, prompt)
+        slow.send_signal(signal.SIGCONT)
+        slow.stdin.write("go on\n")
+        slow.stdin.flush()
+        assert slow.stdout.readline() == "COMMIT_OUTCOME_REJECTED\n"
+        # No byte of anybody else's has changed, and the slot is free again.
+        present = 0
+        for key in prompt:
+            found = client.match(ROOT, key).result()
+            if found.chunks:
+                present += 1
+                assert load(client, [key], found.hold_id, 1)
+                client.end_holds([found.hold_id])
+        assert present > 40
+        eventually(lambda: daemon.status().host.quarantined == 0)
+    finally:
+        slow.kill()
+        slow.communicate()
