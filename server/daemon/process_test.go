@@ -20,6 +20,7 @@ import (
 	larderv1 "github.com/larderkv/larder/api/larder/v1"
 	"github.com/larderkv/larder/server/config"
 	"github.com/larderkv/larder/server/daemon"
+	"github.com/larderkv/larder/server/internal/daemontest"
 	"github.com/larderkv/larder/server/internal/rawtest"
 )
 
@@ -158,9 +159,9 @@ func daemonChild() {
 	}
 }
 
-func (d *running) child() *child {
-	c := startChild(d.t, "client", "SOCKET="+d.config.Listen.Socket, "HANDOVER="+d.config.HandoverSocket())
-	require.Equal(d.t, "connected", c.answer())
+func clientOf(t testing.TB, d *daemontest.Daemon) *child {
+	c := startChild(t, "client", "SOCKET="+d.Config.Listen.Socket, "HANDOVER="+d.Config.HandoverSocket())
+	require.Equal(t, "connected", c.answer())
 	return c
 }
 
@@ -193,24 +194,24 @@ func checkAll(c *rawtest.Client, prompts []rawtest.Prompt) (chunks int) {
 func TestStoppedBetweenGrantAndCopy(t *testing.T) {
 	for _, mode := range []string{"shared", "guarded"} {
 		t.Run(mode, func(t *testing.T) {
-			d := start(t, "HOST_MODE="+mode, "HOST_BYTES=4MiB", "HOST_WRITE_SEGMENT_BYTES=1MiB", "HOST_WRITE_RESERVE_BYTES=2MiB",
+			d := daemontest.Start(t, "HOST_MODE="+mode, "HOST_BYTES=4MiB", "HOST_WRITE_SEGMENT_BYTES=1MiB", "HOST_WRITE_RESERVE_BYTES=2MiB",
 				"SESSION_LEASE=2s", "SESSION_REVOKE_GRACE=200ms")
-			b := d.connect()
-			c := d.child()
+			b := d.Connect()
+			c := clientOf(t, d)
 			require.Equal(t, "ok", c.ask("credits"))
 			c.signal(syscall.SIGSTOP)
-			eventually(t, "quarantined", func() bool { return d.status(b).Counters.QuarantinedSessions == 1 })
-			require.NotZero(t, d.status(b).Host.Quarantined)
+			eventually(t, "quarantined", func() bool { return d.Status(b.Conn).Counters.QuarantinedSessions == 1 })
+			require.NotZero(t, d.Status(b.Conn).Host.Quarantined)
 			prompts := flood(b, 4<<20)
 
 			c.tell("write")
 			c.signal(syscall.SIGCONT)
 			require.Equal(t, "ok", c.answer())
 			require.Greater(t, checkAll(b, prompts), 8)
-			require.Zero(t, d.status(b).Counters.CorruptParts)
+			require.Zero(t, d.Status(b.Conn).Counters.CorruptParts)
 			c.kill()
 			eventually(t, "all slots free", func() bool {
-				s := d.status(b)
+				s := d.Status(b.Conn)
 				return s.Host.Quarantined == 0 && s.Counters.QuarantinedSessions == 0
 			})
 			require.NoError(t, b.End())
@@ -221,20 +222,20 @@ func TestStoppedBetweenGrantAndCopy(t *testing.T) {
 // The same between lease and copy: what the client reads when it goes on are
 // the bytes that it was told of.
 func TestStoppedBetweenLeaseAndCopy(t *testing.T) {
-	d := start(t, "HOST_BYTES=4MiB", "SESSION_LEASE=2s", "SESSION_REVOKE_GRACE=200ms")
-	b := d.connect()
+	d := daemontest.Start(t, "HOST_BYTES=4MiB", "SESSION_LEASE=2s", "SESSION_REVOKE_GRACE=200ms")
+	b := d.Connect()
 	b.Store(b.Prompt(1, 4), 0, 4)
-	c := d.child()
+	c := clientOf(t, d)
 	require.Equal(t, "ok", c.ask("load"))
 	c.signal(syscall.SIGSTOP)
-	eventually(t, "quarantined", func() bool { return d.status(b).Counters.QuarantinedSessions == 1 })
+	eventually(t, "quarantined", func() bool { return d.Status(b.Conn).Counters.QuarantinedSessions == 1 })
 	prompts := flood(b, 4<<20)
 	c.tell("read")
 	c.signal(syscall.SIGCONT)
 	require.Equal(t, "equal", c.answer())
 	require.Greater(t, checkAll(b, prompts), 8)
 	c.kill()
-	eventually(t, "all leases ended", func() bool { return d.status(b).Host.Quarantined == 0 })
+	eventually(t, "all leases ended", func() bool { return d.Status(b.Conn).Host.Quarantined == 0 })
 	require.NoError(t, b.End())
 }
 
@@ -242,16 +243,16 @@ func TestStoppedBetweenLeaseAndCopy(t *testing.T) {
 func TestKilledClient(t *testing.T) {
 	for _, when := range []string{"credits", "load"} {
 		t.Run(when, func(t *testing.T) {
-			d := start(t)
-			b := d.connect()
+			d := daemontest.Start(t)
+			b := d.Connect()
 			b.Store(b.Prompt(1, 4), 0, 4)
-			c := d.child()
+			c := clientOf(t, d)
 			require.Equal(t, "ok", c.ask(when))
-			h := d.status(b).Host
+			h := d.Status(b.Conn).Host
 			require.NotZero(t, h.Granted+h.Leased)
 			c.kill()
 			eventually(t, "everything free", func() bool {
-				s := d.status(b)
+				s := d.Status(b.Conn)
 				return s.Host.Granted+s.Host.Leased+s.Host.Quarantined == 0 && len(s.Sessions) == 1
 			})
 			b.Check(b.Prompt(1, 4), 4)

@@ -109,5 +109,8 @@ func (p *put) file(h *larderv1.PutFile) (storage.Outcome, error) {
 	if other {
 		return storage.Conflict, nil
 	}
+	if outcome == storage.Kept {
+		return 0, fault.New(fault.Full, "file.length", "pieces of the file were dropped for room before the last one came").With(length, nil)
+	}
 	return outcome, nil
 }
