@@ -21,6 +21,13 @@
 // The package starts no goroutine: Expire, Overdue and Scrub are called by
 // whoever has a clock.
 //
+// Costs: a sidecar record of 128 bytes a part (and one for every 13 layers
+// beyond the first), 16 bytes an entry, 8 for the order of eviction, 9 to 14 in
+// the index, 4 for each page of the arena. The index grows by half in one pass
+// under the lock: tens of milliseconds at a million chunks, once. Clear works
+// in batches of 4096 records. Namespaces and tenants are never removed; there
+// are at most 4096 of each.
+//
 // It does not: speak to clients, know processes, authenticate, hand over
 // descriptors, decide admission or quotas, write to other tiers.
 package arena
