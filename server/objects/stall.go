@@ -16,23 +16,28 @@ func (v *Service) watch(work func(touch func()) error) error {
 	return v.watchTicks(work, t.C)
 }
 
-// watchTicks allows one tick without a touch in between: the work may have
-// begun just before it.
 func (v *Service) watchTicks(work func(touch func()) error, ticks <-chan time.Time) error {
 	var moved atomic.Int64
 	done := make(chan error, 1)
 	v.streams.Go(func() { done <- work(func() { moved.Add(1) }) })
-	seen := int64(-1)
+	still := stillness{-1}
 	for {
 		select {
 		case err := <-done:
 			return err
 		case <-ticks:
-			now := moved.Load()
-			if now == seen {
+			if still.tick(moved.Load()) {
 				return fault.New(fault.Unavailable, "", "the stream stood still").With(nil, v.options.Stall)
 			}
-			seen = now
 		}
 	}
+}
+
+// stillness finds two ticks without movement in between.
+type stillness struct{ seen int64 }
+
+func (s *stillness) tick(moved int64) bool {
+	still := moved == s.seen
+	s.seen = moved
+	return still
 }

@@ -10,36 +10,32 @@ import (
 	"github.com/larderkv/larder/api/fault"
 )
 
-// A stream on which nothing moves is ended, one that moves is not; the work
-// ends when the stream does.
+// A stream on which nothing moves is ended; its work ends when the stream
+// does.
 func TestStall(t *testing.T) {
 	v := &Service{options: Options{Stall: time.Hour}}
-	ticks := make(chan time.Time)
-	steps, ended := make(chan struct{}), make(chan struct{})
-	result := make(chan error, 1)
-	go func() {
-		result <- v.watchTicks(func(touch func()) error {
-			for range steps { // as Recv gives messages, until the stream ends
-				touch()
-				steps <- struct{}{}
-			}
-			close(ended)
-			return nil
-		}, ticks)
-	}()
-	for range 5 {
-		ticks <- time.Time{}
-		steps <- struct{}{}
-		<-steps
-	}
+	ticks := make(chan time.Time, 2)
 	ticks <- time.Time{}
 	ticks <- time.Time{}
-	err := <-result
+	over := make(chan struct{})
+	err := v.watchTicks(func(func()) error {
+		<-over // as a Recv would
+		return nil
+	}, ticks)
 	require.ErrorIs(t, err, fault.Unavailable)
 	require.ErrorContains(t, err, "1h0m0s")
-	close(steps)
-	<-ended
+	close(over)
 	v.Wait()
+}
+
+func TestStillness(t *testing.T) {
+	s := stillness{-1}
+	for _, c := range []struct {
+		moved int64
+		still bool
+	}{{0, false}, {1, false}, {5, false}, {5, true}, {6, false}, {6, true}} {
+		require.Equal(t, c.still, s.tick(c.moved), "%v", c)
+	}
 }
 
 func TestWorkEndsItself(t *testing.T) {
