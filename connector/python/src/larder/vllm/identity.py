@@ -21,10 +21,11 @@ from larder.vllm.layout import PartHeads
 from larder.vllm.settings import Settings
 from larder.weights import find_weight_files, named_weights_id, weights_id
 
-# Loaders that read the folder's own weight files.
-_FILE_LOADERS = frozenset(
-    {"auto", "hf", "safetensors", "fastsafetensors", "pt", "npcache", "mistral", "bitsandbytes", "gguf"}
-)
+# Loaders that read the files which find_weight_files names. Not "pt" and
+# "npcache": they read *.bin and *.pt even beside safetensors.
+_FILE_LOADERS = frozenset({"auto", "hf", "safetensors", "fastsafetensors", "mistral", "bitsandbytes", "gguf"})
+# Settings of a model that take weights from another repository.
+_OTHER_REPOSITORIES = ("text_model_id", "audio_model_id")
 # RoPE whose factors depend on how long the engine's context is.
 _LENGTH_ROPE = frozenset({"dynamic", "longrope", "su", "yarn_dynamic"})
 
@@ -157,6 +158,12 @@ def _config(vllm_config: Any) -> Any:
         extra["engine.mm_attention_dtype"] = m.mm_encoder_attn_dtype
     if _rope_kinds(config) & _LENGTH_ROPE:
         extra["engine.max_model_len"] = m.max_model_len
+    lora = vllm_config.lora_config
+    if lora is not None:
+        # Where an adapter applies and how it rounds; its weights are in the keys.
+        extra["engine.lora_targets"] = sorted(lora.target_modules) if lora.target_modules else None
+        if lora.lora_dtype not in ("auto", m.dtype):
+            extra["engine.lora_dtype"] = str(lora.lora_dtype).removeprefix("torch.")
     return config_fields(config, str(m.dtype).removeprefix("torch."), extra)
 
 
@@ -177,6 +184,13 @@ def _weights_id(vllm_config: Any, settings: Settings) -> bytes:
         return named_weights_id(settings.weights_id)
     loader = str(vllm_config.load_config.load_format)
     model = vllm_config.model_config.model
+    elsewhere = _elsewhere(vllm_config.model_config)
+    if elsewhere:
+        raise InvalidError(
+            "what the weights mean is said outside the model's weights and config: set weights_id",
+            "kv_connector_extra_config.weights_id",
+            elsewhere,
+        )
     if loader not in _FILE_LOADERS:
         raise InvalidError(
             "weights from this loader have no files to identify them by: set weights_id",
@@ -186,6 +200,19 @@ def _weights_id(vllm_config: Any, settings: Settings) -> bytes:
     if os.path.isfile(model):
         return weights_id([model])
     return weights_id(find_weight_files(_folder(vllm_config.model_config)))
+
+
+def _elsewhere(m: Any) -> str:
+    """Returns the setting that takes weights, code or their meaning from
+    somewhere that is neither hashed nor in the config, or ""."""
+    config = m.hf_config.to_dict()
+    if getattr(m, "quantization_config", None):
+        return "quantization_config"
+    if isinstance(m.hf_overrides, dict) and "quantization_config_file" in m.hf_overrides:
+        return "hf_overrides.quantization_config_file"
+    if m.trust_remote_code and config.get("auto_map"):
+        return "trust_remote_code"
+    return next((name for name in _OTHER_REPOSITORIES if config.get(name)), "")
 
 
 def _folder(model_config: Any) -> str:
