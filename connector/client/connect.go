@@ -81,7 +81,7 @@ func (c *Client) connect(ctx context.Context) {
 		c.opt.Log.Info("no session", "endpoint", c.opt.String(), "error", err)
 		select {
 		case <-ctx.Done():
-		case <-time.After(pause/2 + rand.N(pause/2+1)): //nolint:gosec // spreads load, keeps no secret
+		case <-time.After(pause/2 + rand.N(pause/2+1)):
 		}
 		pause = min(2*pause, c.opt.BackoffMax)
 	}

@@ -69,7 +69,7 @@ func BenchmarkMatch512(b *testing.B) {
 	}{{"hold/100k", 100_000, true}, {"hold/1M", 1_000_000, true}, {"touch/1M", 1_000_000, false}} {
 		b.Run(bm.name, func(b *testing.B) {
 			a, s := benchArena(b, bm.chunks, Options{Verify: Off})
-			defer a.Close() //nolint:errcheck // a benchmark
+			defer a.Close()
 			prompts := bm.chunks / 512
 			ks := make([]byte, 0, prompts*512*32)
 			for i := range prompts * 512 {
@@ -101,7 +101,7 @@ func BenchmarkStore(b *testing.B) {
 	for name, v := range map[string]Verify{"summed": Always, "unsummed": Off} {
 		b.Run(name, func(b *testing.B) {
 			a, _ := benchArena(b, 0, Options{Verify: v})
-			defer a.Close() //nolint:errcheck // a benchmark
+			defer a.Close()
 			n := int(a.lay.totalBytes / 4096)
 			store(b, a, 0, n)
 			b.ReportAllocs()
@@ -117,7 +117,7 @@ func BenchmarkCommit16(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	defer a.Close() //nolint:errcheck // a benchmark
+	defer a.Close()
 	var spec NamespaceSpec
 	for i := range 16 {
 		spec.Parts = append(spec.Parts, PartSpec{HeadGroup: uint16(i), RawLength: 65536, Layers: 32})
@@ -149,7 +149,7 @@ func BenchmarkCommit16(b *testing.B) {
 // Lease and release of one part of a chunk, without verification.
 func BenchmarkLease(b *testing.B) {
 	a, s := benchArena(b, 100_000, Options{Verify: Off})
-	defer a.Close() //nolint:errcheck // a benchmark
+	defer a.Close()
 	refs := make([]ChunkRef, 0, 100_000)
 	for i := range 100_000 {
 		k := benchKey(i)
@@ -172,7 +172,7 @@ func BenchmarkLease(b *testing.B) {
 // What verification adds to a lease, beside the checksum of the bytes.
 func BenchmarkVerify4KiB(b *testing.B) {
 	a, s := benchArena(b, 1000, Options{})
-	defer a.Close() //nolint:errcheck // a benchmark
+	defer a.Close()
 	k := benchKey(7)
 	refs, _ := a.Match(s, k[:], 0, true, nil)
 	ls, err := a.Lease(1, 1, refs[0], nil, nil)

@@ -24,7 +24,7 @@ func hugeBytes(segs []*memory) int64 {
 	if err != nil {
 		return n
 	}
-	defer f.Close() //nolint:errcheck // read only
+	defer f.Close()
 	ours := false
 	for sc := bufio.NewScanner(f); sc.Scan(); {
 		line := sc.Text()

@@ -17,7 +17,7 @@ import (
 func TestMemoryPerPart(t *testing.T) {
 	const n = 1_000_000
 	a, _ := benchArena(t, n, Options{Verify: Off})
-	defer a.Close() //nolint:errcheck // checked elsewhere
+	defer a.Close()
 	st := a.Stats()
 	if st.Parts != n {
 		t.Fatalf("%d parts", st.Parts)

@@ -70,7 +70,7 @@ func startProcess(t *testing.T, a *Arena) *process {
 		t.Fatal(err)
 	}
 	segment := os.NewFile(uintptr(fd), "segment")
-	defer segment.Close() //nolint:errcheck // a duplicate
+	defer segment.Close()
 	p := &process{t: t, cmd: exec.Command(os.Args[0])}
 	p.cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%d", clientEnv, h.SegmentBytes[0]))
 	p.cmd.ExtraFiles = []*os.File{segment}

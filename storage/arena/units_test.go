@@ -59,7 +59,7 @@ func TestSpace(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer s.close() //nolint:errcheck // anonymous memory
+		defer s.close()
 		s.freeAll()
 		fresh := s.runs.head
 		type slot struct{ page, class uint32 }
@@ -115,7 +115,7 @@ func TestIndex(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer ix.close() //nolint:errcheck // anonymous memory
+	defer ix.close()
 	r := rand.New(rand.NewPCG(1, 2))
 	hashes := map[uint32]uint32{} // rec -> hash
 	var recs []uint32
@@ -208,7 +208,7 @@ func TestPrefault(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer a.Close() //nolint:errcheck // checked elsewhere
+	defer a.Close()
 	st := a.Stats()
 	if st.Prefaulted != 8<<20 || st.HugePages > 8<<20 {
 		t.Fatalf("%+v", st)

@@ -15,7 +15,7 @@ func TestLRU(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer p.Close() //nolint:errcheck // anonymous memory
+		defer p.Close()
 		var model []uint32
 		pick := func(present bool) (uint32, bool) {
 			var from []uint32
