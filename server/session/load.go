@@ -15,6 +15,10 @@ import (
 // ready when the copies of the one before have ended.
 const firstBatch = 1 << 20
 
+// Where nothing is checked all parts are ready within microseconds, and one
+// reply is better than several.
+const minInterval = 25 * time.Microsecond
+
 func nextBatch(n int64) int64 { return n + n/2 }
 
 // load is one load from its request to its release.
@@ -117,6 +121,7 @@ func (s *session) runLoad(l *load) {
 		leased  []arena.Leased
 		waiting int64 // bytes in reply
 		batch   = int64(firstBatch)
+		sent    = l.began
 		total   int64
 		ready   int
 		failed  int
@@ -156,11 +161,11 @@ func (s *session) runLoad(l *load) {
 			ready++
 			waiting += int64(p.Length)
 			total += int64(p.Length)
-			if last := i == len(l.refs)-1 && j == len(leased)-1; waiting >= batch && !last {
+			if last := i == len(l.refs)-1 && j == len(leased)-1; waiting >= batch && !last && time.Since(sent) >= minInterval {
 				deadline := reply.DeadlineNs
 				s.reply(l.id, &larderv1.SessionResponse{Body: &larderv1.SessionResponse_Load{Load: reply}})
 				reply = &larderv1.LoadReply{DeadlineNs: deadline}
-				waiting, batch = 0, nextBatch(batch)
+				waiting, batch, sent = 0, nextBatch(batch), time.Now()
 			}
 		}
 	}
