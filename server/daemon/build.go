@@ -92,9 +92,10 @@ func (d *Daemon) build() error {
 	return nil
 }
 
-// transport bounds what connections may use. A peer that answers no ping for
-// 50 s is gone or stopped; its sessions end then, and what it held goes into
-// quarantine.
+// transport bounds what connections may use. Buffers and windows are gRPC's
+// own: larger ones made no match faster, and each connection would pay for
+// them. A peer that answers no ping for 50 s is gone or stopped; its sessions
+// end then, and what it held goes into quarantine.
 func transport(limits session.Limits) []grpc.ServerOption {
 	return append(session.ServerOptions(limits),
 		grpc.MaxSendMsgSize(math.MaxInt32),
@@ -103,9 +104,6 @@ func transport(limits session.Limits) []grpc.ServerOption {
 		grpc.MaxHeaderListSize(16<<10),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 20 * time.Second}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
-		// A match of 512 chunks is 16 KiB: it should cross in one read.
-		grpc.ReadBufferSize(128<<10),
-		grpc.WriteBufferSize(128<<10),
 	)
 }
 

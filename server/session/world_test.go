@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -73,6 +74,7 @@ type world struct {
 	log      *directory.Log
 	socket   string
 	handover string
+	close    func()
 }
 
 func newWorld(t testing.TB, s settings) *world {
@@ -118,7 +120,7 @@ func newWorld(t testing.TB, s settings) *world {
 	served := make(chan error, 2)
 	go func() { served <- server.Serve(l) }()
 	go func() { served <- h.Serve(hl) }()
-	t.Cleanup(func() {
+	w.close = sync.OnceFunc(func() {
 		w.sessions.Close()
 		server.Stop()
 		require.NoError(t, hl.Close())
@@ -127,6 +129,7 @@ func newWorld(t testing.TB, s settings) *world {
 		require.NoError(t, <-served)
 		require.NoError(t, a.Close())
 	})
+	t.Cleanup(w.close)
 	return w
 }
 
@@ -149,12 +152,16 @@ func (w *world) advance(d time.Duration) {
 	w.sessions.Tick()
 }
 
+// openNow waits until so many sessions are open, however many are in
+// quarantine.
+func (w *world) openNow(n int) { w.settled(n, -1) }
+
 // settled waits until so many sessions are open and in quarantine.
 func (w *world) settled(open, quarantined int) {
 	deadline := time.Now().Add(20 * time.Second)
 	for {
 		o, q := w.sessions.Count()
-		if o == open && q == quarantined {
+		if o == open && (q == quarantined || quarantined < 0) {
 			return
 		}
 		if time.Now().After(deadline) {
