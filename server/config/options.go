@@ -178,7 +178,7 @@ func table(c *Config) []*Option {
 			Help: "Form of the log on standard error.",
 		}, {
 			Key: "drain", value: duration(&c.Drain, 10*time.Second, 0, time.Hour),
-			Help: "How long the daemon waits for its sessions to end their copies after SIGTERM.",
+			Help: "How long the daemon waits after SIGTERM for loads and commits that were begun; sessions without any are ended sooner.",
 		},
 	}
 	for _, o := range t {

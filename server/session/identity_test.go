@@ -239,6 +239,20 @@ func TestDrain(t *testing.T) {
 	<-drained
 }
 
+// Sessions that do nothing do not hold a drain up, credits or not.
+func TestDrainEndsIdleSessions(t *testing.T) {
+	w := newWorld(t, defaults())
+	c := w.connect()
+	c.Credits(2)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	w.sessions.Drain(ctx)
+	require.NoError(t, ctx.Err())
+	require.NotNil(t, c.Event().GetDraining())
+	_, err := c.Stream.Recv()
+	requireEnd(t, err, larderv1.ErrorKind_ERROR_KIND_UNAVAILABLE, "stopping")
+}
+
 // Close ends sessions that stay, and what they hold stays in quarantine until
 // the arena is closed.
 func TestClose(t *testing.T) {

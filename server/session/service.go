@@ -178,30 +178,6 @@ func (v *Service) snapshot() []*session {
 	return list
 }
 
-// Drain takes no more sessions, tells those open that the daemon stops, and
-// waits until all have ended or ctx has.
-func (v *Service) Drain(ctx context.Context) {
-	v.mu.Lock()
-	v.draining = true
-	v.mu.Unlock()
-	var left time.Duration
-	if at, ok := ctx.Deadline(); ok {
-		left = max(0, time.Until(at))
-	}
-	for _, s := range v.snapshot() {
-		s.events.post(func(e *pending) {
-			e.draining = &larderv1.Draining{DeadlineMs: uint32(left.Milliseconds())}
-		})
-	}
-	for len(v.snapshot()) > 0 {
-		select {
-		case <-v.quiet:
-		case <-ctx.Done():
-			return
-		}
-	}
-}
-
 // Draining says whether Drain was called.
 func (v *Service) Draining() bool {
 	v.mu.Lock()
