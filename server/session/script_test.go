@@ -24,7 +24,7 @@ import (
 // say and hear. Numbers that differ from run to run (ids, offsets,
 // generations) have names in a script.
 func TestScripts(t *testing.T) {
-	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
+	datadriven.Walk(t, "testdata/scripts", func(t *testing.T, path string) {
 		s := &script{
 			clients: map[string]*rawtest.Client{}, slots: map[string]*larderv1.Slot{},
 			holds: map[string]uint64{}, loads: map[string]rawtest.Loaded{}, prompts: map[string]rawtest.Prompt{},
