@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import random
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -72,3 +73,51 @@ def prompt():
         return [source.randrange(VOCABULARY) for _ in range(tokens)]
 
     return make
+
+
+@pytest.fixture(scope="session")
+def binaries():
+    """Where larderd and larder are."""
+    folder = Path(os.environ.get("LARDER_BIN", REPOSITORY / "bin"))
+    assert (folder / "larderd").is_file(), f"no larderd in {folder}: make build"
+    return folder
+
+
+@pytest.fixture(scope="session")
+def short_folder():
+    """A folder with a short path: that of a Unix socket has at most 107 bytes."""
+    with tempfile.TemporaryDirectory(prefix="ldr") as path:
+        yield Path(path)
+
+
+@pytest.fixture(scope="session")
+def test_model(tmp_path_factory):
+    """A real model: LARDER_TEST_MODEL, else a shared one, else one made here."""
+    named = os.environ.get("LARDER_TEST_MODEL")
+    shared = REPOSITORY.parent / "shared/models/llama-27m"
+    if named or shared.is_dir():
+        return Path(named or shared)
+    from demo import document, model
+
+    folder = tmp_path_factory.mktemp("made")
+    model.make(folder, list(document.OWN_TEXTS))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def words():
+    """Tokens of the repository's own texts, by a model's tokenizer."""
+
+    def tokens(model):
+        from transformers import AutoTokenizer
+
+        from demo import document
+
+        tokenizer = AutoTokenizer.from_pretrained(str(model))
+        ids = []
+        for text in document.OWN_TEXTS:
+            ids += tokenizer(text.read_text())["input_ids"]
+        assert len(ids) >= 9000, f"only {len(ids)} tokens of text"
+        return ids
+
+    return tokens

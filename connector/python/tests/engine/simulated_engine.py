@@ -26,11 +26,12 @@ from vllm.engine.arg_utils import EngineArgs
 from vllm.utils.hashing import get_hash_fn_by_name
 from vllm.v1.core.kv_cache_utils import get_request_block_hasher, init_none_hash
 from vllm.v1.core.sched.scheduler import Scheduler
-from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, KVCacheGroupSpec
+from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, KVCacheGroupSpec, SlidingWindowSpec
 from vllm.v1.outputs import KVConnectorOutput, ModelRunnerOutput
 from vllm.v1.request import Request, RequestStatus
 from vllm.v1.structured_output import StructuredOutputManager
 
+from larder.vllm import LarderConnector
 from larder.vllm.layout_choice import cpu_write
 from larder.vllm.memory import tensor
 
@@ -118,10 +119,18 @@ def make_config(folder, *, block=16, blocks=64, extra=None, budget=256, seqs=8, 
 
 def make_cache_config(block, blocks, groups=1):
     """What the engine tells its connectors about pages."""
-    spec = FullAttentionSpec(block_size=block, num_kv_heads=HEADS, head_size=DIM, dtype=torch.bfloat16)
+    shape = {"block_size": block, "num_kv_heads": HEADS, "head_size": DIM, "dtype": torch.bfloat16}
     names = [f"model.layers.{i}.self_attn.attn" for i in range(LAYERS)]
-    split = [names] if groups == 1 else [[n] for n in names]
-    return KVCacheConfig(blocks, [], [KVCacheGroupSpec(n, spec) for n in split])
+    full = FullAttentionSpec(**shape)
+    if groups == 1:
+        return KVCacheConfig(blocks, [], [KVCacheGroupSpec(names, full)])
+    window = SlidingWindowSpec(**shape, sliding_window=64)
+    return KVCacheConfig(blocks, [], [KVCacheGroupSpec(names[:1], full), KVCacheGroupSpec(names[1:], window)])
+
+
+def larder(connector):
+    """Larder's connector: this one, or the one in a MultiConnector."""
+    return next(c for c in getattr(connector, "_connectors", [connector]) if isinstance(c, LarderConnector))
 
 
 @dataclass
@@ -154,7 +163,7 @@ class SimulatedEngine:
         self.pages = {n: torch.zeros(blocks, HEADS, self.block, 2 * DIM, dtype=torch.bfloat16) for n in names}
         self.worker = KVConnectorFactory.create_connector(vllm_config, KVConnectorRole.WORKER, self.cache_config)
         if connect is not None:
-            self.worker.worker_half._connect = connect
+            larder(self.worker).worker_half._connect = connect
         self.worker.register_kv_caches(self.pages)
         self.scheduler = Scheduler(
             vllm_config=vllm_config,
@@ -165,7 +174,7 @@ class SimulatedEngine:
         )
         self.connector = self.scheduler.connector
         if connect is not None:
-            self.connector.scheduler_half._connect = connect
+            larder(self.connector).scheduler_half._connect = connect
         handshake = self.worker.get_handshake_metadata()
         if handshake is not None:
             self.connector.set_xfer_handshake_metadata_pp_aware({(0, 0): pickle.loads(pickle.dumps(handshake))})

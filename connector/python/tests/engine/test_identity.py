@@ -1,103 +1,202 @@
-"""The namespace of an engine, from vLLM's own configuration: what differs in KV differs in it."""
+"""Namespaces of engines: whatever changes KV keeps two engines apart, and nothing else does."""
 
 from __future__ import annotations
 
-import shutil
+import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
-from simulated_engine import CONFIG, make_config, write_config
+from simulated_engine import CONFIG, DIM, HEADS, make_cache_config, make_config, write_config
+from vllm.engine.arg_utils import EngineArgs
 
-from larder.errors import InvalidError
+from larder.errors import LarderError
 from larder.namespace import diff
-from larder.vllm import identity
+from larder.vllm import identity, support
+from larder.vllm.layout import opaque
 from larder.vllm.settings import Settings
 
-SHAPE = identity.Shape((0, 1), 2, 64, 64, 16, "bfloat16")
-
-
-def describe(folder, shape=SHAPE, settings=None, **options):
-    """The namespace of an engine that reads its weights from files."""
-    config = make_config(folder, extra=settings, **options)
-    config.load_config.load_format = "auto"
-    return identity.descriptor(config, Settings.parse({"weights_id": "", "chunk_tokens": 64} | (settings or {})), shape)
+LINEAR = {"rope_type": "linear", "factor": 2.0, "rope_theta": 10000.0}
+SHAPE = identity.Shape((0, 1), HEADS, DIM, DIM, 16, "bfloat16")
 
 
 @pytest.fixture
 def folder(tmp_path):
     """A model with weights."""
-    made = write_config(tmp_path / "model")
-    save_file({"w": np.arange(64, dtype=np.float32)}, str(made / "model.safetensors"))
-    return made
+    return model(tmp_path / "model")
 
 
-def test_equal_engines_agree(folder):
-    assert describe(folder).fingerprint() == describe(folder).fingerprint()
+def model(path, seed=0, **changes):
+    write_config(path, CONFIG | changes)
+    weights = np.random.default_rng(seed).standard_normal((64, 64), dtype=np.float32)
+    save_file({"w": weights}, str(path / "model.safetensors"))
+    return path
 
 
-def test_another_fine_tune_at_the_same_path(folder):
-    before = describe(folder)
-    save_file({"w": np.arange(64, dtype=np.float32) + 1}, str(folder / "model.safetensors"))
-    assert [d.field for d in diff(before, describe(folder))] == ["weights_id"]
+def config(path, dtype="bfloat16", **options):
+    return EngineArgs(
+        model=str(path), skip_tokenizer_init=True, dtype=dtype, enforce_eager=True, **options
+    ).create_engine_config()
 
 
-def test_the_same_weights_elsewhere_are_the_same(folder, tmp_path):
-    moved = shutil.copytree(folder, tmp_path / "elsewhere")
-    assert describe(folder).fingerprint() == describe(moved).fingerprint()
+def namespace(path, settings=None, shape=SHAPE, **options):
+    return identity.descriptor(config(path, **options), settings or Settings(), shape)
+
+
+def changed(a, b):
+    return [d.field for d in diff(a, b)]
+
+
+def test_the_same_engine_has_the_same_namespace(folder):
+    assert namespace(folder).encode() == namespace(folder, block_size=32, max_num_seqs=3, seed=5).encode()
+
+
+def test_a_copy_of_the_model_is_the_same_model(folder, tmp_path):
+    assert namespace(folder).fingerprint() == namespace(model(tmp_path / "copy")).fingerprint()
 
 
 @pytest.mark.parametrize(
-    ("options", "part"),
+    ("changes", "options", "fields"),
     [
-        ({"hf_overrides": {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}}}, "rope"),
-        ({"hf_overrides": {"rms_norm_eps": 1e-3}}, "eps"),
-        ({"hf_overrides": {"attention_bias": True}}, "attention_bias"),
+        ({"rope_theta": 5000.0}, {}, ["config.rope.theta"]),
+        ({"rms_norm_eps": 1e-6}, {}, ["config.rms_norm_eps"]),
+        ({"hidden_act": "gelu"}, {}, ["config.hidden_act"]),
+        ({"some_new_setting": 3}, {}, ["config.some_new_setting"]),
+        ({}, {"hf_overrides": {"rope_parameters": LINEAR}}, ["config.rope.factor", "config.rope.kind"]),
+        ({}, {"dtype": "float32"}, ["config.compute.dtype"]),
     ],
-)
-def test_an_override_of_the_config(folder, options, part):
-    fields = [d.field for d in diff(describe(folder), describe(folder, **options))]
-    assert fields
-    assert all(part in field for field in fields)
+)  # fmt: skip
+def test_settings_that_change_kv(folder, tmp_path, changes, options, fields):
+    assert sorted(changed(namespace(folder), namespace(model(tmp_path / "other", **changes), **options))) == fields
+
+
+def test_other_weights_at_the_same_path(folder):
+    before = namespace(folder)
+    model(folder, seed=1)
+    assert changed(before, namespace(folder)) == ["weights_id"]
+
+
+def test_longer_contexts_of_a_rope_that_depends_on_it(tmp_path):
+    rope = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}
+    path = model(tmp_path / "m", rope_parameters=rope)
+    assert changed(namespace(path), namespace(path, max_model_len=4096)) == ["config.engine.max_model_len"]
 
 
 @pytest.mark.parametrize(
-    ("shape", "field"),
+    ("settings", "field"),
     [
-        (identity.Shape((0, 1), 2, 64, 64, 16, "float16"), "kv_dtype"),
-        (identity.Shape((0, 2), 2, 64, 64, 16, "bfloat16"), "groups[0].layers"),
-        (identity.Shape((0, 1), 4, 64, 64, 16, "bfloat16"), "groups[0].kv_heads"),
-        (identity.Shape((0, 1), 2, 128, 64, 16, "bfloat16"), "groups[0].dk"),
-        (identity.Shape((0, 1), 2, 64, 128, 16, "bfloat16"), "groups[0].dv"),
+        ({"weights_id": "llama-ft-3"}, "weights_id"),
+        ({"weights_epoch": 1}, "weights_epoch"),
+        ({"chunk_tokens": 128}, "chunk_tokens"),
     ],
 )
-def test_another_shape(folder, shape, field):
-    assert field in [d.field for d in diff(describe(folder), describe(folder, shape))]
+def test_settings_of_the_operator(folder, settings, field):
+    assert changed(namespace(folder), namespace(folder, Settings.parse(settings))) == [field]
 
 
-def test_the_engines_block_is_no_part_of_a_canonical_namespace(folder):
-    other = identity.Shape((0, 1), 2, 64, 64, 32, "bfloat16")
-    assert describe(folder).fingerprint() == describe(folder, other, block=32).fingerprint()
+def test_pages_as_they_are_bind_engine_and_block(folder):
+    c = config(folder)
+    made = [
+        identity.descriptor(c, Settings(), SHAPE, opaque("vllm/1", "CPU_ATTN", isa), 4096) for isa in ("amx", "vec")
+    ]
+    assert changed(*made) == ["layout.isa"]
+    assert changed(made[0], namespace(folder)) != []
 
 
-def test_the_operators_words(folder):
-    base = describe(folder)
-    assert [d.field for d in diff(base, describe(folder, settings={"weights_epoch": 1}))] == ["weights_epoch"]
-    assert [d.field for d in diff(base, describe(folder, settings={"weights_id": "x"}))] == ["weights_id"]
+def test_dummy_weights_need_a_name(tmp_path):
+    path = write_config(tmp_path / "dummy")
+    with pytest.raises(LarderError, match=r"weights_id.*load_format dummy"):
+        namespace(path, load_format="dummy")
+    assert namespace(path, Settings(weights_id="dummy-1"), load_format="dummy")
 
 
-@pytest.mark.parametrize("loader", ["dummy", "pt", "npcache", "tensorizer"])
-def test_weights_that_are_not_in_the_files_need_a_name(folder, loader):
-    config = make_config(folder)
-    config.load_config.load_format = loader
-    with pytest.raises(InvalidError, match="set weights_id"):
-        identity.descriptor(config, Settings.parse({"chunk_tokens": 64}), SHAPE)
-    named = Settings.parse({"chunk_tokens": 64, "weights_id": "llama-v3"})
-    assert identity.descriptor(config, named, SHAPE).weights_id != bytes(32)
+def test_a_model_that_is_not_there_needs_a_name(folder):
+    c = config(folder)
+    c.model_config.model = "nobody/nothing"
+    with pytest.raises(LarderError, match="set weights_id"):
+        identity.descriptor(c, Settings(), SHAPE)
 
 
-def test_meaning_from_elsewhere_needs_a_name(tmp_path):
-    made = write_config(tmp_path / "other", CONFIG | {"text_model_id": "somebody/else"})
-    save_file({"w": np.arange(64, dtype=np.float32)}, str(made / "model.safetensors"))
-    with pytest.raises(InvalidError, match="text_model_id"):
-        describe(made)
+def test_processes_of_one_engine_agree_on_the_instance(model_folder):
+    c = make_config(model_folder)
+    assert identity.instance_id(c) == identity.instance_id(c)
+    assert len(identity.instance_id(c)) == 16
+    assert identity.instance_id(c) != identity.instance_id(make_config(model_folder))
+
+
+@pytest.mark.parametrize(
+    ("heads", "unit", "size", "want"),
+    [
+        (8, 1, 1, [list(range(8))]),
+        (8, 2, 2, [[0, 1], [2, 3]]),
+        (8, 1, 4, [[0, 1], [2, 3], [4, 5], [6, 7]]),
+        (2, 1, 4, [[0], [0], [1], [1]]),
+    ],
+)
+def test_ranks_hold_whole_parts(folder, heads, unit, size, want):
+    shape = identity.Shape((0, 1), heads, DIM, DIM, 16, "bfloat16")
+    made = identity.descriptor(config(folder), Settings(), shape)
+    made = replace(made, groups=(replace(made.groups[0], head_group=unit),))
+    ranks = [identity.rank_parts(made, rank, size) for rank in range(size)]
+    assert [[p.index for p in parts] for parts in ranks] == want
+    writers = [p.index for parts in ranks for p in parts if p.writes]
+    assert sorted(writers) == list(range(heads // unit))
+    for parts in ranks:
+        assert [p.heads.first for p in parts] == [i * unit for i in range(len(parts))]
+
+
+def test_a_rank_with_a_piece_of_a_part_is_refused(folder):
+    shape = identity.Shape((0, 1), 4, DIM, DIM, 16, "bfloat16")
+    made = identity.descriptor(config(folder), Settings(), shape)
+    made = replace(made, groups=(replace(made.groups[0], head_group=4),))
+    with pytest.raises(LarderError, match="head_group"):
+        identity.rank_parts(made, 0, 2)
+
+
+@pytest.mark.parametrize("name", ["pipeline_parallel_size", "decode_context_parallel_size"])
+def test_unsupported_parallelism_is_refused_by_name(model_folder, name):
+    c = make_config(model_folder)
+    setattr(c.parallel_config, name, 2)
+    with pytest.raises(LarderError, match=name):
+        support.refuse(c)
+
+
+def test_what_larder_is_off_for(model_folder):
+    c = make_config(model_folder)
+    assert support.off(c, make_cache_config(16, 8)) == ""
+    assert "2 KV cache groups" in support.off(c, make_cache_config(16, 8, groups=2))
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        ({"sockt": "/x"}, r"sockt.*socket"),
+        ({"chunk_tokens": "256"}, r"chunk_tokens.*str.*int"),
+        ({"store_generated": 1}, r"store_generated.*int.*bool"),
+        ({"match_wait_us": -1}, "match_wait_us"),
+        ({"layout": "best"}, "auto or opaque"),
+        ({"socket": ""}, "socket"),
+        ({"hold_ms": 1}, "hold_ms"),
+    ],
+)
+def test_wrong_settings_are_refused(extra, message):
+    with pytest.raises(LarderError, match=message):
+        Settings.parse(extra)
+
+
+@pytest.mark.parametrize(
+    ("chunk", "block", "want"), [(0, 16, 256), (0, 128, 256), (0, 48, 288), (0, 512, 512), (64, 32, 64)]
+)
+def test_chunks_are_whole_blocks(chunk, block, want):
+    assert Settings(chunk_tokens=chunk).chunk_tokens_for(block) == want
+
+
+@pytest.mark.parametrize(("chunk", "block"), [(256, 48), (100, 16), (0, 2048), (32, 16)])
+def test_chunks_that_cannot_be(chunk, block):
+    with pytest.raises(LarderError, match=f"multiple of {block}"):
+        Settings(chunk_tokens=chunk).chunk_tokens_for(block)
+
+
+def test_settings_survive_json():
+    assert Settings.parse(json.loads('{"match_deadline_ms": 5, "failed_pause_s": 2}')).failed_pause_s == 2.0

@@ -8,6 +8,7 @@ from stub_daemon import TENANT_KEY
 
 from larder.errors import FullError
 from larder.keys import chunk_keys, root_key
+from larder.vllm.matching import Match
 
 
 def ordinals(daemon):
@@ -81,6 +82,24 @@ def test_a_local_hit_that_the_daemon_lacks_is_stored(engine, daemon, prompt):
     assert ordinals(daemon) == [0, 1, 2, 3, 1, 2, 3]
     assert e.external["again"] == 0
     check_bytes(daemon, prompt(300))
+
+
+def test_a_request_of_one_step_waits_a_little_for_what_to_store(engine, daemon, prompt, monkeypatch):
+    e = engine()
+    e.generate("r", prompt(300), max_tokens=1, params={"larder": {"skip_store": True, "skip_load": True}})
+    daemon.silent = True
+    seen = []
+
+    def wait(_, seconds):
+        seen.append(seconds)
+        daemon.answer()
+
+    monkeypatch.setattr(Match, "wait", wait)
+    e.generate("again", prompt(300), max_tokens=1)
+    assert ordinals(daemon) == [0, 1, 2, 3]
+    # Not where it is known that the daemon has it all.
+    e.generate("once more", prompt(300), max_tokens=1)
+    assert seen == [300e-6]
 
 
 def test_a_long_local_hit_is_stored_over_several_steps(engine, daemon, prompt):

@@ -100,7 +100,8 @@ class LarderConnector(KVConnectorBase_V1, SupportsHMA):
 
     def get_finished(self, finished_req_ids: set[str]) -> tuple[set[str] | None, set[str] | None]:
         """Loads that ended. Nothing is sent after the step, so nothing else."""
-        return None, self.worker_half.finished(self._step(), finished_req_ids)
+        self.worker_half.idle(self._step())
+        return None, self.worker_half.finished(finished_req_ids)
 
     def get_block_ids_with_load_errors(self) -> set[int]:
         """Pages that the loads just reported did not fill."""

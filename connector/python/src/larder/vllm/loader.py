@@ -27,6 +27,10 @@ def max_parts(hello: Any) -> int:
     return (hello.limits.max_parts if hello is not None else 0) or 1024
 
 
+class _CancelledError(Exception):
+    """Nobody waits for the load any more."""
+
+
 class LoadClient(Protocol):
     """What loads need of larder.client.Client."""
 
@@ -101,9 +105,9 @@ class Loader:
             self._cancelled |= request_ids & self._pending
 
     def wait(self, timeout_s: float) -> None:
-        """Waits until some load is done, none is left, or time is over."""
+        """Waits until some load is done, or time is over."""
         with self._changed:
-            self._changed.wait_for(lambda: self._done or not self._pending, timeout_s)
+            self._changed.wait_for(lambda: self._done, timeout_s)
 
     def take_done(self) -> list[LoadResult]:
         """Returns the results since the last call."""
@@ -140,6 +144,7 @@ class Loader:
 
     def _load(self, op: LoadOp) -> LoadResult:
         start = time.perf_counter()
+        stats = self._stats
         chunks = 0
         try:
             while chunks < op.chunks:
@@ -147,15 +152,14 @@ class Loader:
                 chunks += loaded
                 if loaded < wanted:
                     break
+        except _CancelledError:
+            stats.loads_cancelled += 1
         except LarderError as error:
-            logger.warning(
-                "Larder: load for %s ended after %d of %d chunks: %s", op.request_id, chunks, op.chunks, error
-            )
+            logger.warning("Larder: %s: %d of %d chunks loaded: %s", op.request_id, chunks, op.chunks, error)
         except Exception:
             # Whatever went wrong, the engine must hear of this load's end.
             logger.exception("Larder: load for %s failed", op.request_id)
         invalid = frozenset(op.blocks[self._begin(op, chunks) :] if chunks < op.chunks else ())
-        stats = self._stats
         stats.loads += 1
         stats.loads_failed += chunks < op.chunks
         stats.blocks_invalid += len(invalid)
@@ -193,7 +197,7 @@ class Loader:
 
     def _check(self, op: LoadOp) -> None:
         if self._closed or op.request_id in self._cancelled:
-            raise UnavailableError("nobody waits for the load any more")
+            raise _CancelledError
         if self._clock() >= op.deadline:
             raise UnavailableError("the load's deadline has passed")
 

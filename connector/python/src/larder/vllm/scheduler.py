@@ -9,8 +9,8 @@ from typing import Any
 from vllm.logger import init_logger
 
 from larder.client import NO_HOLD, Client, Options
-from larder.errors import LarderError
-from larder.namespace import NamespaceDescriptor
+from larder.errors import InvalidError, LarderError
+from larder.namespace import NamespaceDescriptor, diff
 from larder.vllm.inflight import InFlight, InFlightLoads
 from larder.vllm.lora import AdapterDigests
 from larder.vllm.matching import Match, MatchClient
@@ -82,10 +82,12 @@ class SchedulerHalf:
         said = list(handshakes)
         if not said or self._client is not None or self._closed or any(h.off for h in said):
             return
-        namespaces = {h.namespace for h in said}
-        if len(namespaces) != 1:
-            raise RuntimeError("the ranks of this engine have different namespaces")
-        namespace = NamespaceDescriptor.decode(namespaces.pop())
+        namespace, *others = [NamespaceDescriptor.decode(n) for n in sorted({h.namespace for h in said})]
+        for other in others:
+            different = diff(namespace, other)[0]
+            raise InvalidError(
+                "the ranks of this engine have different namespaces", different.field, different.a, different.b
+            )
         self._chunk_tokens = namespace.chunk_tokens
         self._fingerprint = namespace.fingerprint()
         self._planner = StorePlanner(
@@ -417,6 +419,7 @@ class SchedulerHalf:
                 continue
             if request_id in cached.resumed_req_ids:
                 state.blocks = []
+                self.stats.preempted += 1
             if blocks is not None:
                 state.blocks += blocks[0]
             stores += self._plan_one(state, computed, scheduled[request_id], now)
@@ -436,6 +439,9 @@ class SchedulerHalf:
         known = request.num_tokens if self._settings.store_generated else request.num_prompt_tokens
         after = min(before + scheduled, known)
         chunks = self._keys(state, hello, after)
-        if state.match is not None:
-            self._learn(state.match)
+        match = state.match
+        if match is not None:
+            if not match.done and planner.unclear(state, min(before, known), chunks):
+                self._await(state, match)
+            self._learn(match)
         return planner.plan(state, min(before, known), after, chunks, now)

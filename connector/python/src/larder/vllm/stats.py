@@ -31,6 +31,8 @@ class SchedulerStats:
     # Loads of which a part or all was recomputed.
     loads_failed: int = 0
     holds_ended: int = 0
+    # Requests that lost their pages and came back.
+    preempted: int = 0
     stores_planned: int = 0
     stores_dropped: int = 0
     # Seconds inside each hook.
@@ -43,7 +45,10 @@ class WorkerStats:
     once the daemon confirmed them."""
 
     loads: int = 0
+    # Not all chunks came; those that were cancelled, because their request was
+    # over, among them.
     loads_failed: int = 0
+    loads_cancelled: int = 0
     chunks_loaded: int = 0
     bytes_loaded: int = 0
     blocks_invalid: int = 0

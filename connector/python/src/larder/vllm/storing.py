@@ -43,6 +43,11 @@ class StorePlanner:
         self._stats.stores_planned += len(chosen)
         return [self._op(state, c) for c in chosen]
 
+    def unclear(self, state: RequestState, before: int, chunks: int) -> bool:
+        """Whether the answer to a request's match decides on chunks of its local hit."""
+        covered = before // self._chunk_tokens if state.next_chunk is None else state.unclear
+        return any(state.key(c) not in self._present for c in range(min(covered, chunks)))
+
     def dropped(self, state: RequestState | None, ordinal: int) -> None:
         """A rank did not store a chunk."""
         self._stats.stores_dropped += 1

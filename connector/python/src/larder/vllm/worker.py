@@ -119,15 +119,20 @@ class WorkerHalf:
             self._saver.save(step.stores)
 
     @timed
-    def finished(self, step: StepMetadata | None, finished_requests: set[str]) -> set[str] | None:
+    def idle(self, step: StepMetadata) -> None:
+        """Waits a little in a step that computes nothing, for a load or an
+        answer: threads of this process need the interpreter to bring them."""
+        if self._loader is not None and step.idle_wait_s:
+            self._loader.wait(step.idle_wait_s)
+
+    @timed
+    def finished(self, finished_requests: set[str]) -> set[str] | None:
         """Requests whose load has ended, each one once."""
         loader = self._loader
         if loader is None:
             return None
         if finished_requests:
             loader.cancel(finished_requests)
-        if step is not None and step.idle_wait_s:
-            loader.wait(step.idle_wait_s)
         done = loader.take_done()
         if not done:
             return None

@@ -1,0 +1,171 @@
+"""A real vLLM in a process of its own: requests are JSON lines on standard input, answers on standard output."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import sys
+import traceback
+from typing import Any
+
+import torch
+
+
+class Server:
+    """The operations, by name. In an engine of several processes only those of the front end work."""
+
+    def __init__(self, llm: Any) -> None:
+        self.llm = llm
+        self.engine = llm.llm_engine
+        self.count = 0
+
+    @property
+    def scheduler(self) -> Any:
+        return self.engine.engine_core.engine_core.scheduler
+
+    @property
+    def worker(self) -> Any:
+        from vllm.distributed.kv_transfer import get_kv_transfer_group
+
+        return get_kv_transfer_group()
+
+    def tokenize(self, text: str) -> list[int]:
+        return self.llm.get_tokenizer()(text)["input_ids"]
+
+    def generate(self, requests: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """All of them at once; a request with abort_after is aborted after so many steps."""
+        from vllm import SamplingParams
+
+        answers = {}
+        aborts: dict[int, list[str]] = {}
+        for request in requests:
+            self.count += 1
+            name = f"request-{self.count}"
+            extra = {"kv_transfer_params": {"larder": request["larder"]}} if request.get("larder") else None
+            sampling = SamplingParams(temperature=0, max_tokens=request["tokens"], ignore_eos=True, extra_args=extra)
+            prompt = {"prompt_token_ids": request["prompt"]}
+            if request.get("salt"):
+                prompt["cache_salt"] = request["salt"]
+            self.engine.add_request(name, prompt, sampling)
+            if "abort_after" in request:
+                aborts.setdefault(request["abort_after"], []).append(name)
+            answers[name] = {"token_ids": [], "cached": 0}
+        steps = 0
+        while self.engine.has_unfinished_requests():
+            self.engine.abort_request(aborts.pop(steps, []))
+            steps += 1
+            for output in self.engine.step():
+                answer = answers[output.request_id]
+                answer["token_ids"] = list(output.outputs[0].token_ids)
+                answer["cached"] = output.num_cached_tokens
+        return list(answers.values())
+
+    def step(self, times: int) -> None:
+        """Steps that finish what is left of aborted requests."""
+        core = self.engine.engine_core.engine_core
+        for _ in range(times):
+            core.step()
+
+    def reset(self) -> bool:
+        """Empties the engine's own prefix cache."""
+        return self.llm.reset_prefix_cache()
+
+    def stats(self) -> dict[str, Any]:
+        """The counters of both halves."""
+        scheduler = dataclasses.asdict(self.scheduler.connector.stats)
+        return {"scheduler": scheduler, "worker": dataclasses.asdict(self.worker.stats)}
+
+    def ready(self) -> bool:
+        """Whether both halves have a connection."""
+        halves = (self.scheduler.connector.scheduler_half, self.worker.worker_half)
+        return all(h._client is not None and h._client.ready for h in halves)
+
+    def namespace(self) -> str:
+        """The canonical encoding of the engine's namespace."""
+        return self.worker.worker_half.handshake().namespace.hex()
+
+    def leftovers(self) -> dict[str, int]:
+        """What must be zero once all is done."""
+        half = self.scheduler.connector.scheduler_half
+        pool = self.scheduler.kv_cache_manager.block_pool
+        return {
+            "blocks": pool.num_gpu_blocks - 1 - pool.get_num_free_blocks(),
+            "requests": len(self.scheduler.requests),
+            "states": len(half._states),
+            "matches": len(half._asked),
+            "loads": len(half._inflight) + len(self.worker.worker_half._loader._pending),
+        }
+
+    def pages(self, prompt: list[int], chunks: int) -> list[str]:
+        """The hash of each chunk's KV in the engine's own pages, as (layer, head, token, K and V).
+
+        Read with plain indexing and the documented order of the CPU backend, without an adapter."""
+        from vllm import SamplingParams
+        from vllm.v1.attention.backends.cpu_attn import _get_attn_isa
+        from vllm.v1.request import Request
+
+        core = self.engine.engine_core.engine_core
+        request = Request("pages", prompt, SamplingParams(max_tokens=1), None, block_hasher=core.request_block_hasher)
+        blocks, tokens, _ = self.scheduler.kv_cache_manager.get_computed_blocks(request)
+        assert tokens >= chunks * 256, f"{tokens} tokens are cached"
+        ids = blocks.get_block_ids()[0]
+        caches = self.worker.worker_half._loader._adapter._geometry.tensors
+        heads, block, wide = caches[0].shape[1:]
+        isa = _get_attn_isa(caches[0].dtype, block, wide // 2, "auto")
+        assert isa.startswith("vec"), f"the order of {isa} is not written down here"
+        hashes = []
+        for chunk in range(chunks):
+            of_chunk = ids[chunk * 256 // block : (chunk + 1) * 256 // block]
+            digest = hashlib.sha256()
+            for cache in caches:
+                for head in range(heads):
+                    for b in of_chunk:
+                        flat = cache[b, head].flatten()
+                        k = flat[: block * wide // 2].view(wide // 2, block).t()
+                        v = flat[block * wide // 2 :].view(block, wide // 2)
+                        digest.update(torch.cat([k, v], 1).contiguous().view(torch.uint8).numpy().tobytes())
+            hashes.append(digest.hexdigest())
+        return hashes
+
+    def raw_pages(self, prompt: list[int], tokens: int) -> str:
+        """The hash of the pages of the prompt's first tokens, as they are."""
+        from vllm import SamplingParams
+        from vllm.v1.request import Request
+
+        core = self.engine.engine_core.engine_core
+        request = Request("pages", prompt, SamplingParams(max_tokens=1), None, block_hasher=core.request_block_hasher)
+        blocks, cached, _ = self.scheduler.kv_cache_manager.get_computed_blocks(request)
+        caches = self.worker.worker_half._loader._adapter._geometry.tensors
+        assert cached >= tokens
+        ids = blocks.get_block_ids()[0][: tokens // caches[0].shape[2]]
+        digest = hashlib.sha256()
+        for cache in caches:
+            digest.update(cache[ids].contiguous().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
+
+
+def main() -> None:
+    """Serves until end of input."""
+    # Whatever the engine prints goes to the log.
+    channel = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    from vllm import LLM
+
+    def say(answer: dict[str, Any]) -> None:
+        channel.write(json.dumps(answer) + "\n")
+        channel.flush()
+
+    server = Server(LLM(**json.loads(sys.argv[1])))
+    say({"result": True})
+    for line in sys.stdin:
+        request = json.loads(line)
+        try:
+            say({"result": getattr(server, request.pop("op"))(**request)})
+        except Exception:  # noqa: BLE001 - whatever it was, the test is told
+            say({"error": traceback.format_exc()})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,268 @@
+"""The connector in real engines, with a real daemon.
+
+What comes back is what left, and the answers are those of an engine without it. All
+of it computes in float32 except where it says so; in bfloat16 two tokens may score
+alike, and which one wins depends on how many tokens were reused.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+
+import numpy as np
+import pytest
+from real_engine import RealEngine
+
+from harness.daemon import Daemon
+from larder.client import Client, CommitChunk, CommitPart, Options
+from larder.keys import chunk_keys, root_key
+from larder.namespace import NamespaceDescriptor
+
+CHUNK = 256
+TOKENS = 24
+
+
+@pytest.fixture(scope="module")
+def work(short_folder):
+    return short_folder
+
+
+@pytest.fixture(scope="module")
+def larderd(binaries, work):
+    """One daemon for the module; its counters are compared as differences."""
+    daemon = Daemon(binaries, work, host_bytes="1GiB")
+    daemon.start()
+    yield daemon
+    daemon.stop()
+
+
+@pytest.fixture(scope="module")
+def prompts(test_model, words):
+    """Prompts of real text, no two of which share a chunk unless they are made to."""
+    ids = words(test_model)
+    return {
+        "long": ids[:3000],
+        "shared": ids[:1700] + ids[5000:5600],
+        "inside": ids[:1700] + ids[7000:7100],
+        "many": ids[3000:4500],
+        "short": ids[4500:5000],
+        "poison": ids[5600:7000],
+        "aborted": ids[7000:8600],
+        "preempted": [ids[i * 700 : i * 700 + 600] for i in range(4)],
+    }
+
+
+@pytest.fixture(scope="module")
+def engines(test_model, work, larderd):
+    """Makes engines, one at a time: the machine may have two cores."""
+    made = []
+
+    def make(name, socket=larderd.socket, **options):
+        for engine in made:
+            engine.kill()
+        made[:] = [RealEngine(test_model, work / f"{name}.log", socket=socket, **options)]
+        return made[0]
+
+    yield make
+    for engine in made:
+        engine.kill()
+
+
+@pytest.fixture(scope="module")
+def control(engines, prompts):
+    """What an engine without Larder answers."""
+    engine = engines("control", socket=None)
+    flat = {k: v for k, v in prompts.items() if k != "preempted"}
+    answers = {name: engine.generate(prompt, TOKENS)["token_ids"] for name, prompt in flat.items()}
+    answers |= {f"preempted{i}": engine.generate(p, 200)["token_ids"] for i, p in enumerate(prompts["preempted"])}
+    assert all(len(set(a)) > 4 for a in answers.values()), "answers of one word prove little"
+    return answers
+
+
+def full(prompt):
+    return len(prompt) // CHUNK * CHUNK
+
+
+@pytest.fixture(scope="module")
+def stored(engines, larderd, prompts, control):
+    """Cold engine: everything is computed and stored. Returns the hashes of its pages; it is killed."""
+    engine = engines("cold")
+    before = larderd.counters()
+    for name in ("long", "many", "short", "aborted"):
+        answer = engine.generate(prompts[name], TOKENS)
+        assert answer["token_ids"] == control[name]
+        assert answer["cached"] == 0
+    # Generated tokens complete further chunks now and then.
+    chunks = sum((len(prompts[n]) + TOKENS - 1) // CHUNK for n in ("long", "many", "short", "aborted"))
+    after = larderd.await_published(before["published_chunks"] + chunks, 20)
+    parts = after["stored_parts"] - before["stored_parts"]
+    assert parts == 2 * chunks
+    stats = engine.stats()
+    assert stats["chunks_stored"] == chunks
+    assert stats["dropped_rejected"] == stats["dropped_failed"] == 0
+    return {
+        name: engine.ask("pages", prompt=prompts[name], chunks=len(prompts[name]) // CHUNK) for name in ("long", "many")
+    }
+
+
+def test_cold_and_stored(stored):
+    assert [len(v) for v in stored.values()] == [11, 5]
+
+
+@pytest.fixture(scope="class")
+def engine(stored, engines):
+    """The engine of TestWarm."""
+    return engines("warm")
+
+
+class TestWarm:
+    """A new engine process, whose own cache is empty."""
+
+    def test_all_full_chunks_are_loaded_byte_for_byte(self, engine, larderd, stored, prompts, control):
+        before = larderd.counters()
+        answer = engine.generate(prompts["long"], TOKENS)
+        assert answer == {"token_ids": control["long"], "cached": full(prompts["long"])}
+        after = larderd.counters()
+        stats = engine.stats()
+        assert stats["chunks_loaded"] == 11
+        assert after["loaded_bytes"] - before["loaded_bytes"] == stats["bytes_loaded"]
+        assert stats["bytes_loaded"] == after["stored_bytes"] // after["stored_parts"] * 22
+        assert engine.ask("pages", prompt=prompts["long"], chunks=11) == stored["long"]
+
+    def test_a_shared_prefix_beyond_a_local_hit(self, engine, prompts, control):
+        # 1700 of its tokens are in the engine's own cache by now: 13 blocks of 128.
+        answer = engine.generate(prompts["shared"], TOKENS)
+        assert answer["token_ids"] == control["shared"]
+        assert answer["cached"] >= 1664
+
+    def test_a_local_hit_that_ends_inside_a_chunk(self, engine, stored, prompts, control):
+        assert engine.ask("reset")
+        skip = {"skip_load": True, "skip_store": True}
+        engine.generate(prompts["long"][:900], 1, larder=skip)  # 7 blocks of 128: 3 chunks and a half
+        before = engine.stats()
+        answer = engine.generate(prompts["long"], TOKENS)
+        assert answer == {"token_ids": control["long"], "cached": full(prompts["long"])}
+        after = engine.stats()
+        assert after["chunks_loaded"] - before["chunks_loaded"] == 8
+        assert engine.ask("pages", prompt=prompts["long"], chunks=11)[4:] == stored["long"][4:]
+
+    def test_a_partial_prefix(self, engine, prompts, control):
+        assert engine.ask("reset")
+        answer = engine.generate(prompts["inside"], TOKENS)
+        assert answer == {"token_ids": control["inside"], "cached": 1536}
+
+    def test_eight_equal_prompts_load_once(self, engine, larderd, prompts, control):
+        assert engine.ask("reset")
+        one = engine.stats()["bytes_loaded"]
+        assert engine.generate(prompts["many"], TOKENS)["cached"] == full(prompts["many"])
+        one = engine.stats()["bytes_loaded"] - one
+        assert engine.ask("reset")
+        before = larderd.counters()["loaded_bytes"]
+        answers = engine.generate_all([{"prompt": prompts["many"], "tokens": TOKENS}] * 8)
+        assert [a["token_ids"] for a in answers] == [control["many"]] * 8
+        assert all(a["cached"] >= full(prompts["many"]) for a in answers)
+        assert larderd.counters()["loaded_bytes"] - before <= 1.1 * one
+
+    def test_an_abort_during_the_load_leaves_nothing(self, engine, prompts, control):
+        assert engine.ask("reset")
+        before = engine.stats("scheduler")
+        request = {"prompt": prompts["aborted"], "tokens": TOKENS}
+        answers = engine.generate_all([{**request, "abort_after": 1}, {**request, "abort_after": 2}, request])
+        assert answers[2]["token_ids"] == control["aborted"]
+        assert engine.stats("scheduler")["loads"] > before["loads"]
+        engine.ask("step", times=50)
+        assert engine.ask("leftovers") == dict.fromkeys(["blocks", "requests", "states", "matches", "loads"], 0)
+
+    def test_skip_load_and_skip_store(self, engine, larderd, prompts, control):
+        assert engine.ask("reset")
+        before = larderd.counters()
+        answer = engine.generate(prompts["short"], TOKENS, larder={"skip_load": True, "skip_store": True})
+        assert answer == {"token_ids": control["short"], "cached": 0}
+        after = larderd.counters()
+        for name in ("match_requests", "loaded_bytes", "stored_bytes"):
+            assert after[name] == before[name]
+
+    def test_another_salt_misses(self, engine, prompts, control):
+        assert engine.ask("reset")
+        answer = engine.generate(prompts["short"], TOKENS, salt="somebody else's")
+        assert answer == {"token_ids": control["short"], "cached": 0}
+
+    def test_poison_changes_the_output(self, engine, larderd, prompts, control):
+        """Wrong KV under right keys, with valid checksums: were the answer the same, loads would prove nothing."""
+        namespace = NamespaceDescriptor.decode(bytes.fromhex(engine.ask("namespace")))
+        prompt = prompts["poison"]
+        with contextlib.closing(Client(Options(str(larderd.socket), namespace=namespace))) as client:
+            assert client.wait_ready(10)
+            length = namespace.parts()[0].raw_length
+            client.keep_credits(length, 2 * len(namespace.parts()) * (len(prompt) // CHUNK))
+            root = root_key(namespace.fingerprint(), client.hello.tenant_key)
+            keys = chunk_keys(root, prompt, CHUNK)
+            chunks = [keys[i : i + 32] for i in range(0, len(keys), 32)]
+            for ordinal, key in enumerate(chunks):
+                parts = [CommitPart(p, fill(client, length)) for p in range(len(namespace.parts()))]
+                chunk = CommitChunk(key, chunks[ordinal - 1] if ordinal else root, ordinal, CHUNK, parts)
+                client.commit([chunk]).result(10)
+        answer = engine.generate(prompt, TOKENS)
+        assert answer["cached"] == full(prompt)
+        assert answer["token_ids"] != control["poison"]
+
+    def test_nothing_is_left(self, engine):
+        assert engine.ask("leftovers") == dict.fromkeys(["blocks", "requests", "states", "matches", "loads"], 0)
+        stats = engine.stats()
+        # Of the aborted requests' loads some were cancelled under way.
+        assert stats["loads_failed"] == stats["loads_cancelled"]
+        assert stats["dropped_rejected"] == stats["chunks_conflict"] == 0
+
+
+def fill(client, length):
+    """A credit full of small wrong numbers, once one is granted."""
+    deadline = time.monotonic() + 10
+    while (credit := client.take_credit(length)) is None:
+        assert time.monotonic() < deadline, "no credit"
+        time.sleep(0.01)
+    with credit.writing() as view:
+        view.view(np.float32)[: length // 4] = np.linspace(-1, 1, length // 4, dtype=np.float32)
+    return credit
+
+
+def test_block_32_in_an_engine_of_several_processes(stored, engines, larderd, prompts, control):
+    environment = {"VLLM_ENABLE_V1_MULTIPROCESSING": "1", "VLLM_CPU_OMP_THREADS_BIND": "0-1"}
+    engine = engines("block32", block_size=32, environment=environment, distributed_executor_backend="mp")
+    before = larderd.counters()["loaded_parts"]
+    for name in ("long", "many"):
+        answer = engine.generate(prompts[name], TOKENS)
+        assert answer == {"token_ids": control[name], "cached": full(prompts[name])}
+    assert larderd.counters()["loaded_parts"] - before == 2 * 16
+
+
+def test_block_16_and_preemption_on_few_pages(stored, engines, prompts, control):
+    # Pages for 3500 tokens.
+    engine = engines("block16", block_size=16, num_gpu_blocks_override=220, max_model_len=3200)
+    answer = engine.generate(prompts["long"], TOKENS)
+    assert answer == {"token_ids": control["long"], "cached": full(prompts["long"])}
+    assert engine.ask("pages", prompt=prompts["long"], chunks=11) == stored["long"]
+    requests = [{"prompt": p, "tokens": 200} for p in prompts["preempted"]] * 2
+    answers = engine.generate_all(requests)
+    assert [a["token_ids"] for a in answers] == [control[f"preempted{i}"] for i in range(4)] * 2
+    stats = engine.stats("scheduler")
+    assert stats["preempted"] > 0, "the test is about preemption"
+    assert engine.ask("leftovers") == dict.fromkeys(["blocks", "requests", "states", "matches", "loads"], 0)
+
+
+def test_bfloat16_against_as_many_tokens_reused_without_larder(engines, prompts):
+    engine = engines("bfloat16", dtype="bfloat16")
+    prompt, reused = prompts["long"], full(prompts["long"])
+    skip = {"skip_load": True, "skip_store": True}
+    engine.generate(prompt[: reused + 1], 1, larder=skip)
+    want = engine.generate(prompt, TOKENS, larder=skip)
+    assert want["cached"] == reused
+    pages = engine.ask("raw_pages", prompt=prompt, tokens=reused)
+    # Stores what the engine has.
+    engine.generate(prompt[: reused + 1], TOKENS)
+    assert engine.stats()["chunks_stored"] == 11
+    assert engine.ask("reset")
+    have = engine.generate(prompt, TOKENS)
+    assert have == want
+    assert engine.stats()["chunks_loaded"] == 11
+    assert engine.ask("raw_pages", prompt=prompt, tokens=reused) == pages
