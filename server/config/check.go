@@ -1,10 +1,14 @@
 package config
 
 import (
+	"fmt"
 	"net"
 
 	"github.com/larderkv/larder/api/fault"
 )
+
+// maxSocketPath is what Linux takes: sun_path of unix(7) without its final 0.
+const maxSocketPath = 107
 
 // Off is the value of listen.metrics that turns the endpoint off.
 const Off = "off"
@@ -21,6 +25,9 @@ func (c *Config) check() error {
 	case c.Host.SegmentBytes&(c.Host.SegmentBytes-1) != 0 || c.Host.SegmentBytes != 0 && c.Host.SegmentBytes < 64*kib:
 		return fault.New(fault.Invalid, "host.segment_bytes", "must be a power of two from 64KiB, or 0").
 			With(FormatSize(c.Host.SegmentBytes), nil)
+	case c.Host.Mode == "guarded" && c.Host.WriteSegmentBytes%(64*kib) != 0:
+		return fault.New(fault.Invalid, "host.write_segment_bytes", "must be a multiple of 64KiB").
+			With(FormatSize(c.Host.WriteSegmentBytes), nil)
 	case c.Session.HoldDefault > c.Session.HoldMax:
 		return fault.New(fault.Invalid, "session.hold_default", "longer than session.hold_max").
 			With(c.Session.HoldDefault, c.Session.HoldMax)
@@ -34,6 +41,14 @@ func (c *Config) check() error {
 			if f.path == "" {
 				return fault.New(fault.Invalid, f.key, "listen.tcp is set, and TCP is served with mutual TLS only").With(c.Listen.TCP, nil)
 			}
+		}
+	}
+	for _, s := range []struct{ key, path string }{
+		{"listen.socket", c.Listen.Socket}, {"listen.handover", c.HandoverSocket()},
+	} {
+		if len(s.path) > maxSocketPath {
+			return fault.New(fault.Invalid, s.key, "the path %s is too long for a Unix socket; choose a shorter one", s.path).
+				With(fmt.Sprintf("%d bytes", len(s.path)), maxSocketPath)
 		}
 	}
 	return c.checkMetrics()

@@ -121,6 +121,11 @@ func TestStrict(t *testing.T) {
 		"no socket":        {env: "LARDER_LISTEN_SOCKET=", want: []string{"listen.socket"}},
 		"no state":         {env: "LARDER_STATE_DIR=", want: []string{"state_dir"}},
 		"hold order":       {env: "LARDER_SESSION_HOLD_MAX=1s", want: []string{"session.hold_default"}},
+		"long socket":      {env: "LARDER_LISTEN_SOCKET=/run/" + strings.Repeat("x", 120), want: []string{"listen.socket", "125 bytes", "limit 107", "shorter"}},
+		"long handover":    {env: "LARDER_LISTEN_SOCKET=/run/" + strings.Repeat("x", 100), want: []string{"listen.handover", "114 bytes", "limit 107"}},
+		"commas in a list": {env: "LARDER_AUTH_UIDS=1,2", want: []string{"1,2", "';'"}},
+		"budget too large": {env: "LARDER_HOST_BYTES=5TiB", want: []string{"to 4TiB", "got 5TiB"}},
+		"write segment":    {yaml: "host:\n  mode: guarded\n  write_segment_bytes: 100000", want: []string{"host.write_segment_bytes", "64KiB"}},
 		"segment size":     {env: "LARDER_HOST_SEGMENT_BYTES=3MiB", want: []string{"host.segment_bytes", "power of two"}},
 	} {
 		t.Run(name, func(t *testing.T) {

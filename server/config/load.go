@@ -170,7 +170,7 @@ func (o *Option) Env() string {
 
 func (o *Option) set(v any, source string) error {
 	if err := o.value.Set(v); err != nil {
-		return fault.New(fault.Invalid, o.Key, "%s: %s: %s", source, o.Key, err)
+		return fault.New(fault.Invalid, o.Key, "%s: %s", source, err)
 	}
 	o.Source = source
 	return nil

@@ -53,7 +53,7 @@ func table(c *Config) []*Option {
 		},
 
 		{
-			Key: "host.bytes", value: size(&c.Host.Bytes, 4*gib, mib, math.MaxInt64),
+			Key: "host.bytes", value: size(&c.Host.Bytes, 4*gib, mib, 4096*gib),
 			Help:   "Memory for cached KV, quarantined slots included. The budget holds at every instant.",
 			Hazard: "Together with the engine's own memory it must fit the host, else the kernel kills one of them.",
 		}, {
@@ -78,7 +78,7 @@ func table(c *Config) []*Option {
 		}, {
 			Key: "host.huge_pages", value: choice(&c.Host.HugePages, "off", "transparent", "hugetlb2m"),
 			Help:   "Ask the kernel for huge pages. What it granted is in the metric larder_host_huge_page_bytes.",
-			Hazard: "hugetlb2m needs reserved pages (vm.nr_hugepages); without them the daemon does not start.",
+			Hazard: "hugetlb2m needs reserved pages (vm.nr_hugepages); segments for which there are too few get ordinary pages, and a warning is logged.",
 		}, {
 			Key: "host.write_segment_bytes", value: size(&c.Host.WriteSegmentBytes, 64*mib, 64*kib, gib),
 			Help:   "In mode guarded: memory for each engine process to store through, a multiple of 64KiB.",

@@ -261,7 +261,7 @@ func (v numbersValue) Set(a any) error {
 	for i, e := range list {
 		n, err := integer(e)
 		if err != nil || n < 0 || n > 1<<32-1 {
-			return fmt.Errorf("entry %d: want a number from 0 to 4294967295, got %v", i, e)
+			return fmt.Errorf("entry %d: want a number from 0 to 4294967295, got %v; in flags and variables ';' stands between entries", i, e)
 		}
 		out[i] = n
 	}

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/reflection"
 
+	"github.com/larderkv/larder/api/fault"
 	larderv1 "github.com/larderkv/larder/api/larder/v1"
 	"github.com/larderkv/larder/server/admin"
 	"github.com/larderkv/larder/server/auth"
@@ -40,9 +41,12 @@ func (d *Daemon) build() error {
 	clock := arena.SystemClock{}
 	journal := directory.NewLog(directory.LogOptions{})
 	if d.arena, err = arena.Open(arenaOptions(&c.Config, journal)); err != nil {
-		return err
+		return asOption(err)
 	}
 	d.onClose(func() { _ = d.arena.Close() })
+	for _, hazard := range hazards(&c.Config, memTotal(), d.arena.Stats().HugePages) {
+		d.log.Warn(hazard)
+	}
 	names := registry.New(registry.Options{
 		Secret: secret, Numbers: d.arena,
 		MaxNamespaces: int(c.Session.MaxNamespaces), MaxTenants: int(c.Session.MaxTenants),
@@ -85,7 +89,8 @@ func (d *Daemon) build() error {
 
 	if c.Listen.Metrics != config.Off {
 		if d.metrics, err = metrics.Serve(c.Listen.Metrics, shown); err != nil {
-			return err
+			return fault.Wrap(fault.Invalid, err, "listen.metrics", "cannot listen; choose another port, or off").
+				With(c.Listen.Metrics, nil)
 		}
 		d.onClose(func() { _ = d.metrics.Close() })
 	}

@@ -91,10 +91,11 @@ func New(c *config.Loaded, o Options) (*Daemon, error) {
 // start makes sure that no other daemon serves here before it takes memory.
 func (d *Daemon) start() error {
 	var paths [2]*listen.Reservation
+	options := [2]string{"listen.socket", "listen.handover"}
 	for i, path := range []string{d.config.Listen.Socket, d.config.HandoverSocket()} {
 		r, err := listen.Reserve(path)
 		if err != nil {
-			return fault.Wrap(fault.Invalid, err, "listen.socket", "cannot serve here").With(path, nil)
+			return fault.Wrap(fault.Invalid, err, options[i], "cannot serve here").With(path, nil)
 		}
 		d.onClose(func() { _ = r.Close() })
 		paths[i] = r
@@ -226,9 +227,13 @@ func (d *Daemon) serve(name string, f func() error) {
 }
 
 func policy(c *config.Config) (*auth.Policy, error) {
-	return auth.New(auth.Options{
+	p, err := auth.New(auth.Options{
 		UIDs: uids(c.Auth.UIDs), AdminUIDs: uids(c.Auth.AdminUIDs), AdminNames: c.Auth.AdminNames, TenantRules: c.Auth.Tenants,
 	})
+	if err != nil {
+		return nil, fault.Wrap(fault.Invalid, err, "auth.tenants", "")
+	}
+	return p, nil
 }
 
 func uids(list []int64) []uint32 {

@@ -161,7 +161,7 @@ func TestStartThatFails(t *testing.T) {
 		settings []string
 		text     string
 	}{
-		"tenant rule":    {[]string{"AUTH_TENANTS=nonsense"}, "nonsense"},
+		"tenant rule":    {[]string{"AUTH_TENANTS=nonsense"}, `invalid: auth.tenants: tenant rule "nonsense"`},
 		"no certificate": {[]string{"LISTEN_TCP=127.0.0.1:0", "LISTEN_TLS_CERT=/none", "LISTEN_TLS_KEY=/none", "LISTEN_TLS_CLIENT_CA=/none"}, "/none"},
 		"no authority":   {[]string{"LISTEN_TCP=127.0.0.1:0", "LISTEN_TLS_CERT=" + pki.cert, "LISTEN_TLS_KEY=" + pki.key, "LISTEN_TLS_CLIENT_CA=/none"}, "/none"},
 		"empty authority": {[]string{"LISTEN_TCP=127.0.0.1:0", "LISTEN_TLS_CERT=" + pki.cert, "LISTEN_TLS_KEY=" + pki.key,
@@ -169,8 +169,8 @@ func TestStartThatFails(t *testing.T) {
 		"bad address": {[]string{"LISTEN_TCP=127.0.0.1:99999", "LISTEN_TLS_CERT=" + pki.cert, "LISTEN_TLS_KEY=" + pki.key, "LISTEN_TLS_CLIENT_CA=" + pki.ca}, "99999"},
 		"socket path": {[]string{"LISTEN_SOCKET=" + write(filepath.Join(dir, "file"), "x")}, "no socket"},
 		"state dir":   {[]string{"STATE_DIR=" + filepath.Join(dir, "file")}, "file"},
-		"metrics":     {[]string{"LISTEN_METRICS=127.0.0.1:99999"}, "99999"},
-		"budget":      {[]string{"HOST_MODE=guarded", "HOST_BYTES=1MiB", "HOST_WRITE_RESERVE_BYTES=2MiB"}, "budget"},
+		"metrics":     {[]string{"LISTEN_METRICS=127.0.0.1:99999"}, "invalid: listen.metrics: cannot listen; choose another port, or off (value 127.0.0.1:99999)"},
+		"budget":      {[]string{"HOST_MODE=guarded", "HOST_BYTES=1MiB", "HOST_WRITE_RESERVE_BYTES=2MiB"}, "invalid: host.bytes: "},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cfg := daemontest.Configure(t, c.settings...)

@@ -97,7 +97,7 @@ func HugePages(h Host) []Finding {
 	}
 	reserved, err := h.ReadFile("/proc/sys/vm/nr_hugepages")
 	if err != nil {
-		return append(out, ok("hugepages.reserved", "none can be reserved here; host.huge_pages hugetlb2m would not start"))
+		return append(out, ok("hugepages.reserved", "none can be reserved here; host.huge_pages hugetlb2m would get ordinary pages"))
 	}
 	return append(out, ok("hugepages.reserved", reserved+" pages of 2 MiB; host.huge_pages hugetlb2m needs host.bytes worth of them"))
 }
