@@ -138,6 +138,11 @@ func (r *benchRound) run(ctx context.Context, p workload.Prompt) error {
 		return err
 	}
 	r.match = time.Since(t)
+	if m.Chunks < benchChunks {
+		return withRemedy(fault.New(fault.Full, "host.bytes", "what was stored is evicted before it can be loaded").
+			With(fmt.Sprintf("%d chunks left", m.Chunks), benchChunks),
+			fmt.Sprintf("bench needs %d MiB that nothing holds; raise host.bytes or try again", benchChunks*benchPart>>20))
+	}
 	t = time.Now()
 	got, err := r.c.Fetch(ctx, m, client.FetchRequest{Chunks: m.Chunks, Dest: func(chunk int, _ uint32, n int) []byte {
 		return r.dst[chunk*benchPart:][:n]

@@ -5,12 +5,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
 
 	"github.com/larderkv/larder/api/fault"
 )
@@ -68,6 +71,18 @@ func TestErrorsAreOneLine(t *testing.T) {
 		require.Empty(t, out)
 		complaint = strings.TrimPrefix(complaint, "Drop everything? [yes/no] ")
 		require.Equal(t, c.want, complaint)
+	}
+	for args, want := range map[string]string{
+		"--timeout=0 status":     "larder: usage: --timeout is 0s, it must be longer than 0; see --help\n",
+		"get x " + os.DevNull:    "larder: usage: /dev/null is no regular file and stays as it is; larder get NAME > FILE writes into anything; see --help\n",
+		"put x " + os.DevNull:    "larder: usage: /dev/null is no regular file, its length is not known; pipe it into larder put NAME -; see --help\n",
+		"put \xff " + os.DevNull: "larder: usage: the name \"\\xff\" is not UTF-8; see --help\n",
+		"get \xff":               "larder: usage: the name \"\\xff\" is not UTF-8; see --help\n",
+		"rm \xff":                "larder: usage: the name \"\\xff\" is not UTF-8; see --help\n",
+	} {
+		code, _, complaint := larder(t, "", append([]string{"--socket", socket}, strings.Split(args, " ")...)...)
+		require.Equal(t, exitUsage, code, args)
+		require.Equal(t, want, complaint)
 	}
 	code, _, complaint := larder(t, "", "--socket", socket, "--json", "status")
 	require.Equal(t, exitUnavailable, code)
@@ -137,4 +152,39 @@ func TestHelpAndCompletions(t *testing.T) {
 	code, out, _ = larder(t, "", "__complete", "cle")
 	require.Zero(t, code)
 	require.Contains(t, out, "clear")
+}
+
+// A server of another kind or version is named as such.
+func TestOtherServer(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "s")
+	l, err := net.Listen("unix", socket)
+	require.NoError(t, err)
+	s := grpc.NewServer()
+	served := make(chan error, 1)
+	go func() { served <- s.Serve(l) }()
+	code, _, complaint := larder(t, "", "--socket", socket, "status")
+	s.Stop()
+	require.NoError(t, <-served)
+	require.Equal(t, exitUsage, code)
+	require.Contains(t, complaint, "another version")
+	require.NotContains(t, complaint, "--help")
+}
+
+func TestReplace(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "f")
+	require.NoError(t, os.WriteFile(path, []byte("old"), 0o600))
+	full := errors.New("full")
+	require.Equal(t, full, replace(path, func(io.Writer) error { return full }))
+	kept, err := os.ReadFile(path)
+	require.NoError(t, err)
+	require.Equal(t, "old", string(kept))
+	link := path + ".link"
+	require.NoError(t, os.Symlink(os.DevNull, link))
+	require.Error(t, replace(link, func(io.Writer) error { return nil }))
+	target, err := os.Readlink(link)
+	require.NoError(t, err)
+	require.Equal(t, os.DevNull, target)
+	left, err := os.ReadDir(filepath.Dir(path))
+	require.NoError(t, err)
+	require.Len(t, left, 2)
 }

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
@@ -24,6 +25,9 @@ func (a *app) putCommand() *cobra.Command {
 		Long: `Without FILE, or with -, standard input is stored. A file of that name stays as it
 is: putting the same bytes again is a success, other bytes are an error.`,
 		RunE: func(c *cobra.Command, list []string) error {
+			if err := checkName(list[0]); err != nil {
+				return err
+			}
 			f, err := a.source(append(list, "-")[1])
 			if err != nil {
 				return err
@@ -32,6 +36,9 @@ is: putting the same bytes again is a success, other bytes are an error.`,
 			info, err := f.Stat()
 			if err != nil {
 				return err
+			}
+			if !info.Mode().IsRegular() {
+				return usagef("%s is no regular file, its length is not known; pipe it into larder put NAME -", list[1])
 			}
 			var outcome larderv1.PutOutcome
 			err = a.transfer(c.Context(), func(ctx context.Context, o *client.Objects, alive *progress) (err error) {
@@ -81,6 +88,9 @@ func (a *app) getCommand() *cobra.Command {
 		Use: "get NAME [FILE]", Short: "Fetch a file", Args: args(cobra.RangeArgs(1, 2)),
 		Long: "Without FILE, or with -, it goes to standard output. FILE appears when it is complete, or not at all.",
 		RunE: func(c *cobra.Command, list []string) error {
+			if err := checkName(list[0]); err != nil {
+				return err
+			}
 			path := append(list, "-")[1]
 			fetch := func(w io.Writer) error {
 				return a.transfer(c.Context(), func(ctx context.Context, o *client.Objects, alive *progress) error {
@@ -96,8 +106,22 @@ func (a *app) getCommand() *cobra.Command {
 	}
 }
 
+// checkName keeps names from gRPC that it cannot encode; all else that is wrong
+// with them the daemon says.
+func checkName(name string) error {
+	if !utf8.ValidString(name) {
+		return usagef("the name %q is not UTF-8", name)
+	}
+	return nil
+}
+
 // replace writes a file beside path and moves it there once it is complete.
+// What lies at path and is no regular file stays: a rename over /dev/null would
+// take it from the whole host.
 func replace(path string, write func(io.Writer) error) error {
+	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
+		return usagef("%s is no regular file and stays as it is; larder get NAME > FILE writes into anything", path)
+	}
 	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*")
 	if err != nil {
 		return usagef("%v", err)
@@ -119,6 +143,9 @@ func (a *app) removeCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "rm NAME", Short: "Remove a file", Args: args(cobra.ExactArgs(1)),
 		RunE: func(c *cobra.Command, list []string) error {
+			if err := checkName(list[0]); err != nil {
+				return err
+			}
 			existed := false
 			err := a.transfer(c.Context(), func(ctx context.Context, o *client.Objects, _ *progress) (err error) {
 				existed, err = o.DeleteFile(ctx, list[0])
@@ -170,7 +197,7 @@ func (a *app) transfer(ctx context.Context, f func(context.Context, *client.Obje
 	if err != nil && ctx.Err() != nil && !errors.Is(context.Cause(ctx), context.Canceled) {
 		err = context.Cause(ctx)
 	}
-	return client.FromStatus(err)
+	return answer(err)
 }
 
 // progress counts bytes that went through.

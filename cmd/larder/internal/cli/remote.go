@@ -13,6 +13,8 @@ import (
 
 	"github.com/spf13/pflag"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/larderkv/larder/api/fault"
 	larderv1 "github.com/larderkv/larder/api/larder/v1"
@@ -113,7 +115,16 @@ func (a *app) call(ctx context.Context, f func(context.Context, *grpc.ClientConn
 	defer func() { _ = conn.Close() }()
 	ctx, cancel := context.WithTimeout(ctx, a.timeout)
 	defer cancel()
-	return client.FromStatus(f(ctx, conn))
+	return answer(f(ctx, conn))
+}
+
+// answer makes errors of calls plain. A method that is not there means that a
+// gRPC server answers, but not the larderd that this program is made for.
+func answer(err error) error {
+	if status.Code(err) == codes.Unimplemented {
+		return withRemedy(client.FromStatus(err), "a larderd of another version answers, or another program; install the same version of both, or give the right socket with --socket")
+	}
+	return client.FromStatus(err)
 }
 
 // admin is call for the Admin service.
