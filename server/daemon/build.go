@@ -69,7 +69,7 @@ func (d *Daemon) build() error {
 	})
 	if d.objects, err = objects.New(objects.Options{
 		Arena: d.arena, Sessions: d.sessions, Registry: names, Policy: who, Meter: meter,
-		MaxParts: limits.MaxParts, MaxFileBytes: c.Objects.MaxFileBytes,
+		MaxParts: limits.MaxParts, MaxFileBytes: c.Objects.MaxFileBytes, Budget: c.Host.Bytes,
 	}); err != nil {
 		return err
 	}

@@ -66,11 +66,15 @@ func (p *put) file(h *larderv1.PutFile) (storage.Outcome, error) {
 		return 0, err
 	}
 	if n := h.GetLength(); n < 1 || n > uint64(v.options.MaxFileBytes) {
-		return 0, fault.New(fault.Invalid, "file.length", "out of range").With(n, v.options.MaxFileBytes)
+		return 0, fault.New(fault.Invalid, "file.length", "out of range: a file has at least one byte and at most objects.max_file_bytes").With(n, v.options.MaxFileBytes)
 	}
 	tenant, err := v.tenant(p.ctx)
 	if err != nil {
 		return 0, err
+	}
+	// Found out by storing, it would first evict all else.
+	if int64(h.GetLength()) > v.options.Budget {
+		return 0, fault.New(fault.Full, "file.length", "larger than the whole cache (host.bytes)").With(h.GetLength(), v.options.Budget)
 	}
 	key, scope := fileKey(tenant, h.GetName()), v.fileScope(tenant)
 	length := int64(h.GetLength())

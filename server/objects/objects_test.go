@@ -402,8 +402,12 @@ func TestNoRoomForAFile(t *testing.T) {
 	m := s.Match(p) // held
 	c := newCaller(t, d, nil)
 	_, err := c.putFile("large", make([]byte, 32<<20), 1<<20)
+	requireKind(t, err, larderv1.ErrorKind_ERROR_KIND_FULL, "host.bytes")
+	_, err = c.putFile("tight", make([]byte, 8<<20), 1<<20) // without what is held there is no room
 	requireKind(t, err, larderv1.ErrorKind_ERROR_KIND_FULL, "")
 	require.EqualValues(t, larderv1.ErrorKind_ERROR_KIND_MISS, c.getFile("large").head.GetErrorKind())
 	s.EndHold(m.GetHoldId())
-	s.Check(p, 2)
+	_, err = c.putFile("large", make([]byte, 32<<20), 1<<20)
+	requireKind(t, err, larderv1.ErrorKind_ERROR_KIND_FULL, "host.bytes")
+	s.Check(p, 2) // not evicted for what can never fit
 }

@@ -49,6 +49,8 @@ type Options struct {
 	// MaxParts in one request; MaxFileBytes of one file.
 	MaxParts     int
 	MaxFileBytes int64
+	// Budget of the arena in bytes; a larger file is FULL at once.
+	Budget int64
 	// BufferBytes of all streams together. Default 256 MiB.
 	BufferBytes int64
 	// Stall is how long a stream may stand still. Default 30 s.
