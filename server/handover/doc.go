@@ -13,7 +13,8 @@
 //     the kernel can tell, never to another uid.
 //   - The session knows of the pipe before the client has it.
 //   - Number and duration of connections are bounded; at the limit of open
-//     files callers get an answer and the service goes on.
+//     files callers get an answer and the service goes on. What callers can make the
+//     log say is bounded, too.
 //
 // The package knows no sessions and owns no arena: it asks Sessions.
 package handover

@@ -49,6 +49,8 @@ type Server struct {
 	options Options
 	slots   chan struct{}
 
+	full, refused complaints
+
 	mu     sync.Mutex
 	conns  map[*net.UnixConn]struct{} // nil once closed
 	active sync.WaitGroup
@@ -69,6 +71,8 @@ func New(o Options) *Server {
 		options: o,
 		slots:   make(chan struct{}, o.MaxConnections),
 		conns:   map[*net.UnixConn]struct{}{},
+		full:    complaints{log: o.Logger, now: time.Now},
+		refused: complaints{log: o.Logger, now: time.Now},
 	}
 }
 
@@ -110,7 +114,7 @@ func (s *Server) Refuse(u *net.UnixConn) {
 	if s.options.Refused != nil {
 		s.options.Refused()
 	}
-	s.options.Logger.Error("limit of open files reached: a hand-over was refused; raise LimitNOFILE")
+	s.full.say(slog.LevelError, "limit of open files reached: a connection was refused; raise LimitNOFILE")
 	s.refuse(u, fault.New(fault.Full, "", "the daemon has reached its limit of open files; raise LimitNOFILE"))
 }
 
@@ -158,12 +162,12 @@ func (s *Server) exchange(u *net.UnixConn) {
 	_ = u.SetDeadline(time.Now().Add(s.options.Timeout))
 	id, err := auth.PeerIdentity(u)
 	if err != nil {
-		s.options.Logger.Warn("hand-over refused", "error", err)
+		s.refused.say(slog.LevelWarn, "hand-over refused", "error", err)
 		return
 	}
 	defer id.Process.Unref()
 	if err := s.serve(u, id); err != nil {
-		s.options.Logger.Warn("hand-over refused", "caller", id.String(), "error", err)
+		s.refused.say(slog.LevelWarn, "hand-over refused", "caller", id.String(), "error", err)
 		_, _ = u.Write(appendRefusal(nil, err))
 	}
 }
