@@ -143,7 +143,7 @@ func TestPolicy(t *testing.T) {
 			require.Equal(t, c.tenant, tenant)
 		})
 	}
-	for _, bad := range []string{"", "uid:1", "uid:x=a", "uid:4294967296=a", "gid:1=a", "name:=a", "uid:1=", "uid:1=a,,b"} {
+	for _, bad := range []string{"", "uid:1", "uid:x=a", "uid:4294967296=a", "gid:1=a", "name:=a", "uid:1=", "uid:1=a,,b", "uid:1=a b"} {
 		_, err := New(Options{TenantRules: []string{bad}})
 		require.ErrorContains(t, err, bad)
 	}

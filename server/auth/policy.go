@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/larderkv/larder/api/keys"
 )
 
 // DefaultTenant is the tenant of a caller for whom no rule names another.
@@ -94,6 +96,10 @@ func parseTenantRule(rule string) (who string, tenants []string, err error) {
 	for t := range strings.SplitSeq(rule[at+1:], ",") {
 		if t = strings.TrimSpace(t); t == "" {
 			return "", nil, fmt.Errorf("tenant rule %q: an empty tenant name", rule)
+		}
+		// A name that no request can carry would lock its callers out.
+		if err := keys.ValidateTenant(t); err != nil {
+			return "", nil, fmt.Errorf("tenant rule %q: %w", rule, err)
 		}
 		tenants = append(tenants, t)
 	}
