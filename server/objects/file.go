@@ -114,7 +114,8 @@ func (p *put) file(h *larderv1.PutFile) (storage.Outcome, error) {
 		return storage.Conflict, nil
 	}
 	if outcome == storage.Kept {
-		return 0, fault.New(fault.Full, "file.length", "pieces of the file were dropped for room before the last one came").With(length, nil)
+		return 0, fault.New(fault.Full, "file.length", "pieces of the file were dropped for room before the last one came: where room is short, what is not complete keeps a quarter of host.bytes").
+			With(length, v.options.Budget/4)
 	}
 	return outcome, nil
 }
