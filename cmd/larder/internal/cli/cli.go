@@ -25,6 +25,9 @@ func Version() string {
 	return "unknown"
 }
 
+// errInterrupted is the outcome of a command that a signal ended.
+var errInterrupted = errors.New("interrupted")
+
 // Streams are where a command reads and writes.
 type Streams struct {
 	In       io.Reader
@@ -45,6 +48,10 @@ func Main(ctx context.Context, args []string, s Streams, getenv func(string) str
 	root := a.command(getenv)
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
+	if err != nil && ctx.Err() != nil {
+		// Whatever the call made of it: nothing is wrong with the daemon.
+		err = errInterrupted
+	}
 	if err != nil {
 		a.report(err)
 	}

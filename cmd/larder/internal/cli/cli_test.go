@@ -188,3 +188,26 @@ func TestReplace(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, left, 2)
 }
+
+func TestInterrupted(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "s")
+	l, err := net.Listen("unix", socket) // accepts and says nothing
+	require.NoError(t, err)
+	defer func() { require.NoError(t, l.Close()) }()
+	ctx, stop := context.WithCancel(t.Context())
+	go func() {
+		// The first connection only looks whether somebody is there.
+		for range 2 {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			defer func() { _ = c.Close() }()
+		}
+		stop()
+	}()
+	var o, e bytes.Buffer
+	code := Main(ctx, []string{"--socket", socket, "--timeout", "1h", "get", "x"}, Streams{Out: &o, Err: &e}, func(string) string { return "" })
+	require.Equal(t, exitError, code)
+	require.Equal(t, "larder: interrupted\n", e.String())
+}
