@@ -28,10 +28,10 @@ from larder.v1 import engine_pb2
 Bytes = npt.NDArray[np.uint8]
 Answer = dict[str, Any]
 
-# A commit carries at least so many bytes or parts; so many are on their way.
-COMMIT_BYTES = 4 << 20
-COMMIT_PARTS = 32
-COMMIT_WINDOW = 8
+# A commit carries as much as is left after it, within these bounds: few
+# messages, and little to checksum after the last copy.
+MIN_COMMIT_BYTES = 8 << 20
+MAX_COMMIT_BYTES = 32 << 20
 CHUNK_TOKENS = 256
 
 
@@ -137,11 +137,10 @@ class Worker:
                 np.copyto(view, source)
             parent = keys[i - 1] if i else root
             chunks.append(CommitChunk(keys[i], parent, i, CHUNK_TOKENS, (CommitPart(0, credit),)))
-            if len(chunks) * n >= COMMIT_BYTES or len(chunks) >= COMMIT_PARTS:
+            left = (end - 1 - i) * n
+            if len(chunks) * n >= min(max(left, MIN_COMMIT_BYTES), MAX_COMMIT_BYTES):
                 sent.append(self.client.commit(chunks))
                 chunks = []
-                if len(sent) > COMMIT_WINDOW:
-                    self._check(sent.pop(0))
         if chunks:
             sent.append(self.client.commit(chunks))
         for pending in sent:

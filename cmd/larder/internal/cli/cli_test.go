@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/larderkv/larder/api/fault"
+	larderv1 "github.com/larderkv/larder/api/larder/v1"
 )
 
 // larder runs a command line with an environment of its own.
@@ -210,4 +211,21 @@ func TestInterrupted(t *testing.T) {
 	code := Main(ctx, []string{"--socket", socket, "--timeout", "1h", "get", "x"}, Streams{Out: &o, Err: &e}, func(string) string { return "" })
 	require.Equal(t, exitError, code)
 	require.Equal(t, "larder: interrupted\n", e.String())
+}
+
+func TestPickNamespace(t *testing.T) {
+	model := &larderv1.NamespaceStatus{Fingerprint: []byte{0xaa, 1}, Descriptor_: []byte{1}}
+	files := &larderv1.NamespaceStatus{Fingerprint: []byte{0xff, 1}}
+	known := []*larderv1.NamespaceStatus{model, files}
+	for _, prefix := range []string{"", "AA", "aa01"} {
+		n, err := pickNamespace(known, prefix)
+		require.NoError(t, err)
+		require.Same(t, model, n)
+	}
+	_, err := pickNamespace(known, "ff")
+	require.ErrorContains(t, err, "opaque files")
+	_, err = pickNamespace(known, "b")
+	require.ErrorIs(t, err, fault.Miss)
+	_, err = pickNamespace([]*larderv1.NamespaceStatus{files}, "")
+	require.ErrorContains(t, err, "knows no namespace yet")
 }

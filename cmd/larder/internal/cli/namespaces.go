@@ -72,15 +72,21 @@ func (a *app) knownNamespaces(ctx context.Context) ([]*larderv1.NamespaceStatus,
 // that a prompt can be in.
 func pickNamespace(known []*larderv1.NamespaceStatus, prefix string) (*larderv1.NamespaceStatus, error) {
 	var found []*larderv1.NamespaceStatus
+	files := slices.ContainsFunc(known, func(n *larderv1.NamespaceStatus) bool {
+		return len(n.GetDescriptor_()) == 0 && prefix != "" && begins(n, prefix)
+	})
 	known = slices.DeleteFunc(slices.Clone(known), func(n *larderv1.NamespaceStatus) bool { return len(n.GetDescriptor_()) == 0 })
 	for _, n := range known {
-		if strings.HasPrefix(hex.EncodeToString(n.GetFingerprint()), strings.ToLower(prefix)) {
+		if begins(n, prefix) {
 			found = append(found, n)
 		}
 	}
 	switch {
 	case len(found) == 1:
 		return found[0], nil
+	case len(found) == 0 && files:
+		return nil, withRemedy(fault.New(fault.Invalid, "--namespace", "this is the namespace of opaque files, which has neither fields nor prompts").With(prefix, nil),
+			"name another one of larder namespaces; larder rm removes a file")
 	case len(known) == 0:
 		return nil, withRemedy(fault.New(fault.Miss, "", "the daemon knows no namespace yet"), "it learns one when an engine connects")
 	case prefix == "":
@@ -89,6 +95,10 @@ func pickNamespace(known []*larderv1.NamespaceStatus, prefix string) (*larderv1.
 		return nil, withRemedy(fault.New(fault.Invalid, "--namespace", "several fingerprints begin so").With(prefix, len(found)), "give more digits")
 	}
 	return nil, withRemedy(fault.New(fault.Miss, "--namespace", "no namespace has a fingerprint that begins so").With(prefix, nil), "name one of larder namespaces")
+}
+
+func begins(n *larderv1.NamespaceStatus, prefix string) bool {
+	return strings.HasPrefix(hex.EncodeToString(n.GetFingerprint()), strings.ToLower(prefix))
 }
 
 func summary(n *larderv1.NamespaceStatus) string {
