@@ -82,7 +82,7 @@ proto: $(BIN)/buf $(BIN)/protoc-gen-go $(BIN)/protoc-gen-go-grpc $(PROTOENV)/.re
 proto-check: $(BIN)/buf $(BIN)/protoc-gen-go $(BIN)/protoc-gen-go-grpc $(PROTOENV)/.ready ## generated code is current; the API breaks no client
 	rm -rf $(CACHE)/proto && mkdir -p $(CACHE)/proto
 	$(BIN)/buf generate --output $(CACHE)/proto
-	diff -r -x '*.proto' api/larder/v1 $(CACHE)/proto/api/larder/v1
+	diff -r -x '*.proto' -x doc.go api/larder/v1 $(CACHE)/proto/api/larder/v1
 	diff -r -x __init__.py -x __pycache__ $(PYDIR)/src/larder/v1 $(CACHE)/proto/$(PYDIR)/src/larder/v1
 	tools/proto-breaking.sh $(BIN)/buf
 
