@@ -95,6 +95,13 @@ func TestFullOfLeases(t *testing.T) {
 	require.True(t, confirmed)
 	c.EndHolds(m.Hold)
 	requireLoaded(t, other, whole)
+	await(t, d, "the holds have ended", func(s *larderv1.StatusResponse) bool {
+		held := uint32(0)
+		for _, x := range s.GetSessions() {
+			held += x.GetHolds()
+		}
+		return held == 0
+	})
 	store(t, other, workload.NewPrompt(2, 1))
 }
 
