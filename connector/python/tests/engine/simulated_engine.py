@@ -219,6 +219,7 @@ class SimulatedEngine:
         while self.scheduler.has_requests():
             steps.append(self.step())
             assert len(steps) < most, "the engine does not come to an end"
+        larder(self.worker).worker_half.settle()
         return steps
 
     def generate(self, request_id, tokens, max_tokens=4, **more):

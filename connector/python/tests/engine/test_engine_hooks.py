@@ -13,6 +13,7 @@ from larder.errors import LarderError
 from larder.vllm import LarderConnector
 from larder.vllm.failure_policy import set_recompute
 from larder.vllm.metadata import Handshake, LoadOp, StepMetadata, StoreOp
+from larder.vllm.stats import Summary
 
 
 def test_a_failed_load_is_recomputed_whatever_the_engine_was_told(engine):
@@ -145,3 +146,12 @@ class TestBesideAnotherConnector:
         assert larder.stats.loads == 0
         assert not daemon.holds
         assert not output.kv_connector_metadata.metadata[1].loads
+
+
+def test_the_log_is_told_now_and_then():
+    summary = Summary(60.0)
+    assert not summary.due(0.0, (0, 0))
+    assert summary.due(1.0, (1, 0))
+    assert not summary.due(30.0, (2, 0))
+    assert summary.due(61.0, (2, 0))
+    assert not summary.due(200.0, (2, 0))

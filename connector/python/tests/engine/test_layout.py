@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +14,7 @@ from larder.vllm.layout_cpu import CpuAdapter
 from larder.vllm.layout_opaque import OpaqueAdapter
 from larder.vllm.layout_proof import prove
 from larder.vllm.memory import tensor
+from larder.vllm.omp import use_one_thread
 
 CHUNK = 256
 # Every order that the CPU backend has on x86, also on machines that would not choose it.
@@ -161,3 +164,14 @@ def test_opaque_refuses_pages_that_are_not_runs_of_bytes():
     cache = torch.zeros(6, 16, 2, 128).transpose(1, 2)
     with pytest.raises(Exception, match="not runs of bytes"):
         OpaqueAdapter(Geometry((cache,), 2, 64, 64, 16, CHUNK), opaque("vllm/0", "X", "cpu"))
+
+
+def test_a_copying_thread_runs_alone_and_leaves_the_engine_its_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with ThreadPoolExecutor(1, initializer=use_one_thread) as pool:
+            assert pool.submit(torch.get_num_threads).result() == 1
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)

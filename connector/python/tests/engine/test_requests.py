@@ -94,6 +94,11 @@ def test_unknown_parameters_warn_and_do_nothing():
     assert said == ["kv_transfer_params.larder.skip_laod is unknown and ignored"]
 
 
+@pytest.mark.parametrize("given", [None, {}, [], "x", {"other": {"salt": 1}}])
+def test_parameters_of_others_are_theirs(given):
+    assert policy(kv_transfer_params=given) == policy()
+
+
 @pytest.mark.parametrize("params", [{"skip_load": 1}, {"skip_store": "yes"}, {"salt": 3}, "x"])
 def test_ill_typed_parameters_keep_the_request_out(params):
     assert policy(kv_transfer_params={"larder": params}).uncached

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from simulated_engine import HEADS, check_chunk, expected_output, prefix_hashes
 from stub_daemon import TENANT_KEY
@@ -136,6 +138,7 @@ def test_without_credits_stores_are_dropped_and_tried_again(engine, daemon, prom
     e = engine()
     e.add("r", prompt(300), max_tokens=6)
     e.step()
+    e.worker.worker_half.settle()
     assert ordinals(daemon) == [0, 1]
     assert e.worker.stats.dropped_no_credit == 2
     daemon.credits = None
@@ -185,6 +188,39 @@ def test_a_daemon_that_goes_drops_stores(engine, daemon, prompt):
     assert e.outputs["s"] == expected_output(prompt(200, seed=4), 4)
 
 
+def slowly(engine):
+    """Makes an engine's reads of pages take their time."""
+    adapter = engine.worker.worker_half._saver._adapter
+    gather = adapter.gather
+    adapter.gather = lambda *arguments: (time.sleep(0.05), gather(*arguments))
+    return engine
+
+
+@pytest.mark.parametrize("how", ["computed", "loaded"])
+def test_pages_are_not_given_away_while_they_are_read(engine, daemon, prompt, how):
+    if how == "loaded":
+        engine().generate("first", prompt(220, seed=2), max_tokens=1)
+        daemon.commits.clear()
+    # Pages for 240 tokens: whoever comes next gets those of the last one.
+    e = slowly(engine(blocks=16))
+    e.add("r", prompt(220), max_tokens=1)
+    e.step()
+    assert "r" in e.ended
+    e.add("s", prompt(220, seed=2), max_tokens=1, params={"larder": {"skip_store": True}})
+    e.run()
+    assert e.external["s"] == (192 if how == "loaded" else 0)
+    assert ordinals(daemon) == [0, 1, 2]
+    check_bytes(daemon, prompt(220))
+
+
+def test_a_shutdown_ends_the_reads_first(engine, daemon, prompt):
+    e = slowly(engine())
+    e.add("r", prompt(300), max_tokens=1)
+    e.step()
+    e.worker.shutdown()
+    assert ordinals(daemon) == [0, 1, 2, 3]
+
+
 def test_skip_store_and_skip_load(engine, daemon, prompt):
     e = engine()
     e.generate("a", prompt(300), params={"larder": {"skip_store": True}})
@@ -216,6 +252,7 @@ def test_nothing_is_read_after_a_failed_computation(engine, daemon, prompt):
     except RuntimeError:
         # vLLM's context manager calls it on the way out.
         worker.wait_for_save()
+    worker.worker_half.settle()
     assert not daemon.commits
 
 

@@ -8,7 +8,8 @@ moves KV. Invariants:
 - Every load that the scheduler half starts ends in exactly one report of each
   rank; after it nothing writes into its pages. Pages that were not filled are
   reported in the same step, and the engine computes them.
-- Pages are read for a store in the step that computed them, before it ends.
+- Pages are read for a store after the step that computed them, and before the
+  next one writes any.
 
 It does not: load or store several KV cache groups, pipeline stages or context
 parallelism, quantized KV, prompt embeddings (support, request_policy).

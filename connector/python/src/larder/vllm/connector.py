@@ -84,8 +84,13 @@ class LarderConnector(KVConnectorBase_V1, SupportsHMA):
         """What the scheduler half needs to know."""
         return self.worker_half.handshake()
 
+    def handle_preemptions(self, kv_connector_metadata: Any) -> None:  # noqa: ARG002
+        """The first call of every step, before anything is written."""
+        self.worker_half.settle()
+
     def start_load_kv(self, forward_context: Any, **kwargs: Any) -> None:  # noqa: ARG002
         """Starts loads; they run beside this and later steps."""
+        self.worker_half.settle()
         self.worker_half.start_loads(self._step())
 
     def wait_for_layer_load(self, layer_name: str) -> None:
@@ -95,7 +100,7 @@ class LarderConnector(KVConnectorBase_V1, SupportsHMA):
         """Nothing to do: chunks are stored after the step, all layers at once."""
 
     def wait_for_save(self) -> None:
-        """Stores what the step computed."""
+        """Starts to store what the step computed; settled before the next one."""
         self.worker_half.save(self._step())
 
     def get_finished(self, finished_req_ids: set[str]) -> tuple[set[str] | None, set[str] | None]:
@@ -143,7 +148,8 @@ class LarderConnector(KVConnectorBase_V1, SupportsHMA):
         self.scheduler_half.output(connector_output)
 
     def request_finished(self, request: Any, block_ids: list[int]) -> tuple[bool, dict[str, Any] | None]:  # noqa: ARG002
-        """The request is over; its pages are free, since stores are done."""
+        """The request is over; its pages may be given away, since their reads
+        end before the next step writes."""
         self.scheduler_half.finished(request)
         return False, None
 

@@ -47,8 +47,8 @@ class PartHeads:
 
 
 class LayoutAdapter(Protocol):
-    """Moves chunks between pages and parts. Calls of gather and of scatter may
-    run at the same time on different threads; two of one kind may not."""
+    """Moves chunks between pages and parts. Calls for different parts may run at
+    the same time on several threads."""
 
     layout: Layout
 

@@ -6,14 +6,15 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import torch
 from vllm.logger import init_logger
 
 from larder.errors import LarderError, UnavailableError
 from larder.load import LeasedPart, Load
+from larder.vllm.copiers import Copiers
 from larder.vllm.identity import RankPart
 from larder.vllm.layout import LayoutAdapter
 from larder.vllm.metadata import LoadOp
@@ -55,7 +56,8 @@ class LoadResult:
 
 
 class Loader:
-    """Runs loads one after the other, each to its own deadline.
+    """Runs loads one after the other, each to its own deadline, and copies the
+    parts of one on several threads.
 
     Every load that was submitted ends in exactly one result, taken by
     take_done; after that nothing writes into its pages any more. Nothing here
@@ -70,10 +72,12 @@ class Loader:
         all_parts: int,
         chunk_blocks: int,
         stats: WorkerStats,
+        threads: int = 2,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._client = client
         self._adapter = adapter
+        self._copiers = Copiers(threads, "larder-load")
         self._heads = {part.index: part.heads for part in parts}
         # Empty stands for all of them, and keeps the message short.
         self._wanted = () if len(parts) == all_parts else tuple(part.index for part in parts)
@@ -126,21 +130,21 @@ class Loader:
             self._closed = True
             self._changed.notify_all()
         self._thread.join(5.0)
+        self._copiers.close()
 
     # -- the loader's thread -------------------------------------------------
 
     def _run(self) -> None:
-        with torch.inference_mode():
-            while True:
-                with self._changed:
-                    self._changed.wait_for(lambda: self._queue or self._closed)
-                    if not self._queue:
-                        return
-                    op = self._queue.popleft()
-                result = self._load(op)
-                with self._changed:
-                    self._done.append(result)
-                    self._changed.notify_all()
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._queue or self._closed)
+                if not self._queue:
+                    return
+                op = self._queue.popleft()
+            result = self._load(op)
+            with self._changed:
+                self._done.append(result)
+                self._changed.notify_all()
 
     def _load(self, op: LoadOp) -> LoadResult:
         start = time.perf_counter()
@@ -178,12 +182,19 @@ class Loader:
         size = 0
         first = op.first_chunk + done
         with self._client.load(op.hold_id, first, count, self._wanted) as load:
-            for batch in load.batches(max(0.001, op.deadline - self._clock())):
-                for part in batch:
+            copies: list[Future[None]] = []
+            try:
+                for batch in load.batches(max(0.001, op.deadline - self._clock())):
                     self._check(op)
-                    self._copy(op, part)
-                    seen[part.chunk - first] += 1
-                    size += part.view.nbytes
+                    for part in batch:
+                        copies.append(self._copiers.start(self._copy, op, part))
+                        seen[part.chunk - first] += 1
+                        size += part.view.nbytes
+            finally:
+                # Before the slots are given up, whatever happened.
+                wait(copies)
+            for copy in copies:
+                copy.result()
             for failed in load.failed:
                 logger.warning(
                     "Larder: chunk %d part %d for %s: %s", failed.chunk, failed.part, op.request_id, failed.error
@@ -202,6 +213,7 @@ class Loader:
             raise UnavailableError("the load's deadline has passed")
 
     def _copy(self, op: LoadOp, part: LeasedPart) -> None:
+        self._check(op)
         chunk = part.chunk - op.first_chunk
         skip = op.skip_blocks if chunk == 0 else 0
         blocks = op.blocks[self._begin(op, chunk) : self._begin(op, chunk + 1)]

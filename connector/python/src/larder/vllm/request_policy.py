@@ -62,7 +62,8 @@ def policy_of(
 
 
 def _params(request: Any, warn: Callable[[str], None]) -> Mapping[str, Any]:
-    params = (request.kv_transfer_params or {}).get("larder")
+    given = request.kv_transfer_params
+    params = given.get("larder") if isinstance(given, Mapping) else None
     if params is None:
         return {}
     if not isinstance(params, Mapping):

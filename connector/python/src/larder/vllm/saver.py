@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections import deque
+import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from typing import Any, Protocol
 
 from vllm.logger import init_logger
@@ -14,6 +15,7 @@ from larder.errors import LarderError
 from larder.load import Bytes
 from larder.pending import Pending
 from larder.v1 import engine_pb2
+from larder.vllm.copiers import Copiers, wait_for
 from larder.vllm.identity import RankPart
 from larder.vllm.layout import LayoutAdapter, PartHeads
 from larder.vllm.loader import max_parts
@@ -46,12 +48,30 @@ class StoreClient(Protocol):
         ...
 
 
+class _Batch:
+    """The chunks of one step, until all of them are copied."""
+
+    def __init__(self, count: int) -> None:
+        self._left = count
+        self._lock = threading.Lock()
+        self.written: list[tuple[StoreOp, list[Credit]]] = []
+
+    def ended(self, op: StoreOp, taken: list[Credit] | None) -> bool:
+        """One copy has ended, with taken None in vain; whether it was the last."""
+        with self._lock:
+            if taken is not None:
+                self.written.append((op, taken))
+            self._left -= 1
+            return not self._left
+
+
 class Saver:
     """Copies chunks into credits and commits them.
 
-    The copies are done when save returns, so pages may be reused at once; the
-    daemon's answers come later, on the client's thread. Whatever is in the way
-    of a store drops it.
+    save only starts the copies, so that the step's tokens leave first. They run
+    on threads of their own, and settle, called before the next step touches
+    pages, waits for them. The last one commits. Whatever is in the way of a
+    store drops it.
     """
 
     def __init__(
@@ -61,57 +81,85 @@ class Saver:
         parts: Sequence[RankPart],
         chunk_tokens: int,
         stats: WorkerStats,
+        threads: int = 2,
     ) -> None:
         self._client = client
         self._adapter = adapter
+        self._copiers = Copiers(threads, "larder-store")
         self._parts = tuple(part for part in parts if part.writes)
         self._chunk_tokens = chunk_tokens
         self._stats = stats
-        # Filled on the client's thread too.
-        self._dropped: deque[tuple[str, int]] = deque()
+        self._copies: list[Future[None]] = []
+        # Filled and counted on several threads.
+        self._lock = threading.Lock()
+        self._dropped: set[tuple[str, int]] = set()
+
+    # -- the engine's thread -------------------------------------------------
 
     def save(self, ops: Sequence[StoreOp]) -> None:
-        """Stores chunks. After the first one without a credit the rest of its
-        request is dropped too: chunks after a gap are of no use yet."""
+        """Starts to store chunks. After the first one without a credit the rest
+        of its request is dropped too: chunks after a gap are of no use yet."""
         if not self._parts:
             return
-        batch: list[tuple[StoreOp, CommitChunk]] = []
-        most = max(1, max_parts(self._client.hello) // len(self._parts))
         gap: set[str] = set()
+        ready: list[tuple[StoreOp, list[Credit]]] = []
         for op in ops:
-            chunk = None if op.request_id in gap else self._copy(op)
-            if chunk is None:
+            taken = [] if op.request_id in gap else self._take()
+            if taken:
+                ready.append((op, taken))
+            else:
                 gap.add(op.request_id)
-                self._dropped.append((op.request_id, op.ordinal))
-                self._stats.dropped_no_credit += 1
-                continue
-            batch.append((op, chunk))
-            if len(batch) == most:
-                self._commit(batch)
-                batch = []
-        if batch:
-            self._commit(batch)
+                self._drop(op)
+        batch = _Batch(len(ready))
+        self._copies += [self._copiers.start(self._copy, batch, op, taken) for op, taken in ready]
+
+    def settle(self) -> None:
+        """Waits until nothing reads pages any more."""
+        if self._copies:
+            copies, self._copies = self._copies, []
+            wait_for(copies)
+
+    def close(self) -> None:
+        """Ends the threads."""
+        self._copiers.close()
 
     def take_dropped(self) -> set[tuple[str, int]]:
         """Returns request and ordinal of the chunks dropped since the last call."""
-        dropped: set[tuple[str, int]] = set()
-        while self._dropped:
-            dropped.add(self._dropped.popleft())
+        if not self._dropped:
+            return set()
+        with self._lock:
+            dropped, self._dropped = self._dropped, set()
         return dropped
 
-    def _copy(self, op: StoreOp) -> CommitChunk | None:
+    def _take(self) -> list[Credit]:
+        """Credits for one chunk, or none."""
         taken: list[Credit] = []
         for part in self._parts:
             credit = self._client.take_credit(part.length)
             if credit is None:
-                break
+                self._give_back(taken)
+                return []
             taken.append(credit)
-        if len(taken) == len(self._parts) and self._write(op, taken):
-            parts = [CommitPart(p.index, c, p.length) for p, c in zip(self._parts, taken, strict=True)]
-            return CommitChunk(op.key, op.parent, op.ordinal, self._chunk_tokens, parts)
+        return taken
+
+    def _give_back(self, taken: list[Credit]) -> None:
         for credit in taken:
             self._client.return_credit(credit)
-        return None
+
+    def _drop(self, op: StoreOp) -> None:
+        with self._lock:
+            self._dropped.add((op.request_id, op.ordinal))
+            self._stats.dropped_no_credit += 1
+
+    # -- the copying threads -------------------------------------------------
+
+    def _copy(self, batch: _Batch, op: StoreOp, taken: list[Credit]) -> None:
+        good = self._write(op, taken)
+        if not good:
+            self._give_back(taken)
+            self._drop(op)
+        if batch.ended(op, taken if good else None):
+            self._commit_all(batch)
 
     def _write(self, op: StoreOp, taken: list[Credit]) -> bool:
         """Copies a chunk's parts while none of the slots can be revoked."""
@@ -125,33 +173,49 @@ class Saver:
                 views.append((part.heads, view[: part.length]))
             self._adapter.gather(op.blocks, views)
         except LarderError:
+            # A slot was revoked.
+            return False
+        except Exception:
+            logger.exception("Larder: a chunk of %s is not stored", op.request_id)
             return False
         finally:
             for section in sections[:entered]:
                 section.__exit__(None, None, None)
         return True
 
-    def _commit(self, batch: list[tuple[StoreOp, CommitChunk]]) -> None:
-        pending = self._client.commit([chunk for _, chunk in batch])
+    def _commit_all(self, batch: _Batch) -> None:
+        most = max(1, max_parts(self._client.hello) // len(self._parts))
+        written = sorted(batch.written, key=lambda w: (w[0].request_id, w[0].ordinal))
+        for i in range(0, len(written), most):
+            self._commit(written[i : i + most])
+
+    def _commit(self, written: Sequence[tuple[StoreOp, list[Credit]]]) -> None:
+        chunks = []
+        for op, taken in written:
+            parts = [CommitPart(p.index, c, p.length) for p, c in zip(self._parts, taken, strict=True)]
+            chunks.append(CommitChunk(op.key, op.parent, op.ordinal, self._chunk_tokens, parts))
+        pending = self._client.commit(chunks)
         if pending.error is not None:
             # Nothing was sent, or the connection is gone; dead credits are
             # ignored here.
-            for _, chunk in batch:
-                for part in chunk.parts:
-                    self._client.return_credit(part.credit)
-        pending.add_callback(self._answered([op for op, _ in batch]))
+            for _, taken in written:
+                self._give_back(taken)
+        pending.add_callback(self._answered([op for op, _ in written]))
+
+    # -- the client's thread -------------------------------------------------
 
     def _answered(self, ops: list[StoreOp]) -> Callable[[Pending[engine_pb2.CommitReply]], None]:
         def answered(pending: Pending[engine_pb2.CommitReply]) -> None:
             reply = None if pending.error is not None else pending.poll()
-            if reply is None:
-                self._stats.dropped_failed += len(ops)
-                self._dropped.extend((op.request_id, op.ordinal) for op in ops)
-                return
-            outcomes = list(reply.outcomes)
-            each = len(self._parts)
-            for i, op in enumerate(ops):
-                self._count(op, outcomes[i * each : (i + 1) * each])
+            with self._lock:
+                if reply is None:
+                    self._stats.dropped_failed += len(ops)
+                    self._dropped.update((op.request_id, op.ordinal) for op in ops)
+                    return
+                outcomes = list(reply.outcomes)
+                each = len(self._parts)
+                for i, op in enumerate(ops):
+                    self._count(op, outcomes[i * each : (i + 1) * each])
 
         return answered
 
@@ -159,7 +223,7 @@ class Saver:
         stats = self._stats
         if len(outcomes) < len(self._parts) or any(o in _DROPPED for o in outcomes):
             stats.dropped_rejected += 1
-            self._dropped.append((op.request_id, op.ordinal))
+            self._dropped.add((op.request_id, op.ordinal))
         elif engine_pb2.COMMIT_OUTCOME_CONFLICT in outcomes:
             stats.chunks_conflict += 1
         elif engine_pb2.COMMIT_OUTCOME_DUPLICATE in outcomes:

@@ -218,7 +218,7 @@ class SchedulerHalf:
             if report.handshakes and self._client is None:
                 self.start(report.handshakes)
             if self._planner is not None:
-                for request_id, ordinal in report.dropped:
+                for request_id, ordinal in sorted(report.dropped):
                     self._planner.dropped(self._states.get(request_id), ordinal)
             for request_id, chunk in report.failed.items():
                 self._load_failed(request_id, chunk, now)

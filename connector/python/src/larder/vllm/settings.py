@@ -57,6 +57,8 @@ class Settings:
     early_matches: int = 256
     # Milliseconds after which what a load still lacks is recomputed.
     load_deadline_ms: int = 3000
+    # Threads that copy a step's stores, and as many for loads.
+    copy_threads: int = 2
     # Seconds for which chunks whose load failed are not loaded again.
     failed_pause_s: float = 10.0
     # Milliseconds that a step without computation waits for loads, so that it
@@ -89,6 +91,8 @@ class Settings:
             raise InvalidError("must not be empty", "kv_connector_extra_config.socket")
         if self.layout not in ("auto", "opaque"):
             raise InvalidError("unknown layout", "kv_connector_extra_config.layout", self.layout, "auto or opaque")
+        if self.copy_threads < 1:
+            raise InvalidError("too few", "kv_connector_extra_config.copy_threads", str(self.copy_threads), "1")
         for name in ("hold_ms", "load_deadline_ms", "call_timeout_ms"):
             if getattr(self, name) < 10:
                 raise InvalidError("too short", f"kv_connector_extra_config.{name}", str(getattr(self, name)), "10")

@@ -65,6 +65,23 @@ class WorkerStats:
     hook_s: dict[str, float] = field(default_factory=dict)
 
 
+class Summary:
+    """Says now and then what was done, and nothing while nothing is."""
+
+    def __init__(self, interval_s: float = 60.0) -> None:
+        self._interval_s = interval_s
+        self._next = 0.0
+        self._last: tuple[int, ...] = ()
+
+    def due(self, now: float, numbers: tuple[int, ...]) -> bool:
+        """Whether to log these numbers; now: time.monotonic() seconds."""
+        if now < self._next or numbers == self._last or not any(numbers):
+            return False
+        self._next = now + self._interval_s
+        self._last = numbers
+        return True
+
+
 def timed(method: F) -> F:
     """Adds a method's wall time to self.stats.hook_s, under its name."""
     name = method.__name__

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
@@ -22,7 +23,7 @@ from larder.vllm.loader import LoadClient, Loader
 from larder.vllm.metadata import Handshake, StepMetadata, WorkerReport
 from larder.vllm.saver import Saver, StoreClient
 from larder.vllm.settings import Settings
-from larder.vllm.stats import WorkerStats, timed
+from larder.vllm.stats import Summary, WorkerStats, timed
 
 logger = init_logger("vllm.larder.worker")
 
@@ -56,6 +57,7 @@ class WorkerHalf:
         self._client: WorkerClient | None = None
         self._loader: Loader | None = None
         self._saver: Saver | None = None
+        self._summary = Summary()
         self._failed: dict[str, int] = {}
         self._invalid: set[int] = set()
 
@@ -85,8 +87,9 @@ class WorkerHalf:
         )
         chunk_blocks = namespace.chunk_tokens // self._kv_cache_config.kv_cache_groups[0].kv_cache_spec.block_size
         self._client = client = self._connect(options)
-        self._saver = Saver(client, adapter, parts, namespace.chunk_tokens, self.stats)
-        self._loader = Loader(client, adapter, parts, len(namespace.parts()), chunk_blocks, self.stats)
+        threads = self._settings.copy_threads
+        self._saver = Saver(client, adapter, parts, namespace.chunk_tokens, self.stats, threads)
+        self._loader = Loader(client, adapter, parts, len(namespace.parts()), chunk_blocks, self.stats, threads)
         logger.info(
             "Larder: namespace %s, %d parts of %d bytes for %d tokens, daemon at %s",
             namespace.fingerprint()[:8].hex(),
@@ -101,6 +104,13 @@ class WorkerHalf:
         return self._handshake
 
     @timed
+    def settle(self) -> None:
+        """Waits for the reads of the last step's stores: from here on pages
+        may be given to others, and written."""
+        if self._saver is not None:
+            self._saver.settle()
+
+    @timed
     def start_loads(self, step: StepMetadata) -> None:
         """Starts the step's loads."""
         if self._loader is not None:
@@ -109,14 +119,13 @@ class WorkerHalf:
 
     @timed
     def save(self, step: StepMetadata) -> None:
-        """Stores the step's chunks, after its computation."""
+        """Starts to store the step's chunks, after its computation."""
         if self._saver is None or not step.stores:
             return
         if sys.exc_info()[1] is not None:
             # Called on the way out of a computation that failed.
             return
-        with torch.inference_mode():
-            self._saver.save(step.stores)
+        self._saver.save(step.stores)
 
     @timed
     def idle(self, step: StepMetadata) -> None:
@@ -133,6 +142,7 @@ class WorkerHalf:
             return None
         if finished_requests:
             loader.cancel(finished_requests)
+        self._say_so()
         done = loader.take_done()
         if not done:
             return None
@@ -158,8 +168,21 @@ class WorkerHalf:
         """Ends threads and connection; pages are touched no more."""
         if self._loader is not None:
             self._loader.close()
+        if self._saver is not None:
+            self._saver.settle()
+            self._saver.close()
         if self._client is not None:
             self._client.close()
+
+    def _say_so(self) -> None:
+        s = self.stats
+        dropped = s.dropped_no_credit + s.dropped_rejected + s.dropped_failed
+        numbers = (s.chunks_loaded, s.bytes_loaded, s.loads_failed, s.chunks_stored, s.bytes_stored, dropped)
+        if self._summary.due(time.monotonic(), numbers):
+            logger.info(
+                "Larder so far: loaded %d chunks (%d bytes, %d loads incomplete), stored %d (%d bytes, %d dropped)",
+                *numbers,
+            )
 
     def _say(self, handshake: Handshake) -> None:
         self._handshake = handshake
