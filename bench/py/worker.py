@@ -255,7 +255,7 @@ class Echo:
             request_serializer=engine_pb2.SessionRequest.SerializeToString,
             response_deserializer=engine_pb2.SessionResponse.FromString,
         )
-        self._replies = call(self._requests(), wait_for_ready=True)
+        self._replies = iter(call(self._requests(), wait_for_ready=True))
 
     def _requests(self) -> Iterator[engine_pb2.SessionRequest]:
         while (request := self._out.get()) is not None:

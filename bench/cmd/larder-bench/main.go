@@ -58,9 +58,9 @@ func run(ctx context.Context) error {
 		return otherwise
 	}
 	daemon, sources := orElse(*larderd, in("bin", "larderd")), in("connector", "python", "src")
-	count := 16
+	count, repeat := 16, 3*time.Minute
 	if *full {
-		count = 60
+		count, repeat = 60, time.Hour
 	}
 	if *profile != "" {
 		f, err := os.Create(*profile)
@@ -85,7 +85,7 @@ func run(ctx context.Context) error {
 	} else {
 		rows, discarded, err = path.Run(ctx, path.Options{
 			Larderd: daemon, Python: orElse(*python, interpreter(in(".cache", "pyenv"))),
-			Worker: in("bench", "py", "worker.py"), Package: sources, Only: *only, Pairs: count, Progress: os.Stderr,
+			Worker: in("bench", "py", "worker.py"), Package: sources, Only: *only, Pairs: count, Repeat: repeat, Progress: os.Stderr,
 		})
 	}
 	if terr := report.Table(os.Stdout, rows); err == nil {

@@ -2,6 +2,7 @@ package path
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -20,6 +21,9 @@ type Options struct {
 	Python, Worker, Package string
 	// Pairs of each row.
 	Pairs int
+	// Repeat is how long rows whose control is off are measured again; later
+	// ones get one attempt.
+	Repeat time.Duration
 	// Only rows whose name contains it; empty = all.
 	Only string
 	// Progress gets a line for each row.
@@ -32,13 +36,16 @@ type Set struct {
 	rows      []report.Row
 	discarded []report.Row
 	seed      uint64
+	began     time.Time
 }
 
-// Run measures all rows. The rows so far are returned with an error, too.
+// Run measures all rows. What fails is left out and is the error; the other
+// rows are measured and returned.
 func Run(ctx context.Context, o Options) (rows, discarded []report.Row, err error) {
-	s := &Set{o: o, seed: uint64(time.Now().UnixNano())}
+	s := &Set{o: o, seed: uint64(time.Now().UnixNano()), began: time.Now()}
 	for _, group := range []func(context.Context) error{s.shm, s.match, s.python, s.memory} {
-		if err = group(ctx); err != nil {
+		err = errors.Join(err, group(ctx))
+		if ctx.Err() != nil {
 			break
 		}
 	}
@@ -48,7 +55,11 @@ func Run(ctx context.Context, o Options) (rows, discarded []report.Row, err erro
 // measure adds the row of a spec.
 func (s *Set) measure(ctx context.Context, spec report.Spec, arms ...pairs.Arm) error {
 	began := time.Now()
-	attempts, err := pairs.Measure(ctx, pairs.Plan{Pairs: s.o.Pairs, Seed: s.seed}, arms...)
+	plan := pairs.Plan{Pairs: s.o.Pairs, Seed: s.seed}
+	if began.Sub(s.began) > s.o.Repeat {
+		plan.Attempts = 1
+	}
+	attempts, err := pairs.Measure(ctx, plan, arms...)
 	if err != nil {
 		return fmt.Errorf("%s: %w", spec.Name, err)
 	}

@@ -2,6 +2,7 @@ package path
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -16,9 +17,9 @@ const (
 	gib = 1 << 30
 	// memory is what sources, destinations and the baselines' slots rotate
 	// through; the arena has that for the baselines' slots (twice: Go and
-	// Python) and a quarter more for what is stored.
+	// Python) and for what is stored, and room for what slabs waste.
 	memory     = gib
-	arenaBytes = 3*memory + memory/4
+	arenaBytes = 4 * memory
 	// armBytes is what one arm moves: 30 to 150 ms.
 	armBytes = 384 << 20
 )
@@ -63,12 +64,7 @@ type mover interface {
 
 // shm measures all rows shm.*, one daemon for each way to verify.
 func (s *Set) shm(ctx context.Context) error {
-	for _, trust := range []bool{false, true} {
-		if err := s.shmDaemon(ctx, trust); err != nil {
-			return err
-		}
-	}
-	return nil
+	return errors.Join(s.shmDaemon(ctx, false), s.shmDaemon(ctx, true))
 }
 
 func (s *Set) shmDaemon(ctx context.Context, trust bool) error {
@@ -107,12 +103,13 @@ func (s *Set) shmDaemon(ctx context.Context, trust bool) error {
 			if !strings.Contains(strings.Join(wanted, " "), lang+"."+z.name) {
 				continue
 			}
-			if err := s.shmSize(ctx, d, ring, lang, z, suffix, wanted); err != nil {
+			err = errors.Join(err, s.shmSize(ctx, d, ring, lang, z, suffix, wanted))
+			if ctx.Err() != nil {
 				return err
 			}
 		}
 	}
-	return nil
+	return err
 }
 
 func (s *Set) shmSize(ctx context.Context, d *daemon.Daemon, ring *rig.Ring, lang string, z size, suffix string, wanted []string) error {

@@ -108,7 +108,7 @@ func TestParseTokens(t *testing.T) {
 func TestTokenize(t *testing.T) {
 	dir := t.TempDir()
 	python := filepath.Join(dir, "python")
-	script := "#!/bin/sh\n[ \"$1 $2 $3 $4\" = '-m larder.tokenize --model m' ] || exit 9\nread line\n[ \"$line\" = bad ] && { echo why >&2; echo 'no such tokenizer' >&2; exit 1; }\necho [1, 2]\n"
+	script := "#!/bin/sh\n[ \"$*\" = '-m larder.tokenize m' ] || exit 9\nread line\n[ \"$line\" = bad ] && { echo why >&2; echo 'no such tokenizer' >&2; exit 1; }\necho [1, 2]\n"
 	require.NoError(t, os.WriteFile(python, []byte(script), 0o700))
 	a := &app{Streams: Streams{In: strings.NewReader("good\n")}}
 	p := &promptFlags{python: python, tokenizer: "m", textFile: "-"}
@@ -136,6 +136,17 @@ func FuzzParseTokens(f *testing.F) {
 		require.NoError(t, err)
 		require.Equal(t, len(ids), len(again))
 	})
+}
+
+// The README has the table that the help prints, and every command.
+func TestReadme(t *testing.T) {
+	readme, err := os.ReadFile("../../README.md")
+	require.NoError(t, err)
+	require.Contains(t, string(readme), exitTable)
+	a := &app{}
+	for _, c := range a.command(func(string) string { return "" }).Commands() {
+		require.Contains(t, string(readme), c.Name())
+	}
 }
 
 // The help names every exit code, and completions work for all shells.

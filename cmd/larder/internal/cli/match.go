@@ -51,6 +51,9 @@ func (a *app) matchCommand() *cobra.Command {
 			if err := a.print(m, func() error { return a.printMatch(m) }); err != nil {
 				return err
 			}
+			if m.Chunks == 0 {
+				return withRemedy(fault.New(fault.Miss, "", "the prompt is shorter than one chunk").With(m.Tokens, m.ChunkTokens), "only full chunks are stored")
+			}
 			if m.MatchedChunks == 0 {
 				return withRemedy(fault.New(fault.Miss, "", "nothing of this prompt is there").With(nil, nil), "larder explain says why")
 			}

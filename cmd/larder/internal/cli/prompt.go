@@ -134,7 +134,7 @@ func (a *app) tokenize(ctx context.Context, p *promptFlags, text []byte) ([]uint
 	if p.tokenizer == "" {
 		return nil, usagef("text needs --tokenizer, the folder of the model")
 	}
-	c := exec.CommandContext(ctx, p.python, "-m", "larder.tokenize", "--model", p.tokenizer)
+	c := exec.CommandContext(ctx, p.python, "-m", "larder.tokenize", p.tokenizer)
 	c.Stdin = bytes.NewReader(text)
 	var out, complaint bytes.Buffer
 	c.Stdout, c.Stderr = &out, &complaint
