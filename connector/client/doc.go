@@ -24,8 +24,8 @@
 //   - Memory of an ended session stays mapped until the last section of that
 //     session has ended. Then its lifetime pipe is closed and its token goes
 //     out with a hello, so that the daemon can end the quarantine.
-//   - A reply that comes after its caller gave up is not lost: holds are
-//     ended, grants kept for later, loads released.
+//   - A reply that comes after its caller gave up is not lost: holds are ended
+//     and grants returned.
 //
 // # Concurrency
 //
