@@ -16,6 +16,8 @@ from typing import Any
 from harness.engine import ENVIRONMENT, connector_config
 
 SOURCES = Path(__file__).resolve().parents[2] / "src"
+# Patience: these tests are about what is loaded, and a busy machine may take its time.
+PATIENT = {"match_deadline_ms": 20_000, "load_deadline_ms": 20_000, "call_timeout_ms": 5_000}
 
 
 class EngineError(RuntimeError):
@@ -41,11 +43,12 @@ class RealEngine:
             "max_num_batched_tokens": 4096, "max_num_seqs": 8, "disable_log_stats": True, **options,
         }  # fmt: skip
         if socket is not None:
-            config["kv_transfer_config"] = connector_config(socket, **(extra or {}))
+            config["kv_transfer_config"] = connector_config(socket, **(PATIENT | (extra or {})))
         paths = [str(SOURCES), *filter(None, [os.environ.get("PYTHONPATH")])]
         env = {
             **os.environ, **ENVIRONMENT, "VLLM_RPC_BASE_PATH": str(log.parent), "PYTHONPATH": os.pathsep.join(paths),
-            "OMP_NUM_THREADS": str(os.cpu_count()), **(environment or {}),
+            # Threads that wait for others should not keep them from the cores.
+            "OMP_NUM_THREADS": str(os.cpu_count()), "OMP_WAIT_POLICY": "PASSIVE", **(environment or {}),
         }  # fmt: skip
         env.pop("PYTHONHASHSEED", None)
         with log.open("ab") as sink:

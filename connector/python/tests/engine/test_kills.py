@@ -41,7 +41,7 @@ def larderd(binaries, work):
 @pytest.fixture(scope="module")
 def engine(test_model, work, larderd):
     """One engine for all kills, started without a daemon."""
-    one = RealEngine(test_model, work / "engine.log", socket=larderd.socket, extra={"load_deadline_ms": 2000})
+    one = RealEngine(test_model, work / "engine.log", socket=larderd.socket)
     yield one
     one.kill()
 

@@ -62,6 +62,8 @@ def engines(test_model, work, larderd):
         for engine in made:
             engine.kill()
         made[:] = [RealEngine(test_model, work / f"{name}.log", socket=socket, **options)]
+        if socket is not None and "distributed_executor_backend" not in options:
+            made[0].await_ready()
         return made[0]
 
     yield make
