@@ -22,8 +22,6 @@ SET ?= path
 OUT ?= bench/out/$(SET).json
 ENGINE ?=
 KILLS ?= 10
-# 0 leaves out the tests that start whole engines: real scheduler, no model.
-REAL ?= 1
 
 # A directory given with ENGINE= is used as it is; nothing is installed there.
 ENGINE_DIR := $(if $(ENGINE),$(ENGINE),$(CACHE)/engine)
@@ -50,7 +48,7 @@ race: ## the Go tests under the race detector
 .PHONY: test-engine
 test-engine: build engine ## the connector in a real vLLM (ENGINE=dir of an installed one, KILLS=n random kills)
 	PYTHONPATH=$(CURDIR)/tools:$(CURDIR)/$(PYDIR)/src LARDER_KILLS=$(KILLS) \
-	  $(ENGINE_PYTHON) -m pytest -p pytest_noskip -q -c test/engine/pytest.ini $(PYDIR)/tests/engine $(if $(filter 0,$(REAL)),--ignore=$(PYDIR)/tests/engine/test_real_engine.py --ignore=$(PYDIR)/tests/engine/test_kills.py) $(wildcard test/e2e)
+	  $(ENGINE_PYTHON) -m pytest -p pytest_noskip -q -c test/engine/pytest.ini $(PYDIR)/tests/engine $(wildcard test/e2e)
 
 .PHONY: engine
 engine: ## install the pinned engine into .cache/engine (0.75 GB, about 90 s)
