@@ -341,3 +341,33 @@ def test_a_daemon_that_dies_in_a_commit_fails_it(daemon: FakeDaemon, client: Cli
     credit = take(client, 8192)
     with pytest.raises(UnavailableError):
         client.commit([chunk(CommitPart(0, credit))]).result()
+
+
+def test_idle_credits_are_replaced_before_they_are_stale(daemon: FakeDaemon, connect: Connect) -> None:
+    daemon.limits.lease_ms = 800
+    daemon.lease_s = 0.8
+    client = connect(credits={8192: 8})
+
+    def returned() -> list[int]:
+        return [slot.generation for r in daemon.session.of("return_credits") for slot in r.return_credits.slots]
+
+    # All of the first have gone back, unasked and in their order.
+    eventually(lambda: len(returned()) >= 8)
+    oldest = returned()[:8]
+    assert oldest == list(range(oldest[0], oldest[0] + 8))
+    assert take(client, 8192).slot is not None
+    asked = [w.count for r in daemon.session.of("credits") for w in r.credits.want]
+    assert asked[0] == 8
+    # A quarter at a time.
+    assert set(asked[1:5]) == {2}
+
+
+def test_the_oldest_credit_goes_out_first(daemon: FakeDaemon, connect: Connect) -> None:
+    client = connect(credits={8192: 4})
+    credits_ = [take(client, 8192) for _ in range(2)]
+    daemon.request("credits", 1)
+    eventually(lambda: client.stats.credits_granted == 6)
+    credits_ += [take(client, 8192) for _ in range(4)]
+    deadlines = [c.deadline_ns for c in credits_]
+    assert deadlines == sorted(deadlines)
+    assert deadlines[0] < deadlines[-1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -28,10 +29,12 @@ _PAUSE_MAX_S = 2.0
 class CreditPool:
     """Keeps slots granted ahead, so that a store neither asks nor waits.
 
-    The youngest credit goes out first: those that lie idle reach their
-    deadline, are revoked, answered and asked for again. One question at most
-    is under way, for all lengths together, asked when some length has fallen
-    to half of its target."""
+    The oldest credit goes out first, so that a pool in use stays young. Those
+    that lie idle are replaced at half of their time: the new ones are here
+    before the old ones go back, so that a store finds the pool full at any
+    moment, also after a pause. One question at most is under way, for all
+    lengths together, asked when some length has fallen to half of its target
+    or some of its credits are due."""
 
     def __init__(
         self,
@@ -50,11 +53,14 @@ class CreditPool:
         limits = session.hello.limits
         self._max_parts = limits.max_parts or 1024
         self._max_credits = limits.max_credits or 1024
-        # A credit with less than this left is not worth handing out.
+        # A credit with less than the margin left is not worth handing out, one
+        # with less than twice as much is replaced.
         self._margin_ns = limits.lease_ms * 1_000_000 // 4
         self._lock = threading.Lock()
         self._targets = dict(targets)
-        self._idle: dict[int, list[Credit]] = {length: [] for length in targets}
+        # In the order of their deadlines.
+        self._idle: dict[int, deque[Credit]] = {length: deque() for length in targets}
+        self._renewal_planned = False
         self._asking = False
         self._pause_s = 0.0
         self._not_before = 0.0
@@ -68,7 +74,7 @@ class CreditPool:
         """Sets how many credits of a length are kept."""
         with self._lock:
             self._targets[length] = count
-            self._idle.setdefault(length, [])
+            self._idle.setdefault(length, deque())
         self._refill()
 
     def take(self, length: int) -> Credit | None:
@@ -79,7 +85,7 @@ class CreditPool:
         with self._lock:
             idle = self._idle.get(length)
             while idle:
-                credit = idle.pop()
+                credit = idle.popleft()
                 if credit.state is not CreditState.GRANTED:
                     continue
                 if credit.deadline_ns and credit.deadline_ns - now < self._margin_ns:
@@ -111,7 +117,7 @@ class CreditPool:
         if dead:
             with self._lock:
                 for length in {credit.length for credit in dead} & self._idle.keys():
-                    self._idle[length] = [c for c in self._idle[length] if c.state is CreditState.GRANTED]
+                    self._idle[length] = deque(c for c in self._idle[length] if c.state is CreditState.GRANTED)
             self._refill()
 
     def flush(self) -> None:
@@ -129,11 +135,11 @@ class CreditPool:
             self._closed = True
         self.flush()
 
-    def _refill(self) -> None:
+    def _refill(self, *, renew: bool = False) -> None:
         with self._lock:
             if self._asking or self._closed or time.monotonic() < self._not_before:
                 return
-            want = self._deficit()
+            want = self._deficit(renew)
             if not want:
                 return
             self._asking = True
@@ -145,12 +151,17 @@ class CreditPool:
         )
         asked.add_callback(lambda pending: self._answered(pending, want))
 
-    def _deficit(self) -> list[engine_pb2.CreditRequest]:
+    def _deficit(self, renew: bool) -> list[engine_pb2.CreditRequest]:
         room = min(self._max_parts, self._max_credits - sum(len(idle) for idle in self._idle.values()))
         want: list[engine_pb2.CreditRequest] = []
         for length, target in self._targets.items():
-            count = min(target - len(self._idle[length]), room)
-            if count > 0 and 2 * len(self._idle[length]) <= target:
+            idle = self._idle[length]
+            count = target - len(idle) if 2 * len(idle) <= target else 0
+            if renew and not count:
+                # Some at a time: they and the new ones both take memory.
+                count = min(sum(map(self._due, idle)), max(1, target // 4))
+            count = min(count, room)
+            if count > 0:
                 want.append(engine_pb2.CreditRequest(length=length, count=count))
                 room -= count
         return want
@@ -194,15 +205,49 @@ class CreditPool:
                 break
             fresh.append(Credit(leases, slot, length, view, granted.deadline_ns))
         leases.add_credits(fresh)
+        replaced: list[Credit] = []
         with self._lock:
             closed = self._closed
             if not closed:
                 for credit in fresh:
-                    self._idle.setdefault(credit.length, []).append(credit)
+                    self._idle.setdefault(credit.length, deque()).append(credit)
+                replaced = self._surplus()
+                self._plan_renewal()
         self._counters.add(credits_granted=len(fresh))
-        if closed:
-            self.give_back(fresh)
+        self.give_back(fresh if closed else replaced)
         return len(fresh)
+
+    def _surplus(self) -> list[Credit]:
+        """Takes out what is due and has been replaced; the lock is held."""
+        surplus: list[Credit] = []
+        for length, idle in self._idle.items():
+            while len(idle) > self._targets.get(length, 0) and self._due(idle[0]):
+                surplus.append(idle.popleft())
+        return surplus
+
+    def _due(self, credit: Credit) -> bool:
+        left = credit.deadline_ns - time.monotonic_ns()
+        return credit.deadline_ns > 0 and left < 2 * self._margin_ns
+
+    def _plan_renewal(self) -> None:
+        """Sees to it that somebody looks when the next credit is due, and then
+        often enough to replace all of them before the margin; the lock is
+        held."""
+        if self._renewal_planned:
+            return
+        deadline = min((idle[0].deadline_ns for idle in self._idle.values() if idle), default=0)
+        if deadline:
+            self._renewal_planned = True
+            at = max(deadline - 2 * self._margin_ns, time.monotonic_ns() + self._margin_ns // 8)
+            self._timers.at(at / 1e9, self._renew)
+
+    def _renew(self) -> None:
+        with self._lock:
+            self._renewal_planned = False
+            if self._closed or not self._session.alive:
+                return
+            self._plan_renewal()
+        self._refill(renew=True)
 
 
 def _length_for(usable: int, left: dict[int, int]) -> int:
