@@ -1,21 +1,17 @@
 """One real vLLM engine as an arm of a benchmark, driven over stdin and stdout.
 
-Each line in is a JSON object with "do"; each line out is a JSON object with
-either the answer or "error". Runs in the engine's environment. Prompts are
+Runs in the engine's environment. Prompts are
 seeds: the same seed and length are the same tokens in every process.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import sys
 import time
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
-
-Answer = dict[str, Any]
+from lines import Answer, serve
 
 ENVIRONMENT = {
     "VLLM_TARGET_DEVICE": "cpu",
@@ -86,9 +82,14 @@ class Worker:
         return {"first": first, "reused": reused, "seconds": time.perf_counter() - start}
 
     def forget(self, _: Answer) -> Answer:
-        """Empties the engine's own prefix cache, and only that."""
-        if not self._llm.reset_prefix_cache():
-            raise RuntimeError("the engine's prefix cache could not be reset")
+        """Empties the engine's own prefix cache, and only that. A connector
+        that still reads pages of a request that has ended learns only in later
+        steps that it may let them go."""
+        until = time.monotonic() + 10
+        while not self._llm.reset_prefix_cache():
+            if time.monotonic() > until:
+                raise RuntimeError("the engine's prefix cache could not be reset within 10 s")
+            self.ask({"prompts": [{"seed": 0, "tokens": 16}], "new": 2})
         return {}
 
     def stats(self, _: Answer) -> Answer:
@@ -120,22 +121,9 @@ class Worker:
         return drawn
 
 
-def serve(answers: TextIO) -> None:
-    """Answers until end of input."""
-    worker = Worker()
-    for line in sys.stdin:
-        command = json.loads(line)
-        try:
-            answer = getattr(worker, command["do"])(command)
-        except Exception as error:  # whoever drives this decides
-            answer = {"error": f"{type(error).__name__}: {error}"}
-        answers.write(json.dumps(answer) + "\n")
-        answers.flush()
-
-
 if __name__ == "__main__":
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     channel = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    serve(channel)
+    serve(Worker(), channel)

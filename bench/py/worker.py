@@ -1,24 +1,21 @@
 """The Python side of the benchmarks, one process driven over stdin and stdout.
 
-Each line in is a JSON object with "do"; each line out is a JSON object with
-either the answer or "error". An arm answers with the seconds that it took and
-the CPU seconds that this process used, so that whoever drives it can put its
-arms between others.
+An arm answers with the seconds that it took and the CPU seconds that this
+process used, so that whoever drives it can put its arms between others.
 """
 
 from __future__ import annotations
 
-import json
 import queue
-import resource
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import grpc
 import numpy as np
 import numpy.typing as npt
+from lines import Answer, serve, timed
 
 from larder.client import NO_HOLD, Client, CommitChunk, CommitPart, Options
 from larder.keys import chunk_keys
@@ -26,7 +23,6 @@ from larder.namespace import NamespaceDescriptor
 from larder.v1 import engine_pb2
 
 Bytes = npt.NDArray[np.uint8]
-Answer = dict[str, Any]
 
 # A commit carries as much as is left after it, within these bounds: few
 # messages, and little to checksum after the last copy.
@@ -48,18 +44,6 @@ class Ring:
         piece = self._memory[self._at : self._at + n]
         self._at += n
         return piece
-
-
-def cpu_seconds() -> float:
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime + used.ru_stime
-
-
-def timed(run: Callable[[], None]) -> Answer:
-    used = cpu_seconds()
-    began = time.perf_counter()
-    run()
-    return {"seconds": time.perf_counter() - began, "cpu": cpu_seconds() - used}
 
 
 class Worker:
@@ -272,20 +256,7 @@ class Echo:
         self._channel.close()
 
 
-def main() -> None:
-    worker = Worker()
-    commands: dict[str, Callable[[Answer], Answer]] = {
-        name: getattr(worker, name) for name in ("open", "close", "store", "load", "memcpy", "match", "echo", "keys")
-    }
-    for line in sys.stdin:
-        command = json.loads(line)
-        try:
-            answer = commands[command["do"]](command)
-        except Exception as error:
-            answer = {"error": f"{type(error).__name__}: {error}"}
-        print(json.dumps(answer), flush=True)
-    worker.close({})
-
-
 if __name__ == "__main__":
-    main()
+    worker = Worker()
+    serve(worker, sys.stdout)
+    worker.close({})

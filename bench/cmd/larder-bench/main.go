@@ -44,6 +44,7 @@ func run(ctx context.Context) error {
 	larderd := flag.String("larderd", "", "the daemon under test; default bin/larderd of the repository")
 	model := flag.String("model", os.Getenv("MODEL"), "folder of the engine's model; default ../shared/models/llama-27m of the repository [MODEL]")
 	python := flag.String("python", "", "interpreter with grpcio, numpy and protobuf, for engine with vLLM; default those that make installs, else python3")
+	mooncake := flag.String("mooncake", "", "interpreter with mooncake-transfer-engine; its rows are added to path")
 	profile := flag.String("cpuprofile", "", "file for a CPU profile of this process: the Go client and the baselines")
 	flag.Parse()
 	if *out == "" || flag.NArg() > 0 || *set != "path" && *set != "engine" {
@@ -85,7 +86,7 @@ func run(ctx context.Context) error {
 	} else {
 		rows, discarded, err = path.Run(ctx, path.Options{
 			Larderd: daemon, Python: orElse(*python, interpreter(in(".cache", "pyenv"))),
-			Worker: in("bench", "py", "worker.py"), Package: sources, Only: *only, Pairs: count, Repeat: repeat, Progress: os.Stderr,
+			Worker: in("bench", "py", "worker.py"), Package: sources, Mooncake: *mooncake, Only: *only, Pairs: count, Repeat: repeat, Progress: os.Stderr,
 		})
 	}
 	if terr := report.Table(os.Stdout, rows); err == nil {

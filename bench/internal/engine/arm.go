@@ -31,7 +31,7 @@ type vllm struct{ p *rig.Python }
 
 // start makes an engine; kv is the kv_transfer_config or nil.
 func (s *Set) start(ctx context.Context, kv map[string]any) (vllm, error) {
-	p, err := rig.StartPython(s.o.Python, s.o.Worker, s.o.Package)
+	p, err := rig.StartPython(s.o.Package, s.o.Python, s.o.Worker)
 	if err != nil {
 		return vllm{}, err
 	}

@@ -30,7 +30,7 @@ func (m *pyMover) open(ctx context.Context, d *daemon.Daemon, z size) error {
 	if err != nil {
 		return err
 	}
-	if m.py, err = rig.StartPython(m.set.o.Python, m.set.o.Worker, m.set.o.Package); err != nil {
+	if m.py, err = rig.StartPython(m.set.o.Package, m.set.o.Python, m.set.o.Worker); err != nil {
 		return err
 	}
 	return m.py.Do(ctx, map[string]any{

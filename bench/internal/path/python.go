@@ -35,7 +35,7 @@ func (s *Set) python(ctx context.Context) error {
 	if err := fillTiny(ctx, d, ns.Encode(), p); err != nil {
 		return err
 	}
-	py, err := rig.StartPython(s.o.Python, s.o.Worker, s.o.Package)
+	py, err := rig.StartPython(s.o.Package, s.o.Python, s.o.Worker)
 	if err != nil {
 		return err
 	}

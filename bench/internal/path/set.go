@@ -19,6 +19,9 @@ type Options struct {
 	// and google.protobuf; Worker is the worker's script and Package the folder
 	// of the package larder.
 	Python, Worker, Package string
+	// Mooncake is an interpreter with Mooncake Store; empty leaves its rows
+	// out.
+	Mooncake string
 	// Pairs of each row.
 	Pairs int
 	// Repeat is how long rows whose control is off are measured again; later
@@ -43,7 +46,7 @@ type Set struct {
 // rows are measured and returned.
 func Run(ctx context.Context, o Options) (rows, discarded []report.Row, err error) {
 	s := &Set{o: o, seed: uint64(time.Now().UnixNano()), began: time.Now()}
-	for _, group := range []func(context.Context) error{s.shm, s.match, s.python, s.memory} {
+	for _, group := range []func(context.Context) error{s.shm, s.mooncake, s.match, s.python, s.memory} {
 		err = errors.Join(err, group(ctx))
 		if ctx.Err() != nil {
 			break

@@ -22,9 +22,11 @@ type Python struct {
 // commandTimeout bounds one command: the largest stores 1 GiB.
 const commandTimeout = 120 * time.Second
 
-// StartPython starts the script; its package path is the folder with larder.
-func StartPython(interpreter, script, packagePath string) (*Python, error) {
-	p := &Python{cmd: exec.Command(interpreter, script)}
+// StartPython starts a worker: an interpreter, or what starts one, and its
+// arguments. packagePath is the folder with the package larder, where the
+// worker needs it.
+func StartPython(packagePath, command string, args ...string) (*Python, error) {
+	p := &Python{cmd: exec.Command(command, args...)}
 	p.cmd.Env = append(os.Environ(), "PYTHONPATH="+packagePath)
 	p.cmd.Stderr = os.Stderr
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
