@@ -82,14 +82,9 @@ class Worker:
         return {"first": first, "reused": reused, "seconds": time.perf_counter() - start}
 
     def forget(self, _: Answer) -> Answer:
-        """Empties the engine's own prefix cache, and only that. A connector
-        that still reads pages of a request that has ended learns only in later
-        steps that it may let them go."""
-        until = time.monotonic() + 10
-        while not self._llm.reset_prefix_cache():
-            if time.monotonic() > until:
-                raise RuntimeError("the engine's prefix cache could not be reset within 10 s")
-            self.ask({"prompts": [{"seed": 0, "tokens": 16}], "new": 2})
+        """Empties the engine's own prefix cache, and only that."""
+        if not self._llm.reset_prefix_cache():
+            raise RuntimeError("the engine's prefix cache could not be reset")
         return {}
 
     def stats(self, _: Answer) -> Answer:

@@ -31,6 +31,11 @@ type vllm struct{ p *rig.Python }
 
 // start makes an engine; kv is the kv_transfer_config or nil.
 func (s *Set) start(ctx context.Context, kv map[string]any) (vllm, error) {
+	return s.startWith(ctx, kv, true)
+}
+
+// startWith makes an engine with or without a prefix cache of its own.
+func (s *Set) startWith(ctx context.Context, kv map[string]any, cache bool) (vllm, error) {
 	p, err := rig.StartPython(s.o.Package, s.o.Python, s.o.Worker)
 	if err != nil {
 		return vllm{}, err
@@ -38,6 +43,7 @@ func (s *Set) start(ctx context.Context, kv map[string]any) (vllm, error) {
 	config := map[string]any{
 		"model": s.o.Model, "dtype": "bfloat16", "enforce_eager": true, "disable_log_stats": true,
 		"max_model_len": 4096, "max_num_batched_tokens": 4096, "max_num_seqs": 8,
+		"enable_prefix_caching": cache,
 	}
 	if kv != nil {
 		config["kv_transfer_config"] = kv
@@ -108,13 +114,11 @@ func whole(tokens int) int { return tokens / chunkTokens * chunkTokens }
 
 // loaded is an arm: a prompt that this engine's connector loads, in an engine
 // whose own cache is empty. prompts were stored by another process.
-func (v vllm) loaded(name string, prompts []prompt, forget bool) pairs.Arm {
+func (v vllm) loaded(name string, prompts []prompt) pairs.Arm {
 	at := 0
 	return pairs.Arm{Name: name, Run: func(ctx context.Context) (pairs.Sample, error) {
-		if forget {
-			if err := v.forget(ctx); err != nil {
-				return pairs.Sample{}, err
-			}
+		if err := v.forget(ctx); err != nil {
+			return pairs.Sample{}, err
 		}
 		p := prompts[at%len(prompts)]
 		at++

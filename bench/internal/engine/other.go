@@ -9,13 +9,16 @@ import (
 	"github.com/larderkv/larder/bench/internal/pairs"
 )
 
-// anyReuse asks stored prompts of another project's engine, which may reuse
-// more or fewer tokens than we do, but at least nine tenths.
-func anyReuse(v vllm, stored []prompt) func(context.Context) (pairs.Sample, error) {
+// anyReuse is an arm: stored prompts in another project's engine, which may
+// reuse more or fewer tokens than we do, but at least nine tenths. forget: its
+// own cache is emptied first.
+func (v vllm) anyReuse(name string, stored []prompt, forget bool) pairs.Arm {
 	at := 0
-	return func(ctx context.Context) (pairs.Sample, error) {
-		if err := v.forget(ctx); err != nil {
-			return pairs.Sample{}, err
+	return pairs.Arm{Name: name, Run: func(ctx context.Context) (pairs.Sample, error) {
+		if forget {
+			if err := v.forget(ctx); err != nil {
+				return pairs.Sample{}, err
+			}
 		}
 		p := stored[at%len(stored)]
 		at++
@@ -27,7 +30,7 @@ func anyReuse(v vllm, stored []prompt) func(context.Context) (pairs.Sample, erro
 			return pairs.Sample{}, fmt.Errorf("the other connector reused %d of %d tokens", a.Reused[0], p.Tokens)
 		}
 		return pairs.Sample{Value: a.First[0] * 1e3}, nil
-	}
+	}}
 }
 
 // listening waits until something accepts connections.
