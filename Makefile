@@ -106,6 +106,7 @@ demo: ## a prompt's KV leaves a real engine, outlives it, and comes back (MODEL=
 .PHONY: nightly
 nightly: ## what does not fit CI: long fuzzing, 100 random kills
 	$(MAKE) race
+	LARDER_KILLS=100 go test -count=1 -timeout 30m -json ./test/process | $(PYTHON) tools/gotest.py
 	$(MAKE) fuzz FUZZTIME=10m
 	$(MAKE) test-engine KILLS=100
 

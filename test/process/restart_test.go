@@ -19,9 +19,9 @@ import (
 	"github.com/larderkv/larder/connector/client"
 )
 
-// kills is how often larderd is killed; E2E_KILLS overrides it.
+// kills is how often larderd is killed; LARDER_KILLS overrides it.
 func kills(t *testing.T) int {
-	v := os.Getenv("E2E_KILLS")
+	v := os.Getenv("LARDER_KILLS")
 	if v == "" {
 		return 10
 	}
