@@ -129,19 +129,23 @@ class StreamedCommits:
     def _run(self) -> None:
         while (job := self._work.get()) is not None:
             pending, chunks = job
+            failure: LarderError | None = None
+            reply = engine_pb2.CommitReply()
             try:
                 left = pending.deadline - time.monotonic()
                 if left <= 0:
                     raise UnavailableError("no answer in time")
                 outcomes = self._objects.put_parts(self._to_put(chunks), left)
-                reply = engine_pb2.CommitReply(
-                    outcomes=[_OUTCOMES.get(o, engine_pb2.COMMIT_OUTCOME_UNSPECIFIED) for o in outcomes]
-                )
-                pending.resolve(reply)
+                reply.outcomes.extend(_OUTCOMES.get(o, engine_pb2.COMMIT_OUTCOME_UNSPECIFIED) for o in outcomes)
             except LarderError as error:
-                pending.fail(error)
+                failure = error
             finally:
+                # Before the answer: whoever has it may take these buffers again.
                 self._done([part.credit for chunk in chunks for part in chunk.parts])
+            if failure is None:
+                pending.resolve(reply)
+            else:
+                pending.fail(failure)
 
     def _to_put(self, chunks: Sequence[CommitChunk]) -> list[PartToPut]:
         return [
