@@ -10,7 +10,7 @@ from typing import Any
 
 import larderd
 import pytest
-from fake_daemon import FakeDaemon
+from fake_daemon import PATIENCE_S, FakeDaemon
 
 from larder.client import Client, Options
 
@@ -37,18 +37,19 @@ def connect(folder: Path) -> Iterator[Callable[..., Client]]:
 
     def make(*, ready: bool = True, backoff: Any = None, **options: Any) -> Client:
         options.setdefault("socket", str(folder / "larder.sock"))
-        options.setdefault("call_timeout_s", 20.0)
+        options.setdefault("call_timeout_s", PATIENCE_S)
+        options.setdefault("connect_timeout_s", PATIENCE_S)
         options.setdefault("backoff_min_s", 0.001)
         options.setdefault("backoff_max_s", 0.02)
         client = Client(Options(**options), backoff=backoff)
         clients.append(client)
         if ready:
-            assert client.wait_ready(20.0), client.last_error
+            assert client.wait_ready(PATIENCE_S), client.last_error
         return client
 
     yield make
     for client in clients:
-        client.close()
+        client.close(PATIENCE_S)
     assert [t.name for t in threading.enumerate() if t.name.startswith("larder-")] == []
 
 

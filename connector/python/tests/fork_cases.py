@@ -18,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from fake_daemon import PATIENCE_S
 
 from larder.client import Client, Options
 from larder.errors import InvalidError
@@ -54,8 +55,8 @@ def refused(call: Callable[[], object]) -> None:
 
 
 def the_child_is_told(socket: str) -> None:
-    client = Client(Options(socket=socket, credits={8192: 1}, call_timeout_s=20.0))
-    assert client.wait_ready(20.0)
+    client = Client(Options(socket=socket, credits={8192: 1}, call_timeout_s=PATIENCE_S))
+    assert client.wait_ready(PATIENCE_S)
     held = client.match(ROOT, KEYS).result()
     assert held.chunks == 1
 
@@ -73,7 +74,7 @@ def the_child_is_told(socket: str) -> None:
     assert "memfd:fake " in MAPS.read_text()
     in_child(child)
     with client.load(held.hold_id, 0, 1) as load:
-        assert sum(len(batch) for batch in load.batches(20.0)) == 2
+        assert sum(len(batch) for batch in load.batches(PATIENCE_S)) == 2
         assert load.release()
     client.close()
 

@@ -6,6 +6,8 @@ import hashlib
 import os
 import signal
 import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -17,6 +19,7 @@ from google.protobuf.message import Message
 from support import eventually
 
 from larder.client import Client, CommitChunk, CommitPart, Credit
+from larder.errors import MissError, UnavailableError
 from larder.load import Bytes
 from larder.namespace import ConfigField, Group, GroupKind, NamespaceDescriptor
 from larder.v1 import admin_pb2, engine_pb2
@@ -71,6 +74,23 @@ def take(client: Client) -> Credit:
     return eventually(lambda: client.take_credit(PART_BYTES))
 
 
+@contextmanager
+def writing(client: Client) -> Iterator[tuple[Credit, Bytes]]:
+    """A section that writes a credit, entered before the credit's deadline,
+    however short leases are and however slow this machine."""
+
+    with ExitStack() as stack:
+
+        def enter() -> tuple[Credit, Bytes] | None:
+            credit = take(client)
+            try:
+                return credit, stack.enter_context(credit.writing())
+            except MissError:
+                return None
+
+        yield eventually(enter)
+
+
 def store(client: Client, of: list[bytes], *, first: int = 0) -> list[engine_pb2.CommitOutcome]:
     """Stores whole chunks of a prompt; the outcomes of their parts."""
     chunks = []
@@ -97,6 +117,31 @@ def load(client: Client, of: list[bytes], hold_id: int, chunks: int) -> bool:
         assert loading.failed == []
         assert got == 2 * chunks
         return loading.release()
+
+
+def store_in_the_end(client: Client, of: list[bytes], *, first: int = 0) -> None:
+    """Stores on a daemon with leases so short that a busy machine misses some:
+    what was refused as late is stored again, until nothing was."""
+
+    def once() -> bool:
+        try:
+            return engine_pb2.COMMIT_OUTCOME_REJECTED not in store(client, of, first=first)
+        except (MissError, UnavailableError):
+            return not client.wait_ready(PATIENCE_S)
+
+    eventually(once)
+
+
+def load_in_the_end(client: Client, of: list[bytes], hold_id: int, chunks: int) -> None:
+    """Loads from such a daemon, and compares, until a load counts."""
+
+    def once() -> bool:
+        try:
+            return load(client, of, hold_id, chunks)
+        except (MissError, UnavailableError):
+            return False
+
+    eventually(once)
 
 
 @dataclass

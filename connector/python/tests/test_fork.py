@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from fake_daemon import FakeDaemon
+from fake_daemon import PATIENCE_S, FakeDaemon
 
 HERE = Path(__file__).parent
 
@@ -19,7 +19,7 @@ def run(case: str, socket: str = "") -> None:
         env={**os.environ, "GRPC_ENABLE_FORK_SUPPORT": "0", "PYTHONPATH": str(HERE.parent / "src")},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=2 * PATIENCE_S,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from fake_daemon import FakeDaemon
+from fake_daemon import PATIENCE_S, FakeDaemon
 from support import Connect, eventually
 
 from larder.errors import DeniedError, FullError, InvalidError, Kind, UnavailableError
@@ -107,7 +107,7 @@ def test_silence_ends_in_time(serve: Serve) -> None:
     done = threading.Event()
 
     def wait(_: socket.socket) -> None:
-        done.wait(20.0)
+        done.wait(PATIENCE_S)
 
     path = serve(wait)
     with pytest.raises(UnavailableError):
@@ -137,7 +137,7 @@ def test_a_broken_handover_is_tried_again(daemon: FakeDaemon, connect: Connect) 
     daemon.wait_for(lambda: len(daemon.sessions) >= 2)
     assert not client.ready
     daemon.refuse_handover = None
-    assert client.wait_ready(20.0)
+    assert client.wait_ready(PATIENCE_S)
     # The attempts were declared as over, since they touched nothing.
     assert daemon.session.of("hello")[0].hello.ended_sessions
 
@@ -150,4 +150,4 @@ def test_a_segment_shorter_than_announced_is_not_mapped(daemon: FakeDaemon, conn
     assert client.last_error.field == "arena.segment_bytes"
     # It would otherwise be looked at by the next attempts.
     os.ftruncate(daemon.segment, 1 << 20)
-    assert client.wait_ready(20.0)
+    assert client.wait_ready(PATIENCE_S)

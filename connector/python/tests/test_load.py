@@ -59,8 +59,7 @@ def test_batches_come_as_they_get_ready(daemon: FakeDaemon, client: Client) -> N
     held: list[tuple[FakeSession, Request]] = []
     daemon.on["load"] = lambda session, request: held.append((session, request))
     load = client.load(hold(client), 0, 2)
-    daemon.request("load")
-    session, request = held[0]
+    session, request = daemon.wait_for(lambda: held)[0]
     whole = daemon.load_reply(request.load)
     first = engine_pb2.LoadReply(ready=whole.ready[:2], deadline_ns=whole.deadline_ns)
     session.send(request.id, load=first)

@@ -8,6 +8,7 @@ from typing import Any
 
 import grpc
 import pytest
+from fake_daemon import PATIENCE_S
 from google.protobuf import any_pb2
 
 from larder.backoff import Backoff
@@ -125,9 +126,9 @@ def test_timers_run_in_order_of_time() -> None:
     timers.at(1e9, lambda: seen.append(9))
     timers.at(0.0, done.set)
     timers.start()
-    assert done.wait(20.0)
+    assert done.wait(PATIENCE_S)
     assert seen == [1, 2]
-    timers.close(20.0)
+    timers.close(PATIENCE_S)
     assert not timers.alive
     timers.at(-1.0, lambda: seen.append(3))
     assert 3 not in seen
@@ -139,8 +140,8 @@ def test_an_earlier_time_wakes_the_thread() -> None:
     done = threading.Event()
     timers.at(1e12, lambda: None)
     timers.at(0.0, done.set)
-    assert done.wait(20.0)
-    timers.close(20.0)
+    assert done.wait(PATIENCE_S)
+    timers.close(PATIENCE_S)
 
 
 # -- errors of gRPC ----------------------------------------------------------------

@@ -11,11 +11,27 @@ from pathlib import Path
 
 import pytest
 from fake_daemon import PATIENCE_S
-from larderd import CHUNK_TOKENS, PART_BYTES, REPOSITORY, ROOT, Larderd, keys, load, namespace, payload, store, take
+from larderd import (
+    CHUNK_TOKENS,
+    PART_BYTES,
+    REPOSITORY,
+    ROOT,
+    Larderd,
+    keys,
+    load,
+    load_in_the_end,
+    namespace,
+    payload,
+    store,
+    store_in_the_end,
+    take,
+    writing,
+)
 from support import Connect, eventually
 
 from larder.client import NO_HOLD, Client, CommitChunk, CommitPart, Pending
 from larder.errors import InvalidError, Kind, LarderError, MissError, UnavailableError
+from larder.load import LeasedPart, Load
 from larder.v1 import admin_pb2, engine_pb2, objects_pb2
 
 PUBLISHED = engine_pb2.COMMIT_OUTCOME_PUBLISHED
@@ -127,7 +143,7 @@ def test_a_full_arena_loses_nothing(real: Real, client_of: Connect) -> None:
     client = client_of(credits={PART_BYTES: 8})
     prompt = keys("a", 40)  # 5 MiB
     store_in_pieces(client, prompt)
-    held = client.match(ROOT, b"".join(prompt)).result()
+    held = client.match(ROOT, b"".join(prompt), hold_ms=60_000).result()
     assert held.chunks == 40
     # What is held cannot be evicted, so credits run out, and only credits.
     taken = []
@@ -151,10 +167,9 @@ def store_in_pieces(client: Client, prompt: list[bytes]) -> None:
 
 
 def test_a_credit_is_revoked_while_it_is_written(real: Real, client_of: Connect) -> None:
-    daemon = real(session__lease="100ms", session__revoke_grace="60s")
+    daemon = real(session__lease="200ms", session__revoke_grace="1m")
     client = client_of(credits={PART_BYTES: 1})
-    credit = take(client)
-    with credit.writing() as view:
+    with writing(client) as (credit, view):
         eventually(lambda: client.stats.revokes > 0 and credit.revoke_waits)
         assert daemon.status().host.granted >= PART_BYTES
         view[:] = 9
@@ -164,33 +179,43 @@ def test_a_credit_is_revoked_while_it_is_written(real: Real, client_of: Connect)
     assert list(client.commit([chunk]).result().outcomes) == [engine_pb2.COMMIT_OUTCOME_REJECTED]
     # The session goes on, with fresh credits.
     assert client.generation == 1
-    store(client_of(), keys("b", 1))
+    store_in_the_end(client, keys("b", 1))
 
 
 def test_a_load_is_revoked_while_it_is_read(real: Real, client_of: Connect) -> None:
-    real(session__lease="200ms", session__revoke_grace="60s")
+    real(session__lease="500ms", session__revoke_grace="1m", session__hold_max="1h")
     client = client_of()
     prompt = keys("a", 2)
-    store(client, prompt)
-    found = client.match(ROOT, b"".join(prompt), hold_ms=60_000).result()
-    with client.load(found.hold_id, 0, 2) as loading:
-        parts = [part for batch in loading.batches(PATIENCE_S) for part in batch]
-        eventually(lambda: loading._revoked)  # type: ignore[attr-defined]
-        # Late, but the slot is still this part's.
-        assert (parts[0].view == payload(prompt[0], parts[0].part)).all()
-        assert loading.release() is False
+    store_in_the_end(client, prompt)
+    found = client.match(ROOT, b"".join(prompt), hold_ms=3_600_000).result()
+
+    def whole() -> tuple[Load, list[LeasedPart]] | None:
+        loading = client.load(found.hold_id, 0, 2)
+        try:
+            return loading, [part for batch in loading.batches(PATIENCE_S) for part in batch]
+        except (MissError, UnavailableError):
+            loading.release()
+            return None  # revoked before it was complete
+
+    loading, parts = eventually(whole)
+    eventually(lambda: loading._revoked)  # type: ignore[attr-defined]
+    # Late, but the slot is still this part's.
+    assert (parts[0].view == payload(prompt[0], parts[0].part)).all()
+    assert loading.release() is False
     assert client.stats.bytes_loaded == 0
-    assert load(client, prompt, found.hold_id, 2)
+    load_in_the_end(client, prompt, found.hold_id, 2)
     assert client.generation == 1
 
 
 def test_idle_credits_are_renewed_for_ever(real: Real, client_of: Connect) -> None:
-    daemon = real(session__lease="50ms")
+    daemon = real(session__lease="100ms", session__revoke_grace="1m")
     client = client_of(credits={PART_BYTES: 4})
     eventually(lambda: client.stats.revokes >= 12)
     assert client.generation == 1
     assert daemon.status().counters.quarantined_sessions == 0
-    assert store(client, keys("a", 1))[-1] == PUBLISHED
+    prompt = keys("a", 1)
+    store_in_the_end(client, prompt)
+    assert client.match(ROOT, prompt[0], hold_ms=NO_HOLD).result().chunks == 1
 
 
 def test_killed_and_started_again(real: Real, client_of: Connect) -> None:
@@ -254,7 +279,7 @@ def test_killed_at_any_time_calls_end(real: Real, client_of: Connect) -> None:
 
 def test_a_daemon_that_stands_still(real: Real, client_of: Connect) -> None:
     daemon = real()
-    client = client_of(breaker_failures=2, breaker_open_s=0.05)
+    client = client_of(breaker_failures=2, breaker_open_s=3600.0)
     prompt = keys("a", 2)
     store(client, prompt)
     daemon.stop()
@@ -265,7 +290,8 @@ def test_a_daemon_that_stands_still(real: Real, client_of: Connect) -> None:
     daemon.signal(signal.SIGCONT)
     # The late answers brought holds, which are given back.
     eventually(lambda: client.stats.late_replies == 2)
-    eventually(lambda: client.ready and client.match(ROOT, b"".join(prompt), hold_ms=NO_HOLD).result().chunks == 2)
+    eventually(lambda: client.ready)
+    assert client.match(ROOT, b"".join(prompt), hold_ms=NO_HOLD).result().chunks == 2
     eventually(lambda: not any(s.holds for s in daemon.status().sessions))
     assert client.generation == 1
 
@@ -289,7 +315,7 @@ def test_close_leaves_nothing_behind(real: Real, client_of: Connect) -> None:
     daemon = real()
     client = client_of(credits={PART_BYTES: 4})
     eventually(lambda: client.stats.credits_granted >= 4)
-    client.close()
+    client.close(PATIENCE_S)
     eventually(lambda: not daemon.status().sessions)
     host = daemon.status().host
     assert (host.granted, host.quarantined, host.used) == (0, 0, 0)
@@ -367,10 +393,18 @@ def test_files_and_parts_without_shared_memory(real: Real, client_of: Connect) -
     assert isinstance(next(objects.get_parts(ids)).error, MissError)
 
 
-def test_stopped_between_grant_and_copy(real: Real, client_of: Connect) -> None:
-    daemon = real(host__bytes="8MiB", session__lease="200ms", session__revoke_grace="50ms")
+# What becomes of a commit whose slot was taken away meanwhile: on the next
+# session the client itself knows that the slot is dead. At once, it depends on
+# what the client has heard: of the revoke, or of the session's end, or of
+# nothing, and then the commit ends with the session.
+LATE = {"back": {"COMMIT_OUTCOME_REJECTED"}, "at once": {"COMMIT_OUTCOME_REJECTED", str(Kind.UNAVAILABLE)}}
+
+
+@pytest.mark.parametrize("when", LATE)
+def test_stopped_between_grant_and_copy(real: Real, client_of: Connect, when: str) -> None:
+    daemon = real(host__bytes="8MiB", session__lease="1s", session__revoke_grace="1s")
     slow = subprocess.Popen(
-        [sys.executable, str(Path(__file__).parent / "slow_writer.py"), daemon.socket],
+        [sys.executable, str(Path(__file__).parent / "slow_writer.py"), daemon.socket, when],
         env={**os.environ, "PYTHONPATH": str(REPOSITORY / "connector/python/src")},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -384,22 +418,24 @@ def test_stopped_between_grant_and_copy(real: Real, client_of: Connect) -> None:
         os.waitid(os.P_PID, slow.pid, os.WSTOPPED | os.WNOWAIT)
         eventually(lambda: daemon.status().host.quarantined >= PART_BYTES)
         # Everything else fills up, and fills up again.
-        client = client_of(credits={PART_BYTES: 16})
+        client = client_of(credits={PART_BYTES: 8})
         prompt = keys("others", 120)
-        store_in_pieces(client, prompt)
+        for end in range(4, len(prompt) + 1, 4):
+            store_in_the_end(client, prompt[:end], first=end - 4)
         slow.send_signal(signal.SIGCONT)
         slow.stdin.write("go on\n")
         slow.stdin.flush()
-        assert slow.stdout.readline() == "COMMIT_OUTCOME_REJECTED\n"
+        assert slow.stdout.readline().strip() in LATE[when]
         # No byte of anybody else's has changed, and the slot is free again.
         present = 0
         for key in prompt:
             found = client.match(ROOT, key).result()
             if found.chunks:
                 present += 1
-                assert load(client, [key], found.hold_id, 1)
+                load_in_the_end(client, [key], found.hold_id, 1)
                 client.end_holds([found.hold_id])
-        assert present > 40
+        assert present > 30
+        assert client.match(ROOT, keys("slow", 1)[0]).result().chunks == 0
         eventually(lambda: daemon.status().host.quarantined == 0)
     finally:
         slow.kill()

@@ -117,8 +117,9 @@ def test_a_late_match_gives_its_hold_back(daemon: FakeDaemon, connect: Connect) 
     client = connect()
     with pytest.raises(UnavailableError):
         client.match(ROOT, KEYS, timeout=0.01).result()
-    reply = daemon.match_reply(held[0].match)
-    daemon.session.send(held[0].id, match=reply)
+    late = daemon.wait_for(lambda: held)[0]
+    reply = daemon.match_reply(late.match)
+    daemon.session.send(late.id, match=reply)
     assert list(daemon.request("end_holds").end_holds.hold_ids) == [reply.hold_id]
     assert client.stats.late_replies == 1
 
@@ -135,7 +136,7 @@ def test_busy_before_the_daemon_says_so(daemon: FakeDaemon, connect: Connect) ->
     # Notices still get through.
     client.end_holds([1])
     daemon.request("end_holds")
-    daemon.wait_for(lambda: len(daemon.session.of("match")) == 4)
+    daemon.wait_for(lambda: len(held) == 4)
     for session, request in held:
         session.send(request.id, match=engine_pb2.MatchReply(chunks=1))
     assert [pending.result().chunks for pending in asked] == [1] * 4

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -30,12 +30,15 @@ def certificates(folder: Path) -> Path:
 
 
 @pytest.fixture
-def remote(real: Callable[..., Larderd], folder: Path) -> Callable[[Path], Options]:
+def remote(real: Callable[..., Larderd], folder: Path) -> Iterator[Callable[[Path], Options]]:
     """A daemon on TCP; answers options for a client with the files of a folder."""
     theirs = certificates(folder / "certs")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    # Bound for as long as the test lasts, so that nobody else is given the port;
+    # with this option the daemon may still listen on it.
+    reserved = socket.socket()
+    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    reserved.bind(("127.0.0.1", 0))
+    port = reserved.getsockname()[1]
     real(
         listen__tcp=f"127.0.0.1:{port}",
         listen__tls__cert=str(theirs / "server.pem"),
@@ -51,10 +54,12 @@ def remote(real: Callable[..., Larderd], folder: Path) -> Callable[[Path], Optio
             namespace=namespace(),
             credits={PART_BYTES: 8},
             call_timeout_s=PATIENCE_S,
+            connect_timeout_s=PATIENCE_S,
             backoff_max_s=0.1,
         )
 
-    return options
+    yield options
+    reserved.close()
 
 
 def test_bytes_cross_between_a_remote_and_a_local_client(
