@@ -19,8 +19,11 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
+// patience bounds waits for what must come; nothing is timed by it.
+const patience = time.Minute
+
 func dial(t *testing.T, f *fake, change func(*Options)) *Client {
-	o := Options{Endpoint: Endpoint{Socket: f.socket()}, Namespace: []byte("namespace"), CallTimeout: 10 * time.Second, BackoffMin: time.Millisecond, BackoffMax: 20 * time.Millisecond}
+	o := Options{Endpoint: Endpoint{Socket: f.socket()}, Namespace: []byte("namespace"), CallTimeout: patience, DialTimeout: patience, BackoffMin: time.Millisecond, BackoffMax: 20 * time.Millisecond}
 	if change != nil {
 		change(&o)
 	}
@@ -97,7 +100,7 @@ func TestStoreMatchFetch(t *testing.T) {
 
 func TestAbsentDaemonFailsAtOnceAndJoinsLater(t *testing.T) {
 	f := newFake(t)
-	f.srv.Stop()
+	f.stop()
 	c := dial(t, f, nil)
 	_, err := c.Match(t.Context(), [32]byte{}, nil, MatchOptions{})
 	require.ErrorIs(t, err, fault.Unavailable)
@@ -140,25 +143,28 @@ func TestLateRepliesAreNotLost(t *testing.T) {
 	_, err := c.Store(t.Context(), chunks)
 	require.NoError(t, err)
 
-	held := make(chan *larderv1.SessionRequest, 2)
+	held := make(chan *larderv1.SessionRequest, 1)
 	f.setBefore(func(_ *fakeSession, m *larderv1.SessionRequest) bool {
-		if m.GetMatch() != nil || m.GetCredits() != nil {
+		if m.GetMatch() != nil {
 			held <- m
 			return true
 		}
 		return false
 	})
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
-	defer cancel()
-	_, err = c.Match(ctx, [32]byte{}, keys, MatchOptions{})
-	require.ErrorIs(t, err, fault.Unavailable)
+	ctx, cancel := context.WithCancel(t.Context())
+	failed := make(chan error)
+	go func() {
+		_, err := c.Match(ctx, [32]byte{}, keys, MatchOptions{})
+		failed <- err
+	}()
+	m := <-held
+	cancel()
+	require.ErrorIs(t, <-failed, fault.Unavailable)
+	// A call whose context has ended is not sent, or its answer is given back.
 	_, err = c.Grant(ctx, fakePartBytes, 2)
 	require.ErrorIs(t, err, fault.Unavailable)
-	f.current().answer(<-held)
+	f.current().answer(m)
 	f.await(func(m *larderv1.SessionRequest) bool { return m.GetEndHolds() != nil })
-	// The second call found its context ended before it was sent, or was sent:
-	// only in the latter case there is something to return.
-	f.setBefore(nil)
 	cr, err := c.Grant(t.Context(), fakePartBytes, 2)
 	require.NoError(t, err)
 	require.Len(t, cr, 2)
@@ -286,7 +292,7 @@ func TestSessionEndsDuringASection(t *testing.T) {
 	token := c.Hello().GetSessionToken()
 	err = credits[0].Write(func(dst []byte) {
 		f.current().cancel()
-		require.Eventually(t, func() bool { return c.Generation() == 2 && c.Ready() }, 10*time.Second, time.Millisecond)
+		require.Eventually(t, func() bool { return c.Generation() == 2 && c.Ready() }, patience, time.Millisecond)
 		copy(dst, "still mapped")
 		require.Zero(t, pollPipe(t, f, 0), "the lifetime pipe is open")
 	})
@@ -296,7 +302,7 @@ func TestSessionEndsDuringASection(t *testing.T) {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		return len(f.hellos) == 3
-	}, 10*time.Second, time.Millisecond)
+	}, patience, time.Millisecond)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	require.Empty(t, f.hellos[1].GetEndedSessions())
@@ -310,7 +316,7 @@ func TestNextHelloReportsTheLastSession(t *testing.T) {
 	c := ready(t, f, nil)
 	token := c.Hello().GetSessionToken()
 	f.current().cancel()
-	require.Eventually(t, func() bool { return c.Generation() == 2 }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return c.Generation() == 2 }, patience, time.Millisecond)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	require.Equal(t, [][]byte{token}, f.hellos[1].GetEndedSessions())
@@ -342,24 +348,30 @@ func TestSessionEndFailsWhatWaits(t *testing.T) {
 
 func TestBreakerOpensProbesAndGivesUp(t *testing.T) {
 	f := newFake(t)
-	c := ready(t, f, func(o *Options) {
-		o.CallTimeout, o.BreakerFailures, o.BreakerOpen = 5*time.Millisecond, 3, 30*time.Millisecond
-	})
+	c := ready(t, f, func(o *Options) { o.BreakerFailures, o.BreakerOpen = 3, time.Hour })
 	f.setBefore(func(_ *fakeSession, m *larderv1.SessionRequest) bool { return m.GetMatch() != nil })
-	match := func() error {
-		_, err := c.Match(t.Context(), [32]byte{}, nil, MatchOptions{})
+	match := func(limit time.Duration) error {
+		ctx, cancel := context.WithTimeout(t.Context(), limit)
+		defer cancel()
+		_, err := c.Match(ctx, [32]byte{}, nil, MatchOptions{})
 		return err
 	}
+	const short = 5 * time.Millisecond
 	for range 3 {
-		require.ErrorIs(t, match(), fault.Unavailable)
+		require.ErrorIs(t, match(short), fault.Unavailable)
 	}
 	require.False(t, c.Ready())
-	require.ErrorContains(t, match(), "circuit breaker")
-	// The probe fails too: another session.
-	require.Eventually(t, func() bool { _ = match(); return c.Generation() == 2 }, 10*time.Second, time.Millisecond)
-	require.GreaterOrEqual(t, c.Stats().BreakerOpens, int64(2))
+	require.ErrorContains(t, match(patience), "circuit breaker")
+	require.EqualValues(t, 1, c.Stats().BreakerOpens)
+	// The pause is over, and the probe fails too: another session.
+	c.breaker.mu.Lock()
+	c.breaker.until = time.Now()
+	c.breaker.mu.Unlock()
+	require.NotContains(t, match(short).Error(), "circuit breaker")
+	require.EqualValues(t, 2, c.Stats().BreakerOpens)
 	f.setBefore(nil)
-	require.Eventually(t, func() bool { return match() == nil && c.Ready() }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return c.Generation() == 2 && c.Ready() }, patience, time.Millisecond)
+	require.NoError(t, match(patience))
 }
 
 // A plain no from the daemon says nothing against its health.
@@ -408,7 +420,7 @@ func TestLoadsGiveTheirPlaceBack(t *testing.T) {
 func TestCloseReturnsCredits(t *testing.T) {
 	f := newFake(t)
 	c := ready(t, f, func(o *Options) { o.Credits = map[uint64]int{fakePartBytes: 4} })
-	require.Eventually(t, func() bool { return len(c.TakeCredits(fakePartBytes, 1)) == 1 }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return len(c.TakeCredits(fakePartBytes, 1)) == 1 }, patience, time.Millisecond)
 	require.NoError(t, c.Close())
 	f.mu.Lock()
 	defer f.mu.Unlock()

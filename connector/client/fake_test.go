@@ -22,7 +22,7 @@ import (
 type fake struct {
 	t       *testing.T
 	dir     string
-	srv     *grpc.Server
+	stop    func() // ends the server and waits for it
 	segment int // memfd
 	mem     []byte
 	limits  *larderv1.Limits
@@ -90,11 +90,11 @@ func (f *fake) start() {
 	l, err := net.Listen("unix", f.socket())
 	require.NoError(f.t, err)
 	srv := grpc.NewServer()
-	f.srv = srv
 	larderv1.RegisterEngineServer(srv, &fakeEngine{f: f})
 	done := make(chan struct{})
 	go func() { defer close(done); _ = srv.Serve(l) }()
-	f.t.Cleanup(func() { srv.Stop(); <-done })
+	f.stop = func() { srv.Stop(); <-done }
+	f.t.Cleanup(f.stop)
 }
 
 func (f *fake) serveHandover() {
@@ -208,7 +208,7 @@ func (e *fakeEngine) Session(stream larderv1.Engine_SessionServer) error {
 
 // await waits until a request that fits was received, and returns it.
 func (f *fake) await(fits func(*larderv1.SessionRequest) bool) *larderv1.SessionRequest {
-	limit := time.After(10 * time.Second)
+	limit := time.After(patience)
 	for {
 		f.mu.Lock()
 		for _, m := range f.requests {
