@@ -50,10 +50,14 @@ func handover(ctx context.Context, socket string, token []byte) (fds []int, err 
 			}
 		}
 	}()
-	if _, err := conn.Write(append([]byte(handoverMagic), token...)); err != nil {
-		return nil, fault.Wrap(fault.Unavailable, err, "", "hand-over socket").With(socket, nil)
+	// A daemon that takes no request at the moment says so and closes, perhaps
+	// before this is written: then the answer says more than the failed write.
+	_, werr := conn.Write(append([]byte(handoverMagic), token...))
+	fds, err = readHandover(conn, socket)
+	if kind, _ := fault.KindOf(err); werr != nil && kind == fault.Unavailable {
+		err = fault.Wrap(fault.Unavailable, werr, "", "hand-over socket").With(socket, nil)
 	}
-	return readHandover(conn, socket)
+	return fds, err
 }
 
 func readHandover(conn *net.UnixConn, socket string) (fds []int, err error) {

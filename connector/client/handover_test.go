@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"net"
 	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -119,4 +120,32 @@ func FuzzHandover(f *testing.F) {
 		closeAll(fds)
 		require.NoError(t, far.Close())
 	})
+}
+
+// A daemon that refuses before it has read the request is heard, whether the
+// request could still be written or not.
+func TestHandoverRefusedBeforeItIsAsked(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "h")
+	l, err := net.Listen("unix", path)
+	require.NoError(t, err)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = c.Write(reply(byte(fault.Busy), 0, "too many"))
+			_ = c.(*net.UnixConn).CloseRead() // what is written now fails
+			_ = c.Close()
+		}
+	}()
+	for range 50 {
+		_, err := handover(t.Context(), path, make([]byte, 32))
+		require.ErrorIs(t, err, fault.Busy)
+		require.ErrorContains(t, err, "too many")
+	}
+	require.NoError(t, l.Close())
+	<-done
 }

@@ -60,7 +60,7 @@ def open_fds() -> set[str]:
 
 
 def test_descriptors_come_in_order_and_do_not_cross_exec(serve: Serve) -> None:
-    handed = receive(serve(lambda c: send(c, struct.pack("<BHI", 0, 3, 2) + b"ok", 3)), TOKEN, 2, 5.0)
+    handed = receive(serve(lambda c: send(c, struct.pack("<BHI", 0, 3, 2) + b"ok", 3)), TOKEN, 2, PATIENCE_S)
     assert len(handed.segments) == 2
     assert not any(os.get_inheritable(fd) for fd in [*handed.segments, handed.lifetime])
     handed.close()
@@ -73,7 +73,7 @@ def test_an_answer_in_pieces(serve: Serve) -> None:
         for byte in data[1:]:
             connection.sendall(bytes([byte]))
 
-    receive(serve(pieces), TOKEN, 0, 5.0).close()
+    receive(serve(pieces), TOKEN, 0, PATIENCE_S).close()
 
 
 @pytest.mark.parametrize(
@@ -99,8 +99,28 @@ def test_refusals_and_garbage_leak_nothing(serve: Serve, data: bytes, count: int
             send(connection, data, count)
 
     with pytest.raises(error):
-        receive(serve(answer), TOKEN, 2, 5.0)
+        receive(serve(answer), TOKEN, 2, PATIENCE_S)
     eventually(lambda: open_fds() <= before)
+
+
+def test_a_refusal_before_the_request_is_heard(folder: Path) -> None:
+    path = str(folder / "h.sock")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen()
+
+        def refuse() -> None:
+            for _ in range(20):
+                connection, _ = listener.accept()
+                with connection:
+                    send(connection, struct.pack("<BHI", int(Kind.FULL), 0, 4) + b"full", 0)
+
+        thread = threading.Thread(target=refuse)
+        thread.start()
+        for _ in range(20):
+            with pytest.raises(FullError, match="full"):
+                receive(path, TOKEN, 2, PATIENCE_S)
+        thread.join()
 
 
 def test_silence_ends_in_time(serve: Serve) -> None:
