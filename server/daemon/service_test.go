@@ -9,6 +9,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"fmt"
 	"io"
 	"log/slog"
 	"math/big"
@@ -20,6 +21,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
@@ -236,7 +238,7 @@ func newPKI(t *testing.T, dir string) pki {
 // session's token, and the admin role by name.
 func TestTCP(t *testing.T) {
 	p := newPKI(t, t.TempDir())
-	port := freePort(t)
+	port := reservePort(t)
 	d := daemontest.Start(t, "LISTEN_TCP="+port, "LISTEN_TLS_CERT="+p.cert, "LISTEN_TLS_KEY="+p.key,
 		"LISTEN_TLS_CLIENT_CA="+p.ca, "AUTH_ADMIN_NAMES=ops", "AUTH_TENANTS=name:engine=default")
 	local := d.Connect()
@@ -270,11 +272,18 @@ func TestTCP(t *testing.T) {
 	require.NoError(t, c.End())
 }
 
-func freePort(t *testing.T) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+// reservePort is a port that nobody else is given while the test runs. It is
+// bound and not listened on, with the option that lets a daemon listen on it.
+func reservePort(t *testing.T) string {
+	t.Helper()
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	require.NoError(t, err)
-	defer l.Close()
-	return l.Addr().String()
+	t.Cleanup(func() { require.NoError(t, unix.Close(fd)) })
+	require.NoError(t, unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1))
+	require.NoError(t, unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}))
+	a, err := unix.Getsockname(fd)
+	require.NoError(t, err)
+	return fmt.Sprintf("127.0.0.1:%d", a.(*unix.SockaddrInet4).Port)
 }
 
 func TestStrangersOnTheSocket(t *testing.T) {

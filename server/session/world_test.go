@@ -158,7 +158,7 @@ func (w *world) openNow(n int) { w.settled(n, -1) }
 
 // settled waits until so many sessions are open and in quarantine.
 func (w *world) settled(open, quarantined int) {
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for {
 		o, q := w.sessions.Count()
 		if o == open && (q == quarantined || quarantined < 0) {

@@ -61,7 +61,7 @@ func TestGuardedStoppedBetweenGrantAndCopy(t *testing.T) {
 	await(t, d, "it is back with a new session", func(s *larderv1.StatusResponse) bool { return len(s.GetSessions()) == 2 })
 	require.Contains(t, p.leave().Error, "miss")
 	for _, f := range fresh {
-		requireLoaded(t, other, f)
+		requireLoadedInTime(t, other, f)
 	}
 }
 

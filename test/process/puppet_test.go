@@ -104,7 +104,7 @@ func (p *puppet) act(ctx context.Context, o order) (answer, error) {
 	case "connect":
 		var err error
 		p.c, err = client.New(client.Options{
-			Endpoint: client.Endpoint{Socket: o.Socket}, Namespace: namespaceBytes(), CallTimeout: patience,
+			Endpoint: client.Endpoint{Socket: o.Socket}, Namespace: namespaceBytes(), CallTimeout: patience, DialTimeout: patience,
 			BackoffMin: time.Millisecond, BackoffMax: 20 * time.Millisecond,
 		})
 		if err != nil {

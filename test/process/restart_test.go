@@ -45,7 +45,7 @@ type checker struct {
 func (k *checker) run(ctx context.Context) {
 	for i := uint64(0); ctx.Err() == nil; i++ {
 		p := workload.NewPrompt(k.seed<<32+i%6, 12)
-		callCtx, cancel := context.WithTimeout(ctx, 10*time.Second)
+		callCtx, cancel := context.WithTimeout(ctx, patience)
 		_, serr := k.c.Store(callCtx, data(p))
 		got, lerr := load(callCtx, k.c, p)
 		cancel()

@@ -14,7 +14,7 @@ import (
 // had happened, changes nobody's bytes and believes none that are wrong. The
 // daemon verifies nothing in half of these tests, so that it is the slots that
 // are safe, not the checksums that find the damage.
-var quick = []string{"--session.lease=1500ms", "--session.revoke_grace=300ms"}
+var quick = []string{"--session.lease=2s", "--session.revoke_grace=1s"}
 
 func eachVerify(t *testing.T, f func(t *testing.T, flags []string)) {
 	for _, verify := range []string{"always", "off"} {
@@ -39,14 +39,14 @@ func TestStoppedBetweenGrantAndCopy(t *testing.T) {
 		// The rest of the arena is filled, several times over.
 		fresh := fill(t, other, 1)
 		for _, f := range fresh {
-			requireLoaded(t, other, f)
+			requireLoadedInTime(t, other, f)
 		}
 		p.signal(syscall.SIGCONT)
 		await(t, d, "it is back with a new session", func(s *larderv1.StatusResponse) bool { return len(s.GetSessions()) == 2 })
 		require.Contains(t, p.leave().Error, "miss", "the late copy does not count")
 		require.Equal(t, 4, p.must(order{Do: "commit", Seed: 2, N: 4}).N, "nor do its commits")
 		for _, f := range fresh {
-			requireLoaded(t, other, f)
+			requireLoadedInTime(t, other, f)
 		}
 		s := await(t, d, "the living process has said that it is done", func(s *larderv1.StatusResponse) bool {
 			return s.GetHost().GetQuarantined() == 0
@@ -54,7 +54,7 @@ func TestStoppedBetweenGrantAndCopy(t *testing.T) {
 		require.Zero(t, s.GetCounters().GetCorruptParts())
 		// It goes on as a client like any other.
 		require.Equal(t, 8, p.must(order{Do: "store", Seed: 3, N: 4}).N)
-		requireLoaded(t, other, workload.NewPrompt(3, 4))
+		requireLoadedInTime(t, other, workload.NewPrompt(3, 4))
 	})
 }
 
@@ -74,7 +74,7 @@ func TestStoppedBetweenLeaseAndCopy(t *testing.T) {
 		require.False(t, a.Confirmed, "what was copied late does not count")
 		require.Zero(t, a.Wrong, "and yet nobody has written there")
 		for _, f := range fresh {
-			requireLoaded(t, other, f)
+			requireLoadedInTime(t, other, f)
 		}
 		await(t, d, "the living process has said that it is done", func(s *larderv1.StatusResponse) bool {
 			return s.GetHost().GetQuarantined() == 0 && s.GetHost().GetLeased() == 0

@@ -8,14 +8,15 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"fmt"
 	"math/big"
-	"net"
 	"os"
 	"path/filepath"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"github.com/larderkv/larder/api/fault"
 	larderv1 "github.com/larderkv/larder/api/larder/v1"
@@ -76,13 +77,18 @@ func (a *authority) issue(name string) tls.Certificate {
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 }
 
-// freePort is a port that was free a moment ago.
-func freePort(t *testing.T) string {
+// reservePort is a port that nobody else is given while the test runs. It is
+// bound and not listened on, with the option that lets a daemon listen on it.
+func reservePort(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	require.NoError(t, err)
-	defer func() { require.NoError(t, l.Close()) }()
-	return l.Addr().String()
+	t.Cleanup(func() { require.NoError(t, unix.Close(fd)) })
+	require.NoError(t, unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1))
+	require.NoError(t, unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}))
+	a, err := unix.Getsockname(fd)
+	require.NoError(t, err)
+	return fmt.Sprintf("127.0.0.1:%d", a.(*unix.SockaddrInet4).Port)
 }
 
 // Over TCP with mutual TLS the same API goes through streams; nobody without a
@@ -91,7 +97,7 @@ func TestMutualTLS(t *testing.T) {
 	a := newAuthority(t)
 	a.issue("daemon")
 	engine := a.issue("engine")
-	address := freePort(t)
+	address := reservePort(t)
 	d := start(t, arenaBytes, "--listen.tcp="+address, "--listen.tls.cert="+a.path("daemon.pem"), "--listen.tls.key="+a.path("daemon.key"),
 		"--listen.tls.client_ca="+a.path("ca.pem"), "--auth.tenants=name:engine=blue;uid:0=blue")
 	remote := func(certs ...tls.Certificate) client.Endpoint {
@@ -114,7 +120,7 @@ func TestMutualTLS(t *testing.T) {
 
 	stranger := newAuthority(t).issue("stranger")
 	for _, e := range []client.Endpoint{remote(), remote(stranger)} {
-		c, err := client.New(client.Options{Endpoint: e, Namespace: namespaceBytes(), DialTimeout: 2 * time.Second})
+		c, err := client.New(client.Options{Endpoint: e, Namespace: namespaceBytes(), DialTimeout: patience})
 		require.NoError(t, err)
 		require.Eventually(t, func() bool { return c.LastError() != nil }, patience, time.Millisecond)
 		require.False(t, c.Ready())

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/cockroachdb/datadriven"
 	"github.com/stretchr/testify/require"
@@ -76,7 +77,7 @@ func (g *golden) run(t *testing.T, td *datadriven.TestData) string {
 	switch td.Cmd {
 	case "larder":
 		line, in, _ := strings.Cut(td.Input, "\n")
-		args := append([]string{"--socket", g.d.Socket}, strings.Fields(strings.ReplaceAll(line, "DIR", g.dir))...)
+		args := append([]string{"--socket", g.d.Socket, "--timeout", "1m"}, strings.Fields(strings.ReplaceAll(line, "DIR", g.dir))...)
 		code, out, complaint := larder(t, in, args...)
 		return g.stable(out+complaint) + fmt.Sprintf("exit %d\n", code)
 	case "store":
@@ -117,6 +118,7 @@ func (g *golden) store(t *testing.T, n int) {
 	if g.c == nil {
 		g.c, err = client.New(client.Options{
 			Endpoint: client.Endpoint{Socket: g.d.Socket}, Namespace: ns.Encode(), Engine: "an engine", Tenant: "blue",
+			CallTimeout: time.Minute, DialTimeout: time.Minute,
 		})
 		require.NoError(t, err)
 		require.NoError(t, g.c.Wait(t.Context()))
@@ -174,7 +176,7 @@ func TestBenchLeavesNothing(t *testing.T) {
 	require.NoError(t, err)
 	defer d.Close()
 	for _, way := range []string{"--streams=false", "--streams"} {
-		code, out, complaint := larder(t, "", "--socket", d.Socket, "--json", "bench", "--duration", "1ms", way)
+		code, out, complaint := larder(t, "", "--socket", d.Socket, "--timeout", "1m", "--json", "bench", "--duration", "1ms", way)
 		require.Zero(t, code, complaint)
 		require.Contains(t, out, `"store_gib_s"`)
 	}
@@ -197,19 +199,19 @@ func TestFilesRoundTrip(t *testing.T) {
 	workload.Fill(big, [32]byte{7}, 0)
 	source, copied := filepath.Join(dir, "source"), filepath.Join(dir, "copy")
 	require.NoError(t, os.WriteFile(source, big, 0o600))
-	code, _, complaint := larder(t, "", "--socket", d.Socket, "put", "a", source)
+	code, _, complaint := larder(t, "", "--socket", d.Socket, "--timeout", "1m", "put", "a", source)
 	require.Zero(t, code, complaint)
-	code, _, complaint = larder(t, string(big), "--socket", d.Socket, "put", "b")
+	code, _, complaint = larder(t, string(big), "--socket", d.Socket, "--timeout", "1m", "put", "b")
 	require.Zero(t, code, complaint)
-	code, _, complaint = larder(t, "", "--socket", d.Socket, "get", "b", copied)
+	code, _, complaint = larder(t, "", "--socket", d.Socket, "--timeout", "1m", "get", "b", copied)
 	require.Zero(t, code, complaint)
 	b, err := os.ReadFile(copied)
 	require.NoError(t, err)
 	require.True(t, bytes.Equal(big, b), hex.EncodeToString(b[:min(len(b), 16)]))
-	code, out, _ := larder(t, "", "--socket", d.Socket, "get", "a")
+	code, out, _ := larder(t, "", "--socket", d.Socket, "--timeout", "1m", "get", "a")
 	require.Zero(t, code)
 	require.Equal(t, string(big), out)
-	code, _, _ = larder(t, "", "--socket", d.Socket, "get", "none", copied)
+	code, _, _ = larder(t, "", "--socket", d.Socket, "--timeout", "1m", "get", "none", copied)
 	require.Equal(t, exitMiss, code)
 	b, err = os.ReadFile(copied)
 	require.NoError(t, err)
