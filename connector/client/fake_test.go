@@ -23,7 +23,7 @@ type fake struct {
 	t       *testing.T
 	dir     string
 	stop    func() // ends the server and waits for it
-	segment int // memfd
+	segment int    // memfd
 	mem     []byte
 	limits  *larderv1.Limits
 
