@@ -20,6 +20,7 @@ PKG ?= ./...
 FUZZTIME ?= 10s
 SET ?= path
 OUT ?= bench/out/$(SET).json
+BENCHFLAGS ?=
 ENGINE ?=
 KILLS ?= 10
 
@@ -90,14 +91,14 @@ proto-check: $(BIN)/buf $(BIN)/protoc-gen-go $(BIN)/protoc-gen-go-grpc $(PROTOEN
 BENCH_PYTHON := $(if $(filter engine,$(SET)),engine,$(PYENV)/.ready)
 
 .PHONY: bench
-bench: build $(BENCH_PYTHON) ## one set of benchmarks: SET=path|engine OUT=file.json
+bench: build $(BENCH_PYTHON) ## one set of benchmarks: SET=path|engine OUT=file.json (BENCHFLAGS: larder-bench -h)
 	mkdir -p $(dir $(OUT))
-	go run ./bench/cmd/larder-bench -set $(SET) -out $(OUT)
+	go run ./bench/cmd/larder-bench -set $(SET) -out $(OUT) $(BENCHFLAGS)
 
 .PHONY: bench-full
 bench-full: build $(BENCH_PYTHON) ## the same with more pairs: longer, tighter intervals
 	mkdir -p $(dir $(OUT))
-	go run ./bench/cmd/larder-bench -full -set $(SET) -out $(OUT)
+	go run ./bench/cmd/larder-bench -full -set $(SET) -out $(OUT) $(BENCHFLAGS)
 
 .PHONY: demo
 demo: ## a prompt's KV leaves a real engine, outlives it, and comes back (MODEL=dir of a model)
