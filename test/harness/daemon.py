@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-READY_S = 20.0
+READY_S = 60.0
 """Seconds within which a daemon must answer ``larder status``."""
 
 
@@ -78,10 +78,10 @@ class Daemon:
         command = [self._larder, "--socket", str(self.socket), "status", "--json"]
         try:
             done = subprocess.run(
-                command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=10, check=False
+                command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False
             )
         except subprocess.TimeoutExpired:
-            raise DaemonError("larder status did not end within 10 s") from None
+            raise DaemonError("larder status did not end within 60 s") from None
         if done.returncode:
             raise DaemonError(f"larder status ended with {done.returncode}: {done.stderr.strip()}")
         status: dict[str, Any] = json.loads(done.stdout)

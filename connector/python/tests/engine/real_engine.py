@@ -85,7 +85,7 @@ class RealEngine:
         stats: dict[str, Any] = self.ask("stats")[half]
         return stats
 
-    def await_ready(self, timeout_s: float = 20) -> None:
+    def await_ready(self, timeout_s: float = 60) -> None:
         """Returns once both halves are connected."""
         deadline = time.monotonic() + timeout_s
         while not self.ask("ready"):

@@ -93,7 +93,9 @@ def write_config(folder, config=None):
 
 def make_config(folder, *, block=16, blocks=64, extra=None, budget=256, seqs=8, model_len=2048, role="kv_both", **more):
     """A VllmConfig as the engine makes it, for the model in folder."""
-    settings = {"weights_id": "simulated", "chunk_tokens": 64, "socket": "/nowhere"} | (extra or {})
+    # Patience: what a load brings must not depend on how busy the machine is.
+    settings = {"weights_id": "simulated", "chunk_tokens": 64, "socket": "/nowhere", "load_deadline_ms": 60_000}
+    settings |= extra or {}
     transfer = KVTransferConfig(
         kv_connector="LarderConnector",
         kv_connector_module_path="larder.vllm",

@@ -44,7 +44,7 @@ class StubDaemon:
     up: bool = True
     # True: matches are not answered until answer().
     silent: bool = False
-    # True: loads give no part until their deadline.
+    # True: loads give no part until this is False, or until their deadline.
     stuck: bool = False
     # Chunk keys whose parts are reported damaged.
     corrupt: set[bytes] = field(default_factory=set)
@@ -220,10 +220,12 @@ class StubLoad(Load):
         hold = daemon.holds.get(self._hold_id)
         if hold is None or hold.instance != self._client.options.instance_id:
             raise MissError("the hold is gone")
+        until = time.monotonic() + deadline_s
         for chunk in self._range:
-            if daemon.stuck:
-                time.sleep(deadline_s)
-                raise UnavailableError("the load was not ready in time")
+            while daemon.stuck:
+                if time.monotonic() >= until:
+                    raise UnavailableError("the load was not ready in time")
+                time.sleep(0.001)
             batch = []
             key = hold.keys[chunk]
             for part in self._wanted:

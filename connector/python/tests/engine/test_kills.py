@@ -63,7 +63,7 @@ def test_an_engine_serves_without_a_daemon_and_uses_it_when_it_comes(engine, lar
     engine.await_ready()
     # What the engine had computed alone is stored once it is asked for again.
     assert engine.generate(prompt, TOKENS)["token_ids"] == want
-    larderd.await_published(len(prompt) // CHUNK, 20)
+    larderd.await_published(len(prompt) // CHUNK, 60)
     assert engine.ask("reset")
     answer = engine.generate(prompt, TOKENS)
     assert answer == {"token_ids": want, "cached": len(prompt) // CHUNK * CHUNK}
@@ -97,7 +97,7 @@ def test_random_kills_during_store_and_load(engine, larderd, cases):
             answer = killed_during(larderd, source.uniform(0, 1.1 * span), lambda p=prompt: engine.generate(p, TOKENS))
         else:
             engine.generate(prompt, TOKENS)
-            larderd.await_published(len(prompt) // CHUNK, 20)
+            larderd.await_published(len(prompt) // CHUNK, 60)
             assert engine.ask("reset")
             before = engine.stats()
             answer = killed_during(larderd, source.uniform(0, 0.08), lambda p=prompt: engine.generate(p, TOKENS))
@@ -115,7 +115,7 @@ def test_a_last_daemon_is_used_as_if_nothing_had_been(engine, larderd, cases):
     prompt, want = cases[1]
     assert engine.ask("reset")
     assert engine.generate(prompt, TOKENS) == {"token_ids": want, "cached": 0}
-    larderd.await_published(len(prompt) // CHUNK, 20)
+    larderd.await_published(len(prompt) // CHUNK, 60)
     assert engine.ask("reset")
     answer = engine.generate(prompt, TOKENS)
     assert answer == {"token_ids": want, "cached": len(prompt) // CHUNK * CHUNK}
@@ -128,7 +128,7 @@ def test_a_daemon_that_is_stopped_for_a_while(engine, larderd, cases):
     engine.await_ready()
     prompt, want = cases[2]
     engine.generate(prompt, TOKENS)
-    larderd.await_published(len(prompt) // CHUNK, 20)
+    larderd.await_published(len(prompt) // CHUNK, 60)
     assert engine.ask("reset")
     os.kill(larderd.pid, signal.SIGSTOP)
     try:

@@ -97,7 +97,7 @@ def stored(engines, larderd, prompts, control):
         assert answer["cached"] == 0
     # Generated tokens complete further chunks now and then.
     chunks = sum((len(prompts[n]) + TOKENS - 1) // CHUNK for n in ("long", "many", "short", "aborted"))
-    after = larderd.await_published(before["published_chunks"] + chunks, 20)
+    after = larderd.await_published(before["published_chunks"] + chunks, 60)
     parts = after["stored_parts"] - before["stored_parts"]
     assert parts == 2 * chunks
     stats = engine.stats()

@@ -136,7 +136,7 @@ def digests():
 def known(digests, lora_request):
     """The digest, once its thread is done."""
     digests.digest(lora_request)
-    digests._adapters[lora_request.lora_int_id].digest.result(10)
+    digests._adapters[lora_request.lora_int_id].digest.result(60)
     return digests.digest(lora_request)
 
 
