@@ -211,7 +211,11 @@ func (e *explanation) dropped(at int, key keys.Key) bool {
 		arena.Incomplete: "Not all of its parts came in time: a rank failed or does not store. See host.pending.",
 		arena.Replaced:   "A better copy replaced it.",
 	}[d.Reason]
-	e.say(d.Reason.String(), "Chunk %d was here and went %s ago: %s (%s). %s", at, age.Round(time.Millisecond), d.Reason, d.Cause, remedy)
+	why := d.Reason.String()
+	if d.Cause != "" && d.Cause != why {
+		why += " (" + d.Cause + ")"
+	}
+	e.say(d.Reason.String(), "Chunk %d was here and went %s ago: %s. %s", at, age.Round(time.Millisecond), why, remedy)
 	return true
 }
 

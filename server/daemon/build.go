@@ -79,8 +79,9 @@ func (d *Daemon) build() error {
 		Version: d.options.Version, Started: time.Now(),
 	})
 
-	d.grpc = grpc.NewServer(append(transport(limits),
-		grpc.Creds(auth.NewCredentials(mutual)), grpc.UnaryInterceptor(who.Unary), grpc.StreamInterceptor(who.Stream))...)
+	d.peers = newPeers(auth.NewCredentials(mutual))
+	d.grpc = grpc.NewServer(append(transport(limits), grpc.Creds(d.peers), grpc.ConnectionTimeout(d.options.Handshake),
+		grpc.ChainUnaryInterceptor(d.calls.unary, who.Unary), grpc.ChainStreamInterceptor(d.calls.stream, who.Stream))...)
 	larderv1.RegisterEngineServer(d.grpc, d.sessions)
 	larderv1.RegisterObjectsServer(d.grpc, d.objects)
 	larderv1.RegisterAdminServer(d.grpc, operator)
@@ -105,7 +106,6 @@ func transport(limits session.Limits) []grpc.ServerOption {
 	return append(session.ServerOptions(limits),
 		grpc.MaxSendMsgSize(math.MaxInt32),
 		grpc.MaxConcurrentStreams(1024),
-		grpc.ConnectionTimeout(10*time.Second),
 		grpc.MaxHeaderListSize(16<<10),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 20 * time.Second}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),

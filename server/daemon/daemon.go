@@ -35,6 +35,9 @@ type Options struct {
 	Version string
 	// Notify tells the service manager; nil: NotifySystemd.
 	Notify func(state string) error
+	// Handshake is how long a connection may take to say that it speaks gRPC.
+	// Default 10 s.
+	Handshake time.Duration
 }
 
 // Daemon is a running larderd.
@@ -49,6 +52,8 @@ type Daemon struct {
 	handover *handover.Server
 	health   *health.Server
 	grpc     *grpc.Server
+	calls    calls
+	peers    *peers
 	metrics  *metrics.Server
 
 	loops sync.WaitGroup
@@ -66,6 +71,9 @@ func New(c *config.Loaded, o Options) (*Daemon, error) {
 	}
 	if o.Notify == nil {
 		o.Notify = NotifySystemd
+	}
+	if o.Handshake == 0 {
+		o.Handshake = 10 * time.Second
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	d := &Daemon{config: c, options: o, log: o.Logger, failed: make(chan error, 4), health: health.NewServer()}
@@ -145,15 +153,6 @@ func (d *Daemon) Close() {
 		d.undo()
 		d.log.Info("stopped")
 	})
-}
-
-// endStreams lets calls end for a moment, then ends them.
-func (d *Daemon) endStreams() {
-	d.sessions.Close()
-	t := time.AfterFunc(2*time.Second, d.grpc.Stop)
-	d.grpc.GracefulStop()
-	t.Stop()
-	d.objects.Wait()
 }
 
 func (d *Daemon) scrub(ctx context.Context) {

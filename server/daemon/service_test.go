@@ -25,6 +25,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	reflectionpb "google.golang.org/grpc/reflection/grpc_reflection_v1"
 	"google.golang.org/grpc/status"
@@ -150,6 +151,25 @@ func TestDrainIsBounded(t *testing.T) {
 		_, err = s.Stream.Recv()
 	}
 	require.Equal(t, codes.Unavailable, status.Code(err))
+}
+
+// An end waits neither for an idle connection nor for one that has said
+// nothing: with handshakes of an hour this test would not end.
+func TestEndWaitsForNoSilentPeer(t *testing.T) {
+	c := daemontest.Configure(t)
+	d, err := daemon.New(c, daemon.Options{Version: "test", Notify: func(string) error { return nil }, Handshake: time.Hour})
+	require.NoError(t, err)
+	silent, err := net.Dial("unix", c.Listen.Socket)
+	require.NoError(t, err)
+	defer silent.Close()
+	idle, err := grpc.NewClient("unix:"+c.Listen.Socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	require.NoError(t, err)
+	defer idle.Close()
+	_, err = larderv1.NewAdminClient(idle).Status(patience(t), &larderv1.StatusRequest{})
+	require.NoError(t, err)
+	d.Close()
+	_, err = io.ReadAll(silent)
+	require.NoError(t, err, "the end of the connection")
 }
 
 func TestStartThatFails(t *testing.T) {

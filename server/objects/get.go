@@ -125,8 +125,11 @@ func (g *get) file(name string) error {
 		if err != nil && i == 0 {
 			return g.absent(0, err)
 		}
-		if err != nil {
+		if kind, ok := fault.KindOf(err); ok && (kind == fault.Miss || kind == fault.Corrupt) {
 			// The head promised more: only the end of the stream can say no.
+			return fault.Wrap(kind, err, "file", "the file was dropped while it was sent").With(name, nil)
+		}
+		if err != nil {
 			return err
 		}
 		if i == 0 {

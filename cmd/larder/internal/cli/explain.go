@@ -74,8 +74,12 @@ func (a *app) printExplain(r *larderv1.ExplainResponse) error {
 	if len(r.GetFirstAbsent()) > 0 {
 		pairs = append(pairs, "first absent", hex.EncodeToString(r.GetFirstAbsent()))
 	}
-	if r.GetCause() != "" {
-		pairs = append(pairs, "gone", render.Millis(r.GetAgeMs())+" ago, by "+r.GetCause())
+	if cause := r.GetCause(); cause != "" {
+		gone := render.Millis(r.GetAgeMs()) + " ago"
+		if cause != r.GetReason() {
+			gone += ", by " + cause
+		}
+		pairs = append(pairs, "gone", gone)
 	}
 	if err := render.Pairs(a.Out, pairs...); err != nil {
 		return err
