@@ -87,18 +87,21 @@ proto-check: $(BIN)/buf $(BIN)/protoc-gen-go $(BIN)/protoc-gen-go-grpc $(PROTOEN
 	diff -r -x __init__.py -x __pycache__ $(PYDIR)/src/larder/v1 $(CACHE)/proto/$(PYDIR)/src/larder/v1
 	tools/proto-breaking.sh $(BIN)/buf
 
-# What the Python side of a set runs in: an engine, or the test environment.
+# What the Python side of a set runs in: an engine, or the test environment. An
+# engine's model is the demo's: MODEL, or one that is there, or one made for it.
 BENCH_PYTHON := $(if $(filter engine,$(SET)),engine,$(PYENV)/.ready)
+BENCH := go run ./bench/cmd/larder-bench $(if $(filter engine,$(SET)),-python $(ENGINE_PYTHON) \
+  -model "$$($(ENGINE_PYTHON) test/demo/demo.py --print-model --model "$${MODEL:-}" | tail -1)")
 
 .PHONY: bench
 bench: build $(BENCH_PYTHON) ## one set of benchmarks: SET=path|engine OUT=file.json (BENCHFLAGS: larder-bench -h)
 	mkdir -p $(dir $(OUT))
-	go run ./bench/cmd/larder-bench -set $(SET) -out $(OUT) $(BENCHFLAGS)
+	$(BENCH) -set $(SET) -out $(OUT) $(BENCHFLAGS)
 
 .PHONY: bench-full
 bench-full: build $(BENCH_PYTHON) ## the same with more pairs: longer, tighter intervals
 	mkdir -p $(dir $(OUT))
-	go run ./bench/cmd/larder-bench -full -set $(SET) -out $(OUT) $(BENCHFLAGS)
+	$(BENCH) -full -set $(SET) -out $(OUT) $(BENCHFLAGS)
 
 .PHONY: demo
 demo: ## a prompt's KV leaves a real engine, outlives it, and comes back (MODEL=dir of a model)

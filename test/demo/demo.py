@@ -188,10 +188,14 @@ def main() -> int:
     parser.add_argument(
         "--shared", type=Path, default=REPOSITORY.parent / "shared", help="where models and texts may lie"
     )
+    parser.add_argument("--print-model", action="store_true", help="print the model's directory, and end")
     parser.add_argument("--binaries", type=Path, default=REPOSITORY / "bin")
     parser.add_argument("--cache", type=Path, default=REPOSITORY / ".cache")
     arguments = parser.parse_args()
     model_directory = choose_model(arguments.model, arguments.cache, arguments.shared)
+    if arguments.print_model:
+        print(model_directory)
+        return 0
     text = document.choose(arguments.shared)
     with tempfile.TemporaryDirectory(prefix="larder-demo-") as work:
         try:

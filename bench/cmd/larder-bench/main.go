@@ -42,7 +42,7 @@ func run(ctx context.Context) error {
 	only := flag.String("only", "", "only rows whose name contains this")
 	root := flag.String("root", ".", "the repository")
 	larderd := flag.String("larderd", "", "the daemon under test; default bin/larderd of the repository")
-	model := flag.String("model", os.Getenv("MODEL"), "folder of the engine's model; default ../shared/models/llama-27m of the repository [MODEL]")
+	model := flag.String("model", "", "folder of the engine's model; required for engine (make bench chooses one)")
 	python := flag.String("python", "", "interpreter with grpcio, numpy and protobuf, for engine with vLLM; default those that make installs, else python3")
 	mooncake := flag.String("mooncake", "", "interpreter with mooncake-transfer-engine; its rows are added to path")
 	profile := flag.String("cpuprofile", "", "file for a CPU profile of this process: the Go client and the baselines")
@@ -80,7 +80,7 @@ func run(ctx context.Context) error {
 	var err error
 	if *set == "engine" {
 		rows, discarded, err = engine.Run(ctx, engine.Options{
-			Larderd: daemon, Python: orElse(*python, interpreter(in(".cache", "engine"))), Model: orElse(*model, in("..", "shared", "models", "llama-27m")),
+			Larderd: daemon, Python: orElse(*python, interpreter(in(".cache", "engine"))), Model: *model,
 			Worker: in("bench", "py", "engine_worker.py"), Package: sources, Only: *only, Pairs: count, Progress: os.Stderr,
 		})
 	} else {

@@ -110,7 +110,11 @@ func (s *Set) example(ctx context.Context, ours vllm, stored []prompt) error {
 // lmcache is LMCache's server in shared memory, its fastest mode on a CPU.
 func (s *Set) lmcache(ctx context.Context, ours vllm, stored []prompt) error {
 	command := filepath.Join(filepath.Dir(s.o.Python), "lmcache")
-	if _, err := os.Stat(command); err != nil || !s.wants("engine.vs-lmcache.3500") {
+	if !s.wants("engine.vs-lmcache.3500") {
+		return nil
+	}
+	if _, err := os.Stat(command); err != nil {
+		_, _ = fmt.Fprintf(s.o.Progress, "engine.vs-lmcache.3500: not measured: %s has no LMCache\n", s.o.Python)
 		return nil
 	}
 	server := exec.CommandContext(ctx, command, "server", "--host", "127.0.0.1", "--port", "15555",

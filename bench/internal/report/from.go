@@ -11,6 +11,8 @@ type Spec struct {
 	// Op and Bar; no bar where Op is "".
 	Op  string
 	Bar float64
+	// ByInterval: the bar is missed only if the whole interval misses it.
+	ByInterval bool
 	// Memcpy is the index among the baselines of the plain memcpy, -1 = none.
 	Memcpy int
 }
@@ -32,7 +34,7 @@ func From(s Spec, attempts []pairs.Result) (row Row, discarded []Row) {
 			r.CPU = &a.CPUPerGiB
 		}
 		if s.Op != "" {
-			r.Op, r.Bar = &s.Op, &s.Bar
+			r.Op, r.Bar, r.byInterval = &s.Op, &s.Bar, s.ByInterval
 		}
 		if i+1 < len(attempts) {
 			r.Note = "control off, measured again"

@@ -28,6 +28,15 @@ func TestFromAndVerdict(t *testing.T) {
 	spec.Op, spec.Bar = "<=", 0.82
 	row, _ = From(spec, []pairs.Result{attempt(0.83, 1)})
 	require.Equal(t, "met", row.Verdict())
+	spec.Bar = 0.801
+	row, _ = From(spec, []pairs.Result{attempt(0.83, 1)})
+	require.Equal(t, "missed", row.Verdict())
+	spec.ByInterval = true
+	row, _ = From(spec, []pairs.Result{attempt(0.83, 1)})
+	require.Equal(t, "met", row.Verdict(), "some of the interval, 0.8..0.9, meets the bar")
+	spec.Bar = 0.79
+	row, _ = From(spec, []pairs.Result{attempt(0.83, 1)})
+	require.Equal(t, "missed", row.Verdict())
 	row, _ = From(Spec{Name: "x", Memcpy: -1}, []pairs.Result{{Value: 3, Spread: pairs.Interval{Low: 2, High: 4}, Control: 1, Steady: true}})
 	require.Equal(t, "-", row.Verdict())
 	require.Nil(t, row.Baseline)

@@ -38,6 +38,8 @@ type Row struct {
 	CPU    *float64 `json:"cpu_s_per_gib,omitempty"`
 	Beside string   `json:"beside,omitempty"`
 	Note   string   `json:"note,omitempty"`
+
+	byInterval bool
 }
 
 // slack is how far a median may miss its bar and still meet it.
@@ -62,9 +64,16 @@ func (r *Row) Verdict() string {
 	if r.Ratio != nil {
 		v = *r.Ratio
 	}
-	met := v >= *r.Bar*(1-slack)
+	best, low, high := v, *r.Bar*(1-slack), *r.Bar*(1+slack)
+	if r.byInterval {
+		best, low, high = r.High, *r.Bar, *r.Bar
+		if *r.Op == "<=" {
+			best = r.Low
+		}
+	}
+	met := best >= low
 	if *r.Op == "<=" {
-		met = v <= *r.Bar*(1+slack)
+		met = best <= high
 	}
 	if met {
 		return "met"
