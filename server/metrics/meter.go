@@ -75,6 +75,12 @@ func (m *Meter) Streamed(in, out int64) {
 	m.streamedOut.Add(uint64(out))
 }
 
+// Sent counts parts that left through Objects: loads without shared memory.
+func (m *Meter) Sent(parts int, bytes int64) {
+	m.loadedParts.Add(uint64(parts))
+	m.loadedBytes.Add(uint64(bytes))
+}
+
 // Said counts an error that was answered.
 func (m *Meter) Said(k fault.Kind) {
 	if k.Valid() {

@@ -43,11 +43,12 @@ func TestScrape(t *testing.T) {
 	m.Loaded(time.Second, 3, 1, 300)
 	m.Committed(time.Second, 2, 200)
 	m.Streamed(11, 12)
+	m.Sent(2, 60)
 	m.Said(fault.Busy)
 	m.Said(fault.Kind(0))
 	m.Said(fault.Kind(200))
 	m.Refused()
-	require.Equal(t, Counters{MatchRequests: 2, MatchAsked: 20, MatchHit: 9, LoadedParts: 3, LoadedBytes: 300}, m.Counters())
+	require.Equal(t, Counters{MatchRequests: 2, MatchAsked: 20, MatchHit: 9, LoadedParts: 5, LoadedBytes: 360}, m.Counters())
 
 	s, err := Serve("127.0.0.1:0", r)
 	require.NoError(t, err)
@@ -55,7 +56,7 @@ func TestScrape(t *testing.T) {
 	for _, line := range []string{
 		"larder_match_requests_total 2", "larder_match_chunks_asked_total 20", "larder_match_chunks_hit_total 9",
 		"larder_match_seconds_count 2", "larder_load_seconds_count 1", "larder_commit_seconds_sum 1",
-		"larder_loaded_bytes_total 300", "larder_load_failed_parts_total 1", "larder_committed_bytes_total 200",
+		"larder_loaded_bytes_total 360", "larder_load_failed_parts_total 1", "larder_committed_bytes_total 200",
 		`larder_streamed_bytes_total{direction="in"} 11`, `larder_streamed_bytes_total{direction="out"} 12`,
 		`larder_errors_total{kind="busy"} 1`, `larder_errors_total{kind="miss"} 0`, "larder_connections_refused_total 1",
 		"larder_sessions 5", "larder_sessions_quarantined 2", `larder_build_info{version="1.2.3"} 1`,

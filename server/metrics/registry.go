@@ -38,7 +38,7 @@ func New(s Sources) (*Meter, *prometheus.Registry) {
 		"Chunks asked for by matches. With the chunks hit it gives the hit rate.", nil, &m.matchAsked)
 	counter("larder_match_chunks_hit_total",
 		"Chunks that matches found. A low share of those asked: larder explain says why; more host.bytes helps if chunks are evicted.", nil, &m.matchHit)
-	counter("larder_loaded_parts_total", "Parts reported ready to engines, verified.", nil, &m.loadedParts)
+	counter("larder_loaded_parts_total", "Parts reported ready to engines, or sent to those without shared memory; verified.", nil, &m.loadedParts)
 	counter("larder_loaded_bytes_total", "Bytes of those parts.", nil, &m.loadedBytes)
 	counter("larder_load_failed_parts_total",
 		"Parts of loads that were gone or damaged when they were wanted; engines recompute them. If it grows, see larder_host_parts_corrupt_total and the hold times.", nil, &m.failedParts)

@@ -92,6 +92,7 @@ func (g *get) parts(want *larderv1.GetParts) error {
 		if err := g.data(buf[:n]); err != nil {
 			return err
 		}
+		g.service.options.Meter.Sent(1, int64(n))
 	}
 	return nil
 }

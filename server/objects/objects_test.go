@@ -11,6 +11,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
@@ -195,6 +197,10 @@ func TestPartsThroughStreams(t *testing.T) {
 		require.Equal(t, p.Keys[chunk], desc.ID.Chunk)
 	}
 
+	n := d.Status(s.Conn).GetCounters()
+	require.EqualValues(t, 2+4, n.GetLoadedParts(), "through the arena and through the stream")
+	require.EqualValues(t, 6*rawtest.PartBytes, n.GetLoadedBytes())
+
 	st, err := c.api.Stat(c.ctx, &larderv1.StatRequest{Object: &larderv1.StatRequest_Parts{Parts: ids(p, 1, 3)}})
 	require.NoError(t, err)
 	require.True(t, st.GetParts()[0].GetPresent())
@@ -351,6 +357,37 @@ func TestFiles(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, larderv1.PutOutcome_PUT_OUTCOME_PUBLISHED, o, "after it was deleted it can be another")
 	}
+}
+
+// A file that goes while it is sent ends the get with an error that names it.
+func TestFileDroppedWhileItIsSent(t *testing.T) {
+	d := daemontest.Start(t)
+	// Small windows that do not grow: the daemon waits for the reader.
+	cc, err := grpc.NewClient("unix:"+d.Config.Listen.Socket, grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithInitialWindowSize(64<<10), grpc.WithInitialConnWindowSize(64<<10))
+	require.NoError(t, err)
+	defer cc.Close()
+	c := newCaller(t, d, nil)
+	_, err = c.putFile("notes", make([]byte, 9<<20), 1<<20)
+	require.NoError(t, err)
+	s, err := larderv1.NewObjectsClient(cc).Get(c.ctx, &larderv1.GetRequest{Object: &larderv1.GetRequest_File{File: "notes"}})
+	require.NoError(t, err)
+	m, err := s.Recv()
+	require.NoError(t, err)
+	require.EqualValues(t, 9<<20, m.GetHead().GetLength())
+	r, err := c.api.Delete(c.ctx, &larderv1.DeleteRequest{Object: &larderv1.DeleteRequest_File{File: "notes"}})
+	require.NoError(t, err)
+	require.True(t, r.GetExisted())
+	for err == nil {
+		_, err = s.Recv()
+	}
+	require.NotErrorIs(t, err, io.EOF)
+	details := status.Convert(err).Details()
+	require.Len(t, details, 1)
+	e := details[0].(*larderv1.Error)
+	require.Equal(t, larderv1.ErrorKind_ERROR_KIND_MISS, e.GetKind())
+	require.Equal(t, "notes", e.GetValue())
+	require.Contains(t, e.GetMessage(), "dropped while it was sent")
 }
 
 func TestFilesThatAreRefused(t *testing.T) {

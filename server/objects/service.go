@@ -36,8 +36,11 @@ type Sessions interface {
 	Redeem(token []byte, id auth.Identity) (session.Ticket, error)
 }
 
-// Meter counts streamed bytes.
-type Meter interface{ Streamed(in, out int64) }
+// Meter counts streamed bytes, and parts that were sent whole.
+type Meter interface {
+	Streamed(in, out int64)
+	Sent(parts int, bytes int64)
+}
 
 // Options of the service.
 type Options struct {

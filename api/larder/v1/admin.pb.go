@@ -415,23 +415,24 @@ func (x *HostTierStatus) GetHugePages() uint64 {
 
 // Counters since start; the same figures as in /metrics.
 type Counters struct {
-	state                protoimpl.MessageState `protogen:"open.v1"`
-	MatchRequests        uint64                 `protobuf:"varint,1,opt,name=match_requests,json=matchRequests,proto3" json:"match_requests,omitempty"`
-	MatchChunksAsked     uint64                 `protobuf:"varint,2,opt,name=match_chunks_asked,json=matchChunksAsked,proto3" json:"match_chunks_asked,omitempty"`
-	MatchChunksHit       uint64                 `protobuf:"varint,3,opt,name=match_chunks_hit,json=matchChunksHit,proto3" json:"match_chunks_hit,omitempty"`
-	LoadedParts          uint64                 `protobuf:"varint,4,opt,name=loaded_parts,json=loadedParts,proto3" json:"loaded_parts,omitempty"`
-	LoadedBytes          uint64                 `protobuf:"varint,5,opt,name=loaded_bytes,json=loadedBytes,proto3" json:"loaded_bytes,omitempty"`
-	StoredParts          uint64                 `protobuf:"varint,6,opt,name=stored_parts,json=storedParts,proto3" json:"stored_parts,omitempty"`
-	StoredBytes          uint64                 `protobuf:"varint,7,opt,name=stored_bytes,json=storedBytes,proto3" json:"stored_bytes,omitempty"`
-	PublishedChunks      uint64                 `protobuf:"varint,8,opt,name=published_chunks,json=publishedChunks,proto3" json:"published_chunks,omitempty"`
-	DuplicateParts       uint64                 `protobuf:"varint,9,opt,name=duplicate_parts,json=duplicateParts,proto3" json:"duplicate_parts,omitempty"`
-	ConflictParts        uint64                 `protobuf:"varint,10,opt,name=conflict_parts,json=conflictParts,proto3" json:"conflict_parts,omitempty"`
-	RejectedParts        uint64                 `protobuf:"varint,11,opt,name=rejected_parts,json=rejectedParts,proto3" json:"rejected_parts,omitempty"`
-	CorruptParts         uint64                 `protobuf:"varint,12,opt,name=corrupt_parts,json=corruptParts,proto3" json:"corrupt_parts,omitempty"`
-	EvictedChunks        uint64                 `protobuf:"varint,13,opt,name=evicted_chunks,json=evictedChunks,proto3" json:"evicted_chunks,omitempty"`
-	ExpiredPendingChunks uint64                 `protobuf:"varint,14,opt,name=expired_pending_chunks,json=expiredPendingChunks,proto3" json:"expired_pending_chunks,omitempty"`
-	Revokes              uint64                 `protobuf:"varint,15,opt,name=revokes,proto3" json:"revokes,omitempty"`
-	QuarantinedSessions  uint64                 `protobuf:"varint,16,opt,name=quarantined_sessions,json=quarantinedSessions,proto3" json:"quarantined_sessions,omitempty"`
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	MatchRequests    uint64                 `protobuf:"varint,1,opt,name=match_requests,json=matchRequests,proto3" json:"match_requests,omitempty"`
+	MatchChunksAsked uint64                 `protobuf:"varint,2,opt,name=match_chunks_asked,json=matchChunksAsked,proto3" json:"match_chunks_asked,omitempty"`
+	MatchChunksHit   uint64                 `protobuf:"varint,3,opt,name=match_chunks_hit,json=matchChunksHit,proto3" json:"match_chunks_hit,omitempty"`
+	// Parts reported ready to engines, or sent through Objects.
+	LoadedParts          uint64 `protobuf:"varint,4,opt,name=loaded_parts,json=loadedParts,proto3" json:"loaded_parts,omitempty"`
+	LoadedBytes          uint64 `protobuf:"varint,5,opt,name=loaded_bytes,json=loadedBytes,proto3" json:"loaded_bytes,omitempty"`
+	StoredParts          uint64 `protobuf:"varint,6,opt,name=stored_parts,json=storedParts,proto3" json:"stored_parts,omitempty"`
+	StoredBytes          uint64 `protobuf:"varint,7,opt,name=stored_bytes,json=storedBytes,proto3" json:"stored_bytes,omitempty"`
+	PublishedChunks      uint64 `protobuf:"varint,8,opt,name=published_chunks,json=publishedChunks,proto3" json:"published_chunks,omitempty"`
+	DuplicateParts       uint64 `protobuf:"varint,9,opt,name=duplicate_parts,json=duplicateParts,proto3" json:"duplicate_parts,omitempty"`
+	ConflictParts        uint64 `protobuf:"varint,10,opt,name=conflict_parts,json=conflictParts,proto3" json:"conflict_parts,omitempty"`
+	RejectedParts        uint64 `protobuf:"varint,11,opt,name=rejected_parts,json=rejectedParts,proto3" json:"rejected_parts,omitempty"`
+	CorruptParts         uint64 `protobuf:"varint,12,opt,name=corrupt_parts,json=corruptParts,proto3" json:"corrupt_parts,omitempty"`
+	EvictedChunks        uint64 `protobuf:"varint,13,opt,name=evicted_chunks,json=evictedChunks,proto3" json:"evicted_chunks,omitempty"`
+	ExpiredPendingChunks uint64 `protobuf:"varint,14,opt,name=expired_pending_chunks,json=expiredPendingChunks,proto3" json:"expired_pending_chunks,omitempty"`
+	Revokes              uint64 `protobuf:"varint,15,opt,name=revokes,proto3" json:"revokes,omitempty"`
+	QuarantinedSessions  uint64 `protobuf:"varint,16,opt,name=quarantined_sessions,json=quarantinedSessions,proto3" json:"quarantined_sessions,omitempty"`
 	unknownFields        protoimpl.UnknownFields
 	sizeCache            protoimpl.SizeCache
 }

@@ -71,7 +71,7 @@ def test_bytes_come_back_in_another_process_of_the_engine(
     assert writer.stats.bytes_stored == 16 * PART_BYTES
     counters = daemon.status().counters
     assert (counters.published_chunks, counters.stored_parts) == (8, 16)
-    assert counters.loaded_parts == (16 if share_memory else 0)
+    assert (counters.loaded_parts, counters.loaded_bytes) == (16, 16 * PART_BYTES)
     reader.end_holds([found.hold_id])
     eventually(lambda: not any(s.holds for s in daemon.status().sessions))
 
