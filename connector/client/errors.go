@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"errors"
+	"strings"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -46,10 +47,13 @@ func FromStatus(err error) error {
 			return fromProto(e)
 		}
 	}
+	if st.Code() == codes.Unimplemented || strings.Contains(st.Message(), "error reading server preface: http2") {
+		return foreignServer(st)
+	}
 	switch st.Code() {
 	case codes.NotFound:
 		return fault.New(fault.Miss, "", "%s", st.Message())
-	case codes.InvalidArgument, codes.Unimplemented, codes.OutOfRange, codes.ResourceExhausted:
+	case codes.InvalidArgument, codes.OutOfRange, codes.ResourceExhausted:
 		// What gRPC itself calls exhausted is a message that is too large.
 		return fault.New(fault.Invalid, "", "%s", st.Message())
 	case codes.PermissionDenied, codes.Unauthenticated:
@@ -60,6 +64,27 @@ func FromStatus(err error) error {
 		return fault.New(fault.Unavailable, "", "no answer within the deadline")
 	}
 	return fault.New(fault.Unavailable, "", "%s", st.Message())
+}
+
+// foreign is what a server said that is no larderd of this version: a call that
+// it does not know, or bytes that are no gRPC.
+type foreign struct{ said string }
+
+func (f *foreign) Error() string { return f.said }
+
+func foreignServer(st *status.Status) error {
+	kind := fault.Unavailable // another program may sit at this address for a while
+	if st.Code() == codes.Unimplemented {
+		kind = fault.Invalid
+	}
+	return fault.Wrap(kind, &foreign{st.Message()}, "", "whoever answers there is no larderd of this version")
+}
+
+// Foreign reports whether an error says that the address belongs to another
+// program, or to a larderd of another version.
+func Foreign(err error) bool {
+	var f *foreign
+	return errors.As(err, &f)
 }
 
 // permanent reports whether another attempt with the same options can only

@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
@@ -166,6 +168,57 @@ func TestHelpAndCompletions(t *testing.T) {
 	require.Contains(t, out, "clear")
 }
 
+// A silence ends a transfer after one timeout; what moves begins another.
+func TestWatched(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancelCause(t.Context())
+		began := time.Now()
+		require.NoError(t, watched(cancel, 5*time.Second, func(alive *progress) error {
+			for range 3 {
+				time.Sleep(4 * time.Second)
+				_, err := alive.writer(io.Discard).Write(make([]byte, 7))
+				require.NoError(t, err)
+				require.NoError(t, ctx.Err())
+			}
+			<-ctx.Done()
+			return nil
+		}))
+		require.Equal(t, 17*time.Second, time.Since(began))
+		require.ErrorIs(t, context.Cause(ctx), fault.Unavailable)
+		require.ErrorContains(t, context.Cause(ctx), "21 bytes so far, limit 5s")
+	})
+}
+
+// A program that speaks no gRPC, as larderd's own hand-over socket, is named as
+// such, with the remedy.
+func TestSocketOfAnotherProgram(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "s")
+	l, err := net.Listen("unix", socket)
+	require.NoError(t, err)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = io.ReadFull(c, make([]byte, 24)) // as far as the preface; the probe has none
+			_, _ = io.WriteString(c, "HTTP/1.1 400 Bad Request\r\n\r\n")
+			_, _ = io.Copy(io.Discard, c)
+			_ = c.Close()
+		}
+	}()
+	for _, command := range [][]string{{"status"}, {"get", "x"}} {
+		code, _, complaint := larder(t, "", append([]string{"--socket", socket, "--timeout", "1m"}, command...)...)
+		require.Equal(t, exitUnavailable, code, complaint)
+		require.Contains(t, complaint, "no larderd of this version")
+		require.Contains(t, complaint, "give the socket of larderd")
+	}
+	require.NoError(t, l.Close())
+	<-done
+}
+
 // A server of another kind or version is named as such.
 func TestOtherServer(t *testing.T) {
 	socket := filepath.Join(t.TempDir(), "s")
@@ -174,12 +227,15 @@ func TestOtherServer(t *testing.T) {
 	s := grpc.NewServer()
 	served := make(chan error, 1)
 	go func() { served <- s.Serve(l) }()
-	code, _, complaint := larder(t, "", "--socket", socket, "status")
+	for _, command := range [][]string{{"status"}, {"get", "x"}, {"bench"}} {
+		code, _, complaint := larder(t, "", append([]string{"--socket", socket, "--timeout", "1m"}, command...)...)
+		require.Equal(t, exitUsage, code, complaint)
+		require.Contains(t, complaint, "no larderd of this version")
+		require.Contains(t, complaint, "unknown service larder.v1", "what it said")
+		require.NotContains(t, complaint, "--help")
+	}
 	s.Stop()
 	require.NoError(t, <-served)
-	require.Equal(t, exitUsage, code)
-	require.Contains(t, complaint, "another version")
-	require.NotContains(t, complaint, "--help")
 }
 
 func TestReplace(t *testing.T) {

@@ -86,22 +86,27 @@ func (a *app) source(path string) (*os.File, error) {
 func (a *app) getCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "get NAME [FILE]", Short: "Fetch a file", Args: args(cobra.RangeArgs(1, 2)),
-		Long: "Without FILE, or with -, it goes to standard output. FILE appears when it is complete, or not at all.",
+		Long: `Without FILE, or with -, it goes to standard output, which holds nothing else, also
+with --json. FILE appears when it is complete, or not at all.`,
 		RunE: func(c *cobra.Command, list []string) error {
 			if err := checkName(list[0]); err != nil {
 				return err
 			}
 			path := append(list, "-")[1]
+			var n int64
 			fetch := func(w io.Writer) error {
-				return a.transfer(c.Context(), func(ctx context.Context, o *client.Objects, alive *progress) error {
-					_, err := o.GetFile(ctx, list[0], alive.writer(w))
+				return a.transfer(c.Context(), func(ctx context.Context, o *client.Objects, alive *progress) (err error) {
+					n, err = o.GetFile(ctx, list[0], alive.writer(w))
 					return err
 				})
 			}
 			if path == "-" {
-				return fetch(a.Out)
+				return fetch(a.Out) // which is the file then, also with --json
 			}
-			return replace(path, fetch)
+			if err := replace(path, fetch); err != nil {
+				return err
+			}
+			return a.print(map[string]any{"name": list[0], "bytes": n, "file": path}, func() error { return nil })
 		},
 	}
 }
@@ -154,7 +159,10 @@ func (a *app) removeCommand() *cobra.Command {
 			if err == nil && !existed {
 				err = fault.New(fault.Miss, "", "no such file").With(list[0], nil)
 			}
-			return err
+			if err != nil {
+				return err
+			}
+			return a.print(map[string]any{"name": list[0], "removed": true}, func() error { return nil })
 		},
 	}
 }
@@ -169,44 +177,35 @@ func (a *app) transfer(ctx context.Context, f func(context.Context, *client.Obje
 	defer func() { _ = conn.Close() }()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	alive := &progress{}
-	done := make(chan struct{})
-	stopped := make(chan struct{})
-	go func() {
-		defer close(stopped)
-		ticker := time.NewTicker(a.timeout)
-		defer ticker.Stop()
-		last := int64(-1)
-		for {
-			select {
-			case <-done:
-				return
-			case <-ticker.C:
-				now := alive.bytes.Load()
-				if now == last {
-					cancel(fault.New(fault.Unavailable, "", "nothing moved within the timeout").With(fmt.Sprintf("%d bytes so far", now), a.timeout))
-					return
-				}
-				last = now
-			}
-		}
-	}()
-	err = f(ctx, client.NewObjects(conn), alive)
-	close(done)
-	<-stopped
+	err = watched(cancel, a.timeout, func(alive *progress) error { return f(ctx, client.NewObjects(conn), alive) })
 	if err != nil && ctx.Err() != nil && !errors.Is(context.Cause(ctx), context.Canceled) {
 		err = context.Cause(ctx)
 	}
 	return answer(err)
 }
 
-// progress counts bytes that went through.
-type progress struct{ bytes atomic.Int64 }
+// watched runs f and cancels once nothing has moved for the timeout.
+func watched(cancel context.CancelCauseFunc, timeout time.Duration, f func(*progress) error) error {
+	alive := &progress{timeout: timeout}
+	alive.silence = time.AfterFunc(timeout, func() {
+		cancel(fault.New(fault.Unavailable, "", "nothing moved within the timeout").With(fmt.Sprintf("%d bytes so far", alive.bytes.Load()), timeout))
+	})
+	defer alive.silence.Stop()
+	return f(alive)
+}
+
+// progress counts bytes that go through, each of which ends a silence.
+type progress struct {
+	bytes   atomic.Int64
+	timeout time.Duration
+	silence *time.Timer
+}
 
 func (p *progress) reader(r io.Reader) io.Reader { return io.TeeReader(r, p) }
 func (p *progress) writer(w io.Writer) io.Writer { return io.MultiWriter(w, p) }
 
 func (p *progress) Write(b []byte) (int, error) {
 	p.bytes.Add(int64(len(b)))
+	p.silence.Reset(p.timeout)
 	return len(b), nil
 }

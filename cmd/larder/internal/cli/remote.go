@@ -13,8 +13,6 @@ import (
 
 	"github.com/spf13/pflag"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 
 	"github.com/larderkv/larder/api/fault"
 	larderv1 "github.com/larderkv/larder/api/larder/v1"
@@ -118,13 +116,13 @@ func (a *app) call(ctx context.Context, f func(context.Context, *grpc.ClientConn
 	return answer(f(ctx, conn))
 }
 
-// answer makes errors of calls plain. A method that is not there means that a
-// gRPC server answers, but not the larderd that this program is made for.
+// answer makes errors of calls plain.
 func answer(err error) error {
-	if status.Code(err) == codes.Unimplemented {
-		return withRemedy(client.FromStatus(err), "a larderd of another version answers, or another program; install the same version of both, or give the right socket with --socket")
+	err = client.FromStatus(err)
+	if client.Foreign(err) {
+		return withRemedy(err, "give the socket of larderd (its option listen.socket, not the hand-over socket) with --socket, or install the same version of larder and larderd")
 	}
-	return client.FromStatus(err)
+	return err
 }
 
 // admin is call for the Admin service.
@@ -150,7 +148,7 @@ func (a *app) session(ctx context.Context, o client.Options) (*client.Client, er
 	defer cancel()
 	if err := c.Wait(ctx); err != nil {
 		_ = c.Close()
-		return nil, err
+		return nil, answer(err)
 	}
 	return c, nil
 }
