@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -18,6 +19,10 @@ const envPrefix = "LARDER_"
 
 // envFile is the one variable that is no option: the path of the file.
 const envFile = envPrefix + "CONFIG"
+
+// serviceLink is what Kubernetes puts into the environment of pods for a Service
+// named larder or larder-something. No option ends like that.
+var serviceLink = regexp.MustCompile(`^LARDER_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)$`)
 
 // Loaded is a configuration together with where its values came from.
 type Loaded struct {
@@ -76,6 +81,10 @@ func Load(s Sources) (*Loaded, error) {
 			continue
 		}
 		if byEnv[name] == nil {
+			if serviceLink.MatchString(name) {
+				return nil, fault.New(fault.Invalid, name, "environment: not an option of larderd; Kubernetes sets it in every pod beside a Service "+
+					"whose name begins with larder: set enableServiceLinks: false in the pod's spec, or rename the Service").With(v, nil)
+			}
 			return nil, unknown(name, "environment", append(envNames(l.Options), envFile))
 		}
 		fromEnv[name] = v

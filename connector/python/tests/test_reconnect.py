@@ -258,6 +258,20 @@ def test_close_ends_everything_in_any_state(daemon: FakeDaemon, folder: Path) ->
     assert client.take_credit(4096) is None
 
 
+def test_close_ends_the_lifetime_pipe_of_slots_that_nobody_touches(daemon: FakeDaemon, connect: Connect) -> None:
+    client = connect(credits={4096: 1})
+    eventually(lambda: client.stats.credits_granted)
+    client.close(PATIENCE_S)
+    assert os.read(daemon.lifetimes[0], 1) == b""
+    writer = connect(credits={4096: 1})
+    with eventually(lambda: writer.take_credit(4096)).writing():
+        writer.close(PATIENCE_S)
+        # The daemon must not give the slot to anybody else.
+        os.set_blocking(daemon.lifetimes[1], False)
+        with pytest.raises(BlockingIOError):
+            os.read(daemon.lifetimes[1], 1)
+
+
 def test_close_does_not_wait_for_a_daemon_that_hangs(daemon: FakeDaemon, folder: Path) -> None:
     daemon.on["hello"] = lambda _session, _request: None
     client = Client(Options(socket=str(folder / "larder.sock")))

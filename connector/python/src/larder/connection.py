@@ -152,6 +152,14 @@ class Connector:
         if opening is not None:
             opening.abort(UnavailableError("the client is closed"))
 
+    def close(self) -> None:
+        """No session will follow that could declare the earlier ones as ended:
+        the end of their pipes says so, where nobody touches their slots. Else
+        the end of this process does."""
+        for ended in self._ended:
+            if not ended.leases.busy:
+                ended.forget()
+
     def ended(self, hello: engine_pb2.HelloReply, session: Session, lifetime: int) -> None:
         """A session is over; the next one declares it."""
         self._ended.append(_Ended(hello.session_token, session.leases, lifetime))

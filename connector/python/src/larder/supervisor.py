@@ -69,6 +69,8 @@ class Supervisor:
                 connection.session.abort(UnavailableError("the client is closed"))
         self._connector.stop()
         self._thread.join(max(0.0, until - time.monotonic()))
+        if not self._thread.is_alive():
+            self._connector.close()
 
     def _run(self) -> None:
         while not self._closing.is_set():
