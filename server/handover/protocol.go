@@ -8,7 +8,9 @@ import (
 )
 
 const (
-	magic = "LDH1"
+	// What a client asks for with its first bytes.
+	magic     = "LDH1"
+	laneMagic = "LDL1"
 	// TokenSize is the length of a session token in bytes.
 	TokenSize = 32
 	// requestSize is the length of the only message that a client sends.
@@ -17,21 +19,28 @@ const (
 	// all little-endian.
 	replyHead = 1 + 2 + 4
 	maxText   = 1024
+	// FrameHead is the length before each message on a lane, u32
+	// little-endian; it counts the message alone.
+	FrameHead = 4
 	// MaxDescriptors is what one message can carry, the pipe included: the
 	// kernel's SCM_MAX_FD.
 	MaxDescriptors = 253
 )
 
-// parseRequest takes the token out of a request.
-func parseRequest(b []byte) (token [TokenSize]byte, err error) {
-	switch {
-	case len(b) != requestSize:
-		return token, fault.New(fault.Invalid, "request", "wrong length").With(len(b), requestSize)
-	case string(b[:len(magic)]) != magic:
-		// The bytes are not quoted: they may be a secret in the wrong place.
-		return token, fault.New(fault.Invalid, "request.magic", "not a hand-over request; want %q and a session token", magic)
+// parseRequest takes a request apart: whether it wants a lane, and its token.
+func parseRequest(b []byte) (lane bool, token [TokenSize]byte, err error) {
+	if len(b) != requestSize {
+		return false, token, fault.New(fault.Invalid, "request", "wrong length").With(len(b), requestSize)
 	}
-	return [TokenSize]byte(b[len(magic):]), nil
+	switch string(b[:len(magic)]) {
+	case magic:
+	case laneMagic:
+		lane = true
+	default:
+		// The bytes are not quoted: they may be a secret in the wrong place.
+		return false, token, fault.New(fault.Invalid, "request.magic", "not a hand-over request; want %q and a session token", magic)
+	}
+	return lane, [TokenSize]byte(b[len(magic):]), nil
 }
 
 // appendReply appends head and text of a reply. Status 0 is success.

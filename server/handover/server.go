@@ -29,6 +29,10 @@ type Session interface {
 	// and gives the descriptors in the protocol's order without the pipe. They
 	// stay valid until done is called.
 	Handover(lifetime *os.File) (fds []int, done func(), err error)
+	// Lane lets the connection carry the session's messages. Where it returns
+	// no error, conn is the session's and serve must be called, once, after the
+	// answer was sent or failed; it does not wait.
+	Lane(conn net.Conn) (serve func(), err error)
 }
 
 // Options of a server; zero fields mean the defaults.
@@ -104,7 +108,11 @@ func (s *Server) Serve(l Listener) error {
 		}
 		go func() {
 			defer s.leave(u)
-			s.exchange(u)
+			if serve := s.exchange(u); serve != nil {
+				serve()
+			} else {
+				_ = u.Close()
+			}
 		}()
 	}
 }
@@ -139,7 +147,6 @@ func (s *Server) enter(u *net.UnixConn) bool {
 }
 
 func (s *Server) leave(u *net.UnixConn) {
-	_ = u.Close()
 	s.mu.Lock()
 	delete(s.conns, u)
 	s.mu.Unlock()
@@ -158,35 +165,53 @@ func (s *Server) Close() {
 	s.active.Wait()
 }
 
-func (s *Server) exchange(u *net.UnixConn) {
+// exchange answers one request. It returns what is to run a connection that
+// has become a lane.
+func (s *Server) exchange(u *net.UnixConn) (serve func()) {
 	_ = u.SetDeadline(time.Now().Add(s.options.Timeout))
 	id, err := auth.PeerIdentity(u)
 	if err != nil {
 		s.refused.say(slog.LevelWarn, "hand-over refused", "error", err)
-		return
+		return nil
 	}
 	defer id.Process.Unref()
-	if err := s.serve(u, id); err != nil {
+	serve, err = s.serve(u, id)
+	if err != nil {
 		s.refused.say(slog.LevelWarn, "hand-over refused", "caller", id.String(), "error", err)
 		_, _ = u.Write(appendRefusal(nil, err))
 	}
+	return serve
 }
 
 // serve answers one request; what it returns has not been answered.
-func (s *Server) serve(u *net.UnixConn, id auth.Identity) error {
+func (s *Server) serve(u *net.UnixConn, id auth.Identity) (lane func(), err error) {
 	var buf [requestSize]byte
 	n, err := io.ReadFull(u, buf[:])
 	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, io.EOF) {
-		return fault.Wrap(fault.Unavailable, err, "", "the request did not come in time")
+		return nil, fault.Wrap(fault.Unavailable, err, "", "the request did not come in time")
 	}
-	token, err := parseRequest(buf[:n])
+	wantsLane, token, err := parseRequest(buf[:n])
 	if err != nil {
-		return err
+		return nil, err
 	}
 	session, err := s.options.Sessions.ByToken(token, id)
 	if err != nil {
-		return err
+		return nil, err
 	}
+	if !wantsLane {
+		return nil, s.hand(u, session)
+	}
+	if lane, err = session.Lane(u); err != nil {
+		return nil, err
+	}
+	// Where the answer does not get through, the lane finds out by itself.
+	_, _ = u.Write(appendReply(nil, 0, 0, ""))
+	_ = u.SetDeadline(time.Time{})
+	return lane, nil
+}
+
+// hand gives the session's descriptors away.
+func (s *Server) hand(u *net.UnixConn, session Session) error {
 	r, w, err := os.Pipe()
 	if err != nil {
 		if errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) {

@@ -49,6 +49,9 @@ func (s *session) greet(h *larderv1.Hello) (*larderv1.HelloReply, error) {
 		Limits: v.options.Limits.proto(), Daemon: v.options.Daemon,
 	}
 	rand.Read(reply.SessionToken) // never fails
+	if s.peer.Local {
+		reply.LaneSocket = v.options.HandoverSocket
+	}
 	if ns != nil {
 		s.scope = arena.Scope{Namespace: ns.Number, Tenant: tenant.Number}
 		if s.peer.Local && h.GetRole() != larderv1.Role_ROLE_SCHEDULER {

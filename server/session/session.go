@@ -44,12 +44,19 @@ type session struct {
 	lengths   []int64
 
 	sendMu sync.Mutex
+	// lane takes over from the stream; under sendMu.
+	lane   *lane
 	events *events
 
 	killOnce sync.Once
 	killed   chan struct{}
 	reason   error
 
+	// turn is held while a request is handled: stream and lane take turns.
+	turn sync.Mutex
+	// laned is set once the session has a lane; lanes is its goroutine.
+	laned atomic.Bool
+	lanes sync.WaitGroup
 	// work are the goroutines of loads and commits; inFlight counts them.
 	work     sync.WaitGroup
 	inFlight atomic.Int32
@@ -126,6 +133,9 @@ func (s *session) read() error {
 			}
 			return err
 		}
+		if s.laned.Load() {
+			return fault.New(fault.Invalid, "lane", "a request on the stream of a session that has a lane")
+		}
 		if err := in.check(limit); err != nil {
 			return err
 		}
@@ -137,6 +147,8 @@ func (s *session) read() error {
 
 // handle answers one request. Its error ends the stream.
 func (s *session) handle(req *larderv1.SessionRequest) error {
+	s.turn.Lock()
+	defer s.turn.Unlock()
 	id := req.GetId()
 	if id == 0 || id > 1<<63-1 {
 		return fault.New(fault.Invalid, "id", "out of range").With(id, "1..2^63-1")
@@ -200,6 +212,10 @@ func (s *session) reply(id uint64, r *larderv1.SessionResponse) {
 	r.Id = id
 	s.sendMu.Lock()
 	defer s.sendMu.Unlock()
+	if s.lane != nil {
+		_ = s.lane.send(r)
+		return
+	}
 	_ = s.stream.Send(r)
 }
 
@@ -213,12 +229,13 @@ func (s *session) refuse(id uint64, err error) {
 // finish gives back what the session has. It runs once, after the last
 // request was handled.
 func (s *session) finish() {
-	s.work.Wait()
 	s.mu.Lock()
 	s.over = true
 	lifetimes := s.lifetimes
 	s.lifetimes = nil
 	s.mu.Unlock()
+	s.lanes.Wait()
+	s.work.Wait()
 	if s.attached {
 		if s.service.options.Arena.Detach(s.owner()) > 0 {
 			s.service.quarantine(s, lifetimes)

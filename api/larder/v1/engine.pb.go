@@ -963,8 +963,11 @@ type HelloReply struct {
 	Arena *ArenaInfo `protobuf:"bytes,8,opt,name=arena,proto3" json:"arena,omitempty"`
 	// Every part of a full chunk of the namespace, in the order in which loads
 	// list them.
-	Parts         []*PartSpec `protobuf:"bytes,9,rep,name=parts,proto3" json:"parts,omitempty"`
-	Daemon        string      `protobuf:"bytes,10,opt,name=daemon,proto3" json:"daemon,omitempty"`
+	Parts  []*PartSpec `protobuf:"bytes,9,rep,name=parts,proto3" json:"parts,omitempty"`
+	Daemon string      `protobuf:"bytes,10,opt,name=daemon,proto3" json:"daemon,omitempty"`
+	// Path of the socket at which the session's messages can have a lane of
+	// their own (Engine.Session). Empty where there is none.
+	LaneSocket    string `protobuf:"bytes,11,opt,name=lane_socket,json=laneSocket,proto3" json:"lane_socket,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1065,6 +1068,13 @@ func (x *HelloReply) GetParts() []*PartSpec {
 func (x *HelloReply) GetDaemon() string {
 	if x != nil {
 		return x.Daemon
+	}
+	return ""
+}
+
+func (x *HelloReply) GetLaneSocket() string {
+	if x != nil {
+		return x.LaneSocket
 	}
 	return ""
 }
@@ -3006,7 +3016,7 @@ const file_larder_v1_engine_proto_rawDesc = "" +
 	"\x06engine\x18\t \x01(\tR\x06engine\x12\x16\n" +
 	"\x06client\x18\n" +
 	" \x01(\tR\x06client\x12%\n" +
-	"\x0eended_sessions\x18\v \x03(\fR\rendedSessions\"\xcb\x02\n" +
+	"\x0eended_sessions\x18\v \x03(\fR\rendedSessions\"\xec\x02\n" +
 	"\n" +
 	"HelloReply\x12\x14\n" +
 	"\x05major\x18\x01 \x01(\rR\x05major\x12\x14\n" +
@@ -3021,7 +3031,9 @@ const file_larder_v1_engine_proto_rawDesc = "" +
 	"\x05arena\x18\b \x01(\v2\x14.larder.v1.ArenaInfoR\x05arena\x12)\n" +
 	"\x05parts\x18\t \x03(\v2\x13.larder.v1.PartSpecR\x05parts\x12\x16\n" +
 	"\x06daemon\x18\n" +
-	" \x01(\tR\x06daemon\"\xe8\x02\n" +
+	" \x01(\tR\x06daemon\x12\x1f\n" +
+	"\vlane_socket\x18\v \x01(\tR\n" +
+	"laneSocket\"\xe8\x02\n" +
 	"\x06Limits\x12\"\n" +
 	"\rmax_in_flight\x18\x01 \x01(\rR\vmaxInFlight\x12*\n" +
 	"\x11max_message_bytes\x18\x02 \x01(\rR\x0fmaxMessageBytes\x12(\n" +

@@ -16,7 +16,7 @@ from larder import __version__
 from larder.arena import Arena, Mappings, announced
 from larder.breaker import Breaker
 from larder.errors import DeniedError, FullError, InvalidError, LarderError, UnavailableError
-from larder.handover import receive
+from larder.handover import open_lane, receive
 from larder.leases import Leases
 from larder.objects import Objects
 from larder.options import Options
@@ -201,6 +201,8 @@ class Connector:
         lifetime = -1
         if options.role != "scheduler" and options.share_memory and hello.HasField("arena"):
             arena, lifetime = self._map(hello)
+        if hello.lane_socket and options.share_memory:
+            session.use(open_lane(hello.lane_socket, hello.session_token, options.connect_timeout_s))
         pool: CreditPool | StreamPool | None = None
         commits: StreamedCommits | None = None
         if options.role == "scheduler":

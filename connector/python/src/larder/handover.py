@@ -14,6 +14,7 @@ from larder.errors import FullError, InvalidError, UnavailableError
 from larder.errors import error as make_error
 
 _MAGIC = b"LDH1"
+_LANE_MAGIC = b"LDL1"
 _HEAD = struct.Struct("<BHI")
 _MAX_TEXT = 4096
 # SCM_RIGHTS carries at most this many descriptors.
@@ -82,6 +83,11 @@ def _read(sock: socket.socket, fds: list[int]) -> str:
     if flags & socket.MSG_CTRUNC:
         raise FullError("descriptors were lost on their way: raise the limit of open files", "RLIMIT_NOFILE")
     data += _read_exactly(sock, _HEAD.size - len(data))
+    return _read_head(data, sock, fds)
+
+
+def _read_head(data: bytes, sock: socket.socket, fds: list[int]) -> str:
+    """The rest of an answer; its text."""
     status, count, size = _HEAD.unpack(data)
     if size > _MAX_TEXT:
         raise InvalidError("the hand-over socket sent garbage", "text length", str(size), str(_MAX_TEXT))
@@ -106,3 +112,20 @@ def _read_exactly(sock: socket.socket, size: int) -> bytes:
             raise UnavailableError("the hand-over socket was closed in the middle of an answer")
         data += more
     return data
+
+
+def open_lane(path: str, token: bytes, timeout_s: float) -> socket.socket:
+    """A socket that carries the session's messages from now on. Raises
+    LarderError as receive does."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        sock.settimeout(timeout_s)
+        sock.connect(path)
+        sock.sendall(_LANE_MAGIC + token)
+        _read_head(_read_exactly(sock, _HEAD.size), sock, [])
+    except BaseException as error:
+        sock.close()
+        if isinstance(error, OSError):
+            raise UnavailableError(f"hand-over socket: {error}", "lane_socket", path) from error
+        raise
+    return sock

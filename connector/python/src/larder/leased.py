@@ -88,6 +88,7 @@ class ArenaLoad(Load):
                 leases.enter()
 
     def _wait(self, until: float, deadline_s: float) -> tuple[list[engine_pb2.LoadReply], bool]:
+        self._session.wait(self._has_news, until)
         with self._news:
             while not self._replies and not self._done:
                 if self._error is not None:
@@ -105,6 +106,9 @@ class ArenaLoad(Load):
             replies = list(self._replies)
             self._replies.clear()
             return replies, self._done
+
+    def _has_news(self) -> bool:
+        return bool(self._replies) or self._done or self._error is not None or self._revoked
 
     def _leased(self, reply: engine_pb2.LoadReply) -> list[LeasedPart]:
         if reply.deadline_ns:
@@ -133,7 +137,7 @@ class ArenaLoad(Load):
                     return self._released
                 was_open = self._state is _State.OPEN
                 self._state = _State.RELEASED
-                answer: Pending[bool] = Pending(self._session.timeout_s)
+                answer: Pending[bool] = Pending(self._session.timeout_s, self._session.wait)
                 self._released = answer
                 gone = self._error is not None
                 revoked = self._revoked

@@ -27,9 +27,11 @@ class Pending(Generic[T]):
     every call pays for one.
     """
 
-    __slots__ = ("_callbacks", "_done", "_error", "_gate", "_lock", "_until", "_value")
+    __slots__ = ("_callbacks", "_done", "_error", "_gate", "_lock", "_read", "_until", "_value")
 
-    def __init__(self, timeout_s: float) -> None:
+    def __init__(self, timeout_s: float, read: Callable[[Callable[[], bool], float], None] | None = None) -> None:
+        # Fetches answers on the waiting thread.
+        self._read = read
         self._lock = threading.Lock()
         self._gate = threading.Lock()
         self._gate.acquire()
@@ -63,6 +65,9 @@ class Pending(Generic[T]):
         """Whether poll answers or raises."""
         return self._done
 
+    def _is_done(self) -> bool:
+        return self._done
+
     @property
     def error(self) -> LarderError | None:
         """Why it failed, or None."""
@@ -83,6 +88,10 @@ class Pending(Generic[T]):
         if not self._done:
             left = min(max(0.0, self._until + _SLACK_S - time.monotonic()), threading.TIMEOUT_MAX)
             wait = left if timeout is None else min(max(timeout, 0.0), left)
+            if self._read is not None:
+                until = time.monotonic() + wait
+                self._read(self._is_done, min(until, self._until))
+                wait = max(0.0, until - time.monotonic())
             if self._gate.acquire(timeout=wait):
                 self._gate.release()
             elif not self._done:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import queue
+import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -19,6 +20,7 @@ from larder.breaker import Breaker
 from larder.calls import Call, Calls
 from larder.credits import Credit
 from larder.errors import InvalidError, Kind, LarderError, UnavailableError
+from larder.lane import Lane
 from larder.leases import Leases
 from larder.pending import Pending
 from larder.rpcerror import from_proto, from_rpc_error
@@ -94,9 +96,32 @@ class Session:
         self._answers: Batcher[part_pb2.Slot | int] = Batcher(self._send_answers, 1024, 1 << 16)
         self._holds: Batcher[int] = Batcher(self._send_holds, 1024, 1 << 12)
         self._returns: Batcher[part_pb2.Slot] = Batcher(self._send_returns, 1024, 1 << 16)
+        self._lane: Lane | None = None
         self._stream: Any = channel.stream_stream(METHOD, None, self._receive)(iter(self._out.get, None))
 
     # -- the stream ----------------------------------------------------------
+
+    def use(self, sock: socket.socket) -> None:
+        """Sends and receives over a lane from now on."""
+        self._lane = lane = Lane(sock, self._receive, self._lane_lost)
+        lane.start()
+
+    def wait(self, done: Callable[[], bool], until: float) -> None:
+        """Reads, where there is a lane and nobody else does, until done."""
+        if self._lane is not None:
+            self._lane.wait(done, until)
+
+    def _lane_lost(self) -> None:
+        # The stream's end says why; if it does not come, this is why.
+        self._timers.at(
+            time.monotonic() + 1.0, lambda: self.alive and self.abort(UnavailableError("the lane has ended"))
+        )
+
+    def _put(self, data: bytes) -> None:
+        if self._lane is not None:
+            self._lane.send(data)
+        else:
+            self._out.put(data)
 
     def greet(self, hello: engine_pb2.Hello, timeout_s: float) -> engine_pb2.HelloReply:
         """Opens the session; blocks. Raises LarderError: the daemon's own where
@@ -168,11 +193,16 @@ class Session:
         self._finished = True
         for batcher in (self._answers, self._holds, self._returns):
             batcher.flush()
-        self._out.put(None)
+        if self._lane is not None:
+            self._lane.finish()
+        else:
+            self._out.put(None)
 
     def _lose(self, error: LarderError) -> None:
         self._reason = error = self._reason or error
         self._out.put(None)
+        if self._lane is not None:
+            self._lane.close()
         for call in self._calls.lose(error):
             call.fail(error)
         self.leases.lose(error)
@@ -216,7 +246,7 @@ class Session:
         reserved: bool = False,
     ) -> Pending[T]:
         """Like ask, but raises where the request could not be sent."""
-        pending: Pending[T] = Pending(self.timeout_s if timeout_s is None else timeout_s)
+        pending: Pending[T] = Pending(self.timeout_s if timeout_s is None else timeout_s, self.wait)
         take = functools.partial(self._take, pending, pick, name)
         call = Call(take, functools.partial(self._fail, pending), late, pending.deadline)
         self._send(body, call, reserved=reserved)
@@ -233,7 +263,7 @@ class Session:
         if call.deadline < self._sweep_at:
             self._sweep_at = call.deadline
             self._timers.at(call.deadline, self._sweep)
-        self._out.put(data)
+        self._put(data)
         return call_id
 
     def _fail(self, pending: Pending[Any], error: LarderError) -> None:

@@ -151,7 +151,7 @@ class Hello(_message.Message):
     def __init__(self, major: _Optional[int] = ..., minor: _Optional[int] = ..., instance_id: _Optional[bytes] = ..., role: _Optional[_Union[Role, str]] = ..., ranks: _Optional[_Union[Ranks, _Mapping]] = ..., tenant: _Optional[str] = ..., namespace: _Optional[bytes] = ..., fingerprint: _Optional[bytes] = ..., engine: _Optional[str] = ..., client: _Optional[str] = ..., ended_sessions: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class HelloReply(_message.Message):
-    __slots__ = ("major", "minor", "session_id", "session_token", "tenant_key", "epoch", "limits", "arena", "parts", "daemon")
+    __slots__ = ("major", "minor", "session_id", "session_token", "tenant_key", "epoch", "limits", "arena", "parts", "daemon", "lane_socket")
     MAJOR_FIELD_NUMBER: _ClassVar[int]
     MINOR_FIELD_NUMBER: _ClassVar[int]
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
@@ -162,6 +162,7 @@ class HelloReply(_message.Message):
     ARENA_FIELD_NUMBER: _ClassVar[int]
     PARTS_FIELD_NUMBER: _ClassVar[int]
     DAEMON_FIELD_NUMBER: _ClassVar[int]
+    LANE_SOCKET_FIELD_NUMBER: _ClassVar[int]
     major: int
     minor: int
     session_id: int
@@ -172,7 +173,8 @@ class HelloReply(_message.Message):
     arena: ArenaInfo
     parts: _containers.RepeatedCompositeFieldContainer[_part_pb2.PartSpec]
     daemon: str
-    def __init__(self, major: _Optional[int] = ..., minor: _Optional[int] = ..., session_id: _Optional[int] = ..., session_token: _Optional[bytes] = ..., tenant_key: _Optional[bytes] = ..., epoch: _Optional[int] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., arena: _Optional[_Union[ArenaInfo, _Mapping]] = ..., parts: _Optional[_Iterable[_Union[_part_pb2.PartSpec, _Mapping]]] = ..., daemon: _Optional[str] = ...) -> None: ...
+    lane_socket: str
+    def __init__(self, major: _Optional[int] = ..., minor: _Optional[int] = ..., session_id: _Optional[int] = ..., session_token: _Optional[bytes] = ..., tenant_key: _Optional[bytes] = ..., epoch: _Optional[int] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., arena: _Optional[_Union[ArenaInfo, _Mapping]] = ..., parts: _Optional[_Iterable[_Union[_part_pb2.PartSpec, _Mapping]]] = ..., daemon: _Optional[str] = ..., lane_socket: _Optional[str] = ...) -> None: ...
 
 class Limits(_message.Message):
     __slots__ = ("max_in_flight", "max_message_bytes", "max_match_chunks", "max_parts", "max_credits", "max_holds", "hold_default_ms", "hold_max_ms", "lease_ms", "revoke_grace_ms")
