@@ -48,6 +48,7 @@ type Session struct {
 	RevokeGrace     time.Duration
 	HoldDefault     time.Duration
 	HoldMax         time.Duration
+	Lanes           bool
 	MaxSessions     int64
 	MaxInFlight     int64
 	MaxCredits      int64

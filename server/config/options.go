@@ -112,6 +112,9 @@ func table(c *Config) []*Option {
 			Help:   "The longest hold an engine may ask for; it can be renewed.",
 			Hazard: "Held chunks cannot be evicted.",
 		}, {
+			Key: "session.lanes", value: boolean(&c.Session.Lanes, true),
+			Help: "Whether sessions on this host may move their messages to a plain Unix socket, which costs them less than gRPC. Off: all messages stay on gRPC streams.",
+		}, {
 			Key: "session.max_sessions", value: number(&c.Session.MaxSessions, 1024, 1, 1<<15),
 			Help: "Sessions at once, quarantined ones included.",
 		}, {

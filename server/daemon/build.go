@@ -56,6 +56,7 @@ func (d *Daemon) build() error {
 	meter, shown := metrics.New(metrics.Sources{
 		Host:     d.arena.Stats,
 		Sessions: func() (int, int) { return d.sessions.Count() },
+		Lanes:    func() int { return d.sessions.Lanes() },
 		Version:  d.options.Version,
 	})
 	limits := limits(&c.Session)
@@ -65,7 +66,7 @@ func (d *Daemon) build() error {
 			Arena: d.arena, Clock: clock, Log: journal,
 			HoldDefault: limits.HoldDefault, HoldMax: limits.HoldMax, MaxHolds: limits.MaxHolds,
 		}),
-		Limits: limits, Mode: modes[c.Host.Mode], HandoverSocket: c.HandoverSocket(), Daemon: "larderd " + d.options.Version,
+		Limits: limits, Mode: modes[c.Host.Mode], HandoverSocket: c.HandoverSocket(), NoLanes: !c.Session.Lanes, Daemon: "larderd " + d.options.Version,
 	})
 	if d.objects, err = objects.New(objects.Options{
 		Arena: d.arena, Sessions: d.sessions, Registry: names, Policy: who, Meter: meter,

@@ -28,6 +28,7 @@ type fake struct {
 	refusal  error
 	seen     auth.Identity
 	lifetime chan *os.File
+	lanes    chan net.Conn
 	done     int
 }
 
@@ -52,8 +53,15 @@ func (f *fake) Handover(lifetime *os.File) ([]int, func(), error) {
 	return fds, func() { f.done++ }, nil
 }
 
+func (f *fake) Lane(conn net.Conn) (func(), error) {
+	if f.refusal != nil {
+		return nil, f.refusal
+	}
+	return func() { f.lanes <- conn }, nil
+}
+
 func start(t *testing.T, o Options) (*fake, string) {
-	f := &fake{token: [TokenSize]byte{1, 2, 3}, lifetime: make(chan *os.File, 1)}
+	f := &fake{token: [TokenSize]byte{1, 2, 3}, lifetime: make(chan *os.File, 1), lanes: make(chan net.Conn, 1)}
 	for i := range 2 {
 		s, err := os.CreateTemp(t.TempDir(), "segment")
 		require.NoError(t, err)
@@ -150,6 +158,39 @@ func TestHandover(t *testing.T) {
 	require.NoError(t, lifetime.Close())
 }
 
+// A lane is a connection like any other once it was granted: neither the
+// server's deadline nor its end touches it.
+func TestLane(t *testing.T) {
+	f, path := start(t, Options{Timeout: 50 * time.Millisecond, MaxConnections: 1})
+	for range 3 {
+		c, err := net.Dial("unix", path)
+		require.NoError(t, err)
+		defer c.Close()
+		_, err = c.Write(append([]byte(laneMagic), f.token[:]...))
+		require.NoError(t, err)
+		a := read(t, c.(*net.UnixConn))
+		require.NotNil(t, a)
+		require.Zero(t, a.status, a.text)
+		require.Empty(t, a.fds)
+		lane := <-f.lanes
+		defer lane.Close()
+		passed := time.Now().Add(60 * time.Millisecond)
+		require.NoError(t, lane.SetReadDeadline(passed))
+		_, err = lane.Read(make([]byte, 1))
+		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+		require.False(t, time.Now().Before(passed), "the hand-over's deadline still counts")
+		require.NoError(t, lane.SetReadDeadline(time.Time{}))
+		_, err = c.Write([]byte("x"))
+		require.NoError(t, err)
+		_, err = io.ReadFull(lane, make([]byte, 1))
+		require.NoError(t, err)
+	}
+	f.refusal = fault.New(fault.Invalid, "lane", "the session has a lane")
+	a := ask(t, path, append([]byte(laneMagic), f.token[:]...))
+	require.NotNil(t, a)
+	require.Equal(t, uint8(fault.Invalid), a.status)
+}
+
 func TestRefusals(t *testing.T) {
 	f, path := start(t, Options{})
 	for name, c := range map[string]struct {
@@ -205,10 +246,15 @@ func FuzzParseRequest(f *testing.F) {
 	f.Add([]byte{})
 	f.Add(request([TokenSize]byte{1}))
 	f.Add(request([TokenSize]byte{1})[:5])
+	f.Add(append([]byte(laneMagic), make([]byte, TokenSize)...))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		token, err := parseRequest(b)
+		lane, token, err := parseRequest(b)
 		if err == nil {
-			require.Equal(t, b, request(token))
+			want := request(token)
+			if lane {
+				copy(want, laneMagic)
+			}
+			require.Equal(t, b, want)
 			return
 		}
 		require.ErrorIs(t, err, fault.Invalid)

@@ -21,6 +21,7 @@ func sources() Sources {
 	return Sources{
 		Host:     func() arena.Stats { return arena.Stats{Budget: 100, Used: 42, CorruptParts: 3, EvictedChunks: 7} },
 		Sessions: func() (int, int) { return 5, 2 },
+		Lanes:    func() int { return 4 },
 		Version:  "1.2.3",
 	}
 }
@@ -59,7 +60,7 @@ func TestScrape(t *testing.T) {
 		"larder_loaded_bytes_total 360", "larder_load_failed_parts_total 1", "larder_committed_bytes_total 200",
 		`larder_streamed_bytes_total{direction="in"} 11`, `larder_streamed_bytes_total{direction="out"} 12`,
 		`larder_errors_total{kind="busy"} 1`, `larder_errors_total{kind="miss"} 0`, "larder_connections_refused_total 1",
-		"larder_sessions 5", "larder_sessions_quarantined 2", `larder_build_info{version="1.2.3"} 1`,
+		"larder_sessions 5", "larder_session_lanes 4", "larder_sessions_quarantined 2", `larder_build_info{version="1.2.3"} 1`,
 		"larder_host_budget_bytes 100", `larder_host_bytes{state="used"} 42`, "larder_host_parts_corrupt_total 3",
 		`larder_host_chunks_dropped_total{reason="evicted"} 7`,
 	} {

@@ -15,7 +15,9 @@ type Sources struct {
 	Host func() arena.Stats
 	// Sessions open, and in quarantine.
 	Sessions func() (open, quarantined int)
-	Version  string
+	// Lanes counts sessions whose messages go over a lane.
+	Lanes   func() int
+	Version string
 }
 
 // New makes a meter and a registry that shows it, the sources, and the
@@ -59,6 +61,9 @@ func New(s Sources) (*Meter, *prometheus.Registry) {
 		open, _ := s.Sessions()
 		return float64(open)
 	})
+	gauge("larder_session_lanes",
+		"Sessions whose messages go over a plain Unix socket instead of gRPC. Fewer than those of Python engines on this host: the engines' logs say why; they are slower.",
+		func() float64 { return float64(s.Lanes()) })
 	gauge("larder_sessions_quarantined",
 		"Sessions that ended while their process may still touch slots. If it stays, a process hangs: larder status names it, ending it frees its slots.",
 		func() float64 {

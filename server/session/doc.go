@@ -9,6 +9,11 @@
 // Whoever has an answer sends it under the session's send lock, so nothing of
 // one session waits for another's client.
 //
+// A session on the daemon's host may have a lane besides: a Unix socket that
+// takes over all messages. Its reader is a fourth goroutine and handles them in
+// the same way; the stream only tells the end, and each one's end is the
+// other's.
+//
 // Invariants:
 //
 //   - Everything a client says is checked against its session: sizes, counts,
@@ -24,7 +29,7 @@
 //   - Every list that a client can make grow has a limit: sessions, requests
 //     in flight, loads, credits, holds, message bytes, revocations pending.
 //
-// Lock order: Service.mu before session.mu; neither is held while sending or
+// Lock order: session.turn, then Service.mu before session.mu; neither is held while sending or
 // calling the arena's slow methods. The one deadline loop (Run) never sends:
 // it posts events, which merge, and closes sessions.
 //

@@ -49,7 +49,7 @@ func (s *session) greet(h *larderv1.Hello) (*larderv1.HelloReply, error) {
 		Limits: v.options.Limits.proto(), Daemon: v.options.Daemon,
 	}
 	rand.Read(reply.SessionToken) // never fails
-	if s.peer.Local {
+	if s.peer.Local && !v.options.NoLanes {
 		reply.LaneSocket = v.options.HandoverSocket
 	}
 	if ns != nil {

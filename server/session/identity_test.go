@@ -41,8 +41,10 @@ func TestLifetimePipe(t *testing.T) {
 }
 
 // Every pipe that was handed over counts.
-func TestEveryLifetimePipe(t *testing.T) {
-	s := defaults()
+func TestEveryLifetimePipe(t *testing.T) { overBoth(t, testEveryLifetimePipe) }
+
+func testEveryLifetimePipe(t *testing.T, lane bool) {
+	s := over(lane)
 	s.identity = func(id auth.Identity) auth.Identity { id.Process = nil; return id }
 	w := newWorld(t, s)
 	c := w.connect()
@@ -203,8 +205,10 @@ func TestRemoteCaller(t *testing.T) {
 	require.ErrorIs(t, err, fault.Denied)
 }
 
-func TestDrain(t *testing.T) {
-	w := newWorld(t, defaults())
+func TestDrain(t *testing.T) { overBoth(t, testDrain) }
+
+func testDrain(t *testing.T, lane bool) {
+	w := newWorld(t, over(lane))
 	c := w.connect()
 	p := c.Prompt(1, 2)
 	c.Store(p, 0, 1)
@@ -240,8 +244,10 @@ func TestDrain(t *testing.T) {
 }
 
 // Sessions that do nothing do not hold a drain up, credits or not.
-func TestDrainEndsIdleSessions(t *testing.T) {
-	w := newWorld(t, defaults())
+func TestDrainEndsIdleSessions(t *testing.T) { overBoth(t, testDrainEndsIdleSessions) }
+
+func testDrainEndsIdleSessions(t *testing.T, lane bool) {
+	w := newWorld(t, over(lane))
 	c := w.connect()
 	c.Credits(2)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -255,8 +261,10 @@ func TestDrainEndsIdleSessions(t *testing.T) {
 
 // Close ends sessions that stay, and what they hold stays in quarantine until
 // the arena is closed.
-func TestClose(t *testing.T) {
-	w := newWorld(t, defaults())
+func TestClose(t *testing.T) { overBoth(t, testClose) }
+
+func testClose(t *testing.T, lane bool) {
+	w := newWorld(t, over(lane))
 	c := w.connect()
 	c.Credits(1)
 	q := w.connect()

@@ -34,6 +34,8 @@ func (s *session) Lane(conn net.Conn) (serve func(), err error) {
 	switch {
 	case s.over:
 		return nil, noSession()
+	case s.service.options.NoLanes:
+		return nil, fault.New(fault.Invalid, "session.lanes", "lanes are off")
 	case s.laned.Load():
 		return nil, fault.New(fault.Invalid, "lane", "the session has a lane")
 	}
@@ -50,7 +52,11 @@ func (s *session) serveLane(conn net.Conn) {
 	s.lane = &lane{conn: conn}
 	s.sendMu.Unlock()
 	err := s.readLane(bufio.NewReaderSize(conn, laneBuffer))
-	s.kill(err)
+	if s.ctx.Err() == nil {
+		// Otherwise the session has ended for a reason of its own, which closed
+		// the lane.
+		s.kill(err)
+	}
 	if stop() {
 		_ = conn.Close()
 	}
@@ -114,8 +120,9 @@ func readFrame(r *bufio.Reader, limit int, large *[]byte) ([]byte, error) {
 	return b, nil
 }
 
+// halfFrame does not wrap: an io.EOF in it would read as a clean end.
 func halfFrame(err error) error {
-	return fault.Wrap(fault.Unavailable, err, "lane", "the lane ended inside a message")
+	return fault.New(fault.Unavailable, "lane", "the lane ended inside a message: %v", err)
 }
 
 // send writes one message; the session's sendMu is held. A client that does
@@ -131,4 +138,15 @@ func (l *lane) send(r *larderv1.SessionResponse) error {
 	}
 	_, err = l.conn.Write(b)
 	return err
+}
+
+// Lanes counts the sessions that have one.
+func (v *Service) Lanes() int {
+	n := 0
+	for _, s := range v.snapshot() {
+		if s.laned.Load() {
+			n++
+		}
+	}
+	return n
 }

@@ -155,7 +155,7 @@ func TestMetamorphic(t *testing.T) {
 	for name, budget := range map[string]int64{"room for all": 4 << 20, "evicting": 512 << 10} {
 		t.Run(name, func(t *testing.T) {
 			rapid.Check(t, func(rt *rapid.T) {
-				s := defaults()
+				s := over(rapid.Bool().Draw(rt, "lane"))
 				s.arena.Budget, s.arena.SegmentBytes = budget, budget
 				m := &meta{w: newWorld(t, s), exact: budget >= 4<<20}
 				defer m.w.close()

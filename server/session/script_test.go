@@ -25,15 +25,21 @@ import (
 // generations) have names in a script.
 func TestScripts(t *testing.T) {
 	datadriven.Walk(t, "testdata/scripts", func(t *testing.T, path string) {
-		s := &script{
-			clients: map[string]*rawtest.Client{}, slots: map[string]*larderv1.Slot{},
-			holds: map[string]uint64{}, loads: map[string]rawtest.Loaded{}, prompts: map[string]rawtest.Prompt{},
-		}
-		datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string { return s.run(t, d) })
+		overBoth(t, func(t *testing.T, lane bool) { runScript(t, path, lane) })
 	})
 }
 
+func runScript(t *testing.T, path string, lane bool) {
+	s := &script{
+		lane:    lane,
+		clients: map[string]*rawtest.Client{}, slots: map[string]*larderv1.Slot{},
+		holds: map[string]uint64{}, loads: map[string]rawtest.Loaded{}, prompts: map[string]rawtest.Prompt{},
+	}
+	datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string { return s.run(t, d) })
+}
+
 type script struct {
+	lane    bool
 	w       *world
 	clients map[string]*rawtest.Client
 	slots   map[string]*larderv1.Slot
@@ -234,6 +240,9 @@ func (s *script) connect(t *testing.T, a args, name string) string {
 	}
 	if c.Reply.GetArena() != nil && !a.d.HasArg("unmapped") {
 		c.Map()
+	}
+	if s.lane {
+		c.Lane()
 	}
 	return fmt.Sprintf("ok parts=%d arena=%t epoch=%d\n", len(c.Reply.GetParts()), c.Reply.GetArena() != nil, c.Reply.GetEpoch())
 }

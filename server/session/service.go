@@ -81,6 +81,8 @@ type Options struct {
 	// Mode and HandoverSocket are told to clients.
 	Mode           arena.Mode
 	HandoverSocket string
+	// NoLanes keeps all messages on streams.
+	NoLanes bool
 	// Daemon is the version for people, "larderd 0.1.0".
 	Daemon string
 }

@@ -109,8 +109,10 @@ func TestStreamsThatBreakTheProtocol(t *testing.T) {
 }
 
 // A request that this version does not know is refused; the session goes on.
-func TestUnknownRequest(t *testing.T) {
-	w := newWorld(t, defaults())
+func TestUnknownRequest(t *testing.T) { overBoth(t, testUnknownRequest) }
+
+func testUnknownRequest(t *testing.T, lane bool) {
+	w := newWorld(t, over(lane))
 	c := w.connect()
 	r := c.Call(&larderv1.SessionRequest{})
 	require.Equal(t, larderv1.ErrorKind_ERROR_KIND_INVALID, r.GetError().GetKind())
@@ -147,8 +149,10 @@ func (s *slow) Verify(l arena.Leased) error {
 
 // While one load is being verified, the same session commits, matches and
 // loads.
-func TestNothingWaitsForALoad(t *testing.T) {
-	s := defaults()
+func TestNothingWaitsForALoad(t *testing.T) { overBoth(t, testNothingWaitsForALoad) }
+
+func testNothingWaitsForALoad(t *testing.T, lane bool) {
+	s := over(lane)
 	gate := &slow{entered: make(chan struct{}), open: make(chan struct{})}
 	s.wrap = func(a session.Arena) session.Arena { gate.Arena = a; return gate }
 	w := newWorld(t, s)
@@ -178,8 +182,10 @@ func TestNothingWaitsForALoad(t *testing.T) {
 
 // A load of several batches: parts come in order, each once, the last reply
 // has done set, and all replies tell one deadline.
-func TestLoadComesInBatches(t *testing.T) {
-	s := defaults()
+func TestLoadComesInBatches(t *testing.T) { overBoth(t, testLoadComesInBatches) }
+
+func testLoadComesInBatches(t *testing.T, lane bool) {
+	s := over(lane)
 	s.arena.Budget, s.arena.SegmentBytes = 16<<20, 16<<20
 	s.limits.MaxParts, s.limits.MaxCredits = 256, 256
 	w := newWorld(t, s)
@@ -217,8 +223,10 @@ func TestLoadComesInBatches(t *testing.T) {
 }
 
 // Commits beyond the in-flight limit are BUSY, and their slots come back.
-func TestTooManyCommits(t *testing.T) {
-	s := defaults()
+func TestTooManyCommits(t *testing.T) { overBoth(t, testTooManyCommits) }
+
+func testTooManyCommits(t *testing.T, lane bool) {
+	s := over(lane)
 	s.limits.MaxInFlight = 1
 	s.limits.MaxCredits = 64
 	gate := &slow{entered: make(chan struct{}), open: make(chan struct{})}
@@ -245,8 +253,10 @@ func TestTooManyCommits(t *testing.T) {
 
 // A client that does not read is no one else's problem, and loses its session
 // when it must answer and does not.
-func TestClientThatDoesNotRead(t *testing.T) {
-	w := newWorld(t, defaults())
+func TestClientThatDoesNotRead(t *testing.T) { overBoth(t, testClientThatDoesNotRead) }
+
+func testClientThatDoesNotRead(t *testing.T, lane bool) {
+	w := newWorld(t, over(lane))
 	a, b := w.connect(), w.connect()
 	a.Credits(1)
 	p := b.Prompt(1, 4)

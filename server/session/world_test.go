@@ -48,6 +48,9 @@ type settings struct {
 	auth   auth.Options
 	// wrap stands between the sessions and the arena.
 	wrap func(session.Arena) session.Arena
+	// lane moves the messages of clients that connect to a lane.
+	lane    bool
+	noLanes bool
 	// identity changes who callers are.
 	identity func(auth.Identity) auth.Identity
 }
@@ -63,6 +66,13 @@ func defaults() settings {
 	}
 }
 
+// over is the defaults with one of the two transports.
+func over(lane bool) settings {
+	s := defaults()
+	s.lane = lane
+	return s
+}
+
 // world is sessions over real sockets on a real arena, with a clock that only
 // the test moves; deadlines are kept by Tick.
 type world struct {
@@ -74,6 +84,7 @@ type world struct {
 	log      *directory.Log
 	socket   string
 	handover string
+	lane     bool
 	close    func()
 }
 
@@ -81,7 +92,7 @@ func newWorld(t testing.TB, s settings) *world {
 	dir := t.TempDir()
 	w := &world{
 		t: t, clock: &clock{}, log: directory.NewLog(directory.LogOptions{}),
-		socket: filepath.Join(dir, "s"), handover: filepath.Join(dir, "h"),
+		socket: filepath.Join(dir, "s"), handover: filepath.Join(dir, "h"), lane: s.lane,
 	}
 	w.clock.now.Store(int64(time.Hour))
 	s.arena.Clock, s.arena.Observer = w.clock, w.log
@@ -97,7 +108,7 @@ func newWorld(t testing.TB, s settings) *world {
 	w.sessions = session.New(session.Options{
 		Arena: s.wrap(a), Registry: w.registry, Policy: policy, Clock: w.clock, Meter: nothing{},
 		Logger: slog.New(slog.NewTextHandler(t.Output(), nil)), Limits: s.limits, Mode: s.arena.Mode,
-		HandoverSocket: w.handover, Daemon: "test",
+		HandoverSocket: w.handover, NoLanes: s.noLanes, Daemon: "test",
 		Directory: directory.New(directory.Options{
 			Arena: a, Clock: w.clock, Log: w.log,
 			HoldDefault: s.limits.HoldDefault, HoldMax: s.limits.HoldMax, MaxHolds: s.limits.MaxHolds,
@@ -141,7 +152,17 @@ type other struct {
 func (o other) Context() context.Context { return o.ctx }
 
 func (w *world) connect(mods ...func(*larderv1.Hello)) *rawtest.Client {
-	return rawtest.Connect(w.t, w.socket, w.handover, mods...)
+	c := rawtest.Connect(w.t, w.socket, w.handover, mods...)
+	if w.lane {
+		c.Lane()
+	}
+	return c
+}
+
+// overBoth runs a test over a stream and over a lane.
+func overBoth(t *testing.T, run func(t *testing.T, lane bool)) {
+	t.Run("stream", func(t *testing.T) { run(t, false) })
+	t.Run("lane", func(t *testing.T) { run(t, true) })
 }
 
 func (w *world) open() *rawtest.Client { return rawtest.Open(w.t, w.socket, w.handover) }

@@ -965,8 +965,8 @@ type HelloReply struct {
 	// list them.
 	Parts  []*PartSpec `protobuf:"bytes,9,rep,name=parts,proto3" json:"parts,omitempty"`
 	Daemon string      `protobuf:"bytes,10,opt,name=daemon,proto3" json:"daemon,omitempty"`
-	// Path of the socket at which the session's messages can have a lane of
-	// their own (Engine.Session). Empty where there is none.
+	// Path of the hand-over socket, where the session's messages can have a lane
+	// of their own. Empty where there is none.
 	LaneSocket    string `protobuf:"bytes,11,opt,name=lane_socket,json=laneSocket,proto3" json:"lane_socket,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

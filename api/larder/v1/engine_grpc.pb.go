@@ -36,6 +36,10 @@ type EngineClient interface {
 	// grants and leases end with it, its instance's holds when the instance has
 	// no session left.
 	//
+	// On the daemon's host the messages after hello can move to a lane, a plain
+	// Unix socket (HelloReply.lane_socket; storage/arena/PROTOCOL.md). The stream
+	// then stays open without messages and ends as the session does.
+	//
 	// At most HelloReply.limits.max_in_flight requests may be unanswered; the
 	// daemon answers further ones with BUSY. A message over
 	// limits.max_message_bytes ends the stream with INVALID.
@@ -76,6 +80,10 @@ type EngineServer interface {
 	// order. Replies with id 0 are events. A session ends with its stream: its
 	// grants and leases end with it, its instance's holds when the instance has
 	// no session left.
+	//
+	// On the daemon's host the messages after hello can move to a lane, a plain
+	// Unix socket (HelloReply.lane_socket; storage/arena/PROTOCOL.md). The stream
+	// then stays open without messages and ends as the session does.
 	//
 	// At most HelloReply.limits.max_in_flight requests may be unanswered; the
 	// daemon answers further ones with BUSY. A message over

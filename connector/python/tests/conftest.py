@@ -29,14 +29,21 @@ def daemon(folder: Path) -> Iterator[FakeDaemon]:
     fake.close()
 
 
+@pytest.fixture(params=["stream", "lane"])
+def lane(request: pytest.FixtureRequest) -> bool:
+    """Every test with a client runs over both transports."""
+    return str(request.param) == "lane"
+
+
 @pytest.fixture
-def connect(folder: Path) -> Iterator[Callable[..., Client]]:
+def connect(folder: Path, lane: bool) -> Iterator[Callable[..., Client]]:
     """Makes clients of the daemon in `folder`, closed at the end; then no
     thread of theirs may be left."""
     clients: list[Client] = []
 
     def make(*, ready: bool = True, backoff: Any = None, **options: Any) -> Client:
         options.setdefault("socket", str(folder / "larder.sock"))
+        options.setdefault("lane", lane)
         options.setdefault("call_timeout_s", PATIENCE_S)
         options.setdefault("connect_timeout_s", PATIENCE_S)
         options.setdefault("backoff_min_s", 0.001)

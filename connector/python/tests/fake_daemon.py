@@ -5,6 +5,7 @@ failures; what the real daemon does is in test_real_daemon.py."""
 from __future__ import annotations
 
 import array
+import contextlib
 import os
 import queue
 import socket
@@ -35,6 +36,16 @@ PARTS = [
 PATIENCE_S = 60.0
 
 
+def _exactly(sock: socket.socket, size: int) -> bytes:
+    data = b""
+    while len(data) < size:
+        more = sock.recv(size - len(data))
+        if not more:
+            raise EOFError
+        data += more
+    return data
+
+
 def memory(name: str) -> int:
     """A segment."""
     fd = os.memfd_create(name)
@@ -52,12 +63,24 @@ class FakeSession:
         self.requests: list[Request] = []
         self.over = False
         self._out: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._sending = threading.Lock()
+        self.lane: socket.socket | None = None
 
     def send(self, reply_id: int = 0, **body: Any) -> None:
-        self._out.put(Response(id=reply_id, **body).SerializeToString())
+        self.send_raw(Response(id=reply_id, **body).SerializeToString())
 
     def send_raw(self, data: bytes) -> None:
-        self._out.put(data)
+        """Sends a message over the lane, if there is one, else the stream."""
+        if self.lane is None:
+            self._out.put(data)
+        else:
+            self.send_bytes(struct.pack("<I", len(data)) + data)
+
+    def send_bytes(self, data: bytes) -> None:
+        """Sends bytes over the lane; into the void where the client is gone."""
+        assert self.lane is not None
+        with self._sending, contextlib.suppress(OSError):
+            self.lane.sendall(data)
 
     def fail(self, reply_id: int, kind: int, message: str = "no", name: str = "") -> None:
         error = error_pb2.Error(message=message, field=name)
@@ -65,8 +88,11 @@ class FakeSession:
         self.send(reply_id, error=error)
 
     def end(self) -> None:
-        """Ends the stream from the daemon's side."""
+        """Ends the stream from the daemon's side, and the lane with it."""
         self._out.put(None)
+        if self.lane is not None:
+            with contextlib.suppress(OSError):
+                self.lane.shutdown(socket.SHUT_RDWR)
 
     def of(self, name: str) -> list[Request]:
         """Requests of one kind, in order."""
@@ -87,6 +113,17 @@ class FakeSession:
         except Exception as error:
             if not isinstance(error, grpc.RpcError) and type(error) is not Exception:
                 raise
+        self.end()
+
+    def serve_lane(self, lane: socket.socket) -> None:
+        """Handles what comes over the lane, whose end is the stream's."""
+        with self._sending:
+            self.lane = lane
+            lane.sendall(struct.pack("<BHI", 0, 0, 0))
+        with lane, contextlib.suppress(OSError, EOFError):
+            while True:
+                (size,) = struct.unpack("<I", _exactly(lane, 4))
+                self.daemon.note(self, Request.FromString(_exactly(lane, size)))
         self.end()
 
     def _gone(self) -> None:
@@ -116,6 +153,8 @@ class FakeDaemon:
     mode: engine_pb2.ArenaMode = engine_pb2.ARENA_MODE_SHARED
     shares: bool = True
     lease_s: float = 60.0
+    lanes: bool = True
+    refuse_lane: tuple[int, str] | None = None
     refuse_handover: tuple[int, str] | None = None
     # Replaces the handler of a kind of request.
     on: dict[str, Handler] = field(default_factory=dict)
@@ -137,6 +176,7 @@ class FakeDaemon:
         self._listener: socket.socket | None = None
         self._server: grpc.Server | None = None
         self._acceptor: threading.Thread | None = None
+        self._lanes: list[threading.Thread] = []
         self.start()
 
     # -- life ----------------------------------------------------------------
@@ -168,6 +208,12 @@ class FakeDaemon:
             self._listener = None
         if self._acceptor is not None:
             self._acceptor.join()
+        for session in self.sessions:
+            session.end()
+        for thread in self._lanes:
+            thread.join(PATIENCE_S)
+            assert not thread.is_alive()
+        self._lanes.clear()
 
     def close(self) -> None:
         self.stop()
@@ -244,6 +290,7 @@ class FakeDaemon:
             limits=self.limits,
             parts=PARTS,
             daemon="fake",
+            lane_socket=self.handover if self.lanes else "",
         )
         if self.shares:
             reply.arena.mode = self.mode
@@ -341,8 +388,24 @@ class FakeDaemon:
                 connection, _ = listener.accept()
             except OSError:
                 return
+            if not self._lane(connection):
+                with connection:
+                    self._hand_over(connection)
+
+    def _lane(self, connection: socket.socket) -> bool:
+        """Whether the connection is for a lane, which is then served."""
+        if connection.recv(4, socket.MSG_PEEK) != b"LDL1":
+            return False
+        token = connection.recv(36)[4:]
+        if self.refuse_lane is not None:
+            kind, text = self.refuse_lane
             with connection:
-                self._hand_over(connection)
+                connection.sendall(struct.pack("<BHI", kind, 0, len(text)) + text.encode())
+            return True
+        (session,) = [s for s in self.sessions if s.token == token]
+        self._lanes.append(threading.Thread(target=session.serve_lane, args=(connection,), daemon=True))
+        self._lanes[-1].start()
+        return True
 
     def _hand_over(self, connection: socket.socket) -> None:
         asked = connection.recv(36)

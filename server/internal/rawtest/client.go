@@ -2,6 +2,7 @@ package rawtest
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"io"
 	"net"
@@ -98,6 +99,9 @@ func Connect(t testing.TB, socket, handoverSocket string, mods ...func(*larderv1
 func (c *Client) Abandon() {
 	c.cancel()
 	_ = c.Conn.Close()
+	if l, ok := c.Stream.(*laneStream); ok {
+		_ = l.conn.Close()
+	}
 	for _, m := range append(c.segments, c.write) {
 		if m != nil {
 			_ = unix.Munmap(m)
@@ -168,6 +172,29 @@ func (c *Client) Call(m *larderv1.SessionRequest) *larderv1.SessionResponse {
 	r := c.Recv()
 	require.Equal(c.T, id, r.Id, "%v", r)
 	return r
+}
+
+// Lane moves the session's messages to a lane: from now on Stream is one.
+func (c *Client) Lane() {
+	conn, status, text := c.AskLane(c.Reply.GetSessionToken())
+	require.Zero(c.T, status, text)
+	c.Stream = &laneStream{Engine_SessionClient: c.Stream, conn: conn}
+}
+
+// AskLane asks for a lane with a token; the caller owns the connection.
+func (c *Client) AskLane(token []byte) (conn *net.UnixConn, status uint8, text string) {
+	conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: c.Handover, Net: "unix"})
+	require.NoError(c.T, err)
+	c.T.Cleanup(func() { _ = conn.Close() })
+	_, err = conn.Write(append([]byte("LDL1"), token...))
+	require.NoError(c.T, err)
+	head := make([]byte, 7)
+	_, err = io.ReadFull(conn, head)
+	require.NoError(c.T, err)
+	rest := make([]byte, binary.LittleEndian.Uint32(head[3:]))
+	_, err = io.ReadFull(conn, rest)
+	require.NoError(c.T, err)
+	return conn, head[0], string(rest)
 }
 
 // Ask runs one hand-over with a token.

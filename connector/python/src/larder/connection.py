@@ -72,6 +72,7 @@ class Connection:
         if self.commits is not None:
             self.commits.close()
         self.channel.close()
+        self.session.join(_JOIN_S)
         if self.commits is not None:
             self.commits.join(_JOIN_S)
 
@@ -139,6 +140,7 @@ class Connector:
         except BaseException:
             session.discard()
             channel.close()
+            session.join(_JOIN_S)
             if session.hello.session_token:
                 self.ended(session.hello, session, -1)
             raise
@@ -201,8 +203,8 @@ class Connector:
         lifetime = -1
         if options.role != "scheduler" and options.share_memory and hello.HasField("arena"):
             arena, lifetime = self._map(hello)
-        if hello.lane_socket and options.share_memory:
-            session.use(open_lane(hello.lane_socket, hello.session_token, options.connect_timeout_s))
+        if options.lane and options.share_memory and hello.lane_socket:
+            self._take_lane(session, hello)
         pool: CreditPool | StreamPool | None = None
         commits: StreamedCommits | None = None
         if options.role == "scheduler":
@@ -236,6 +238,15 @@ class Connector:
             for fd in handed.segments:
                 os.close(fd)
         return arena, handed.lifetime
+
+    def _take_lane(self, session: Session, hello: engine_pb2.HelloReply) -> None:
+        try:
+            lane = open_lane(hello.lane_socket, hello.session_token, self._options.connect_timeout_s)
+        except LarderError as error:
+            # Whatever is wrong with the daemon, the stream shows it, too.
+            _LOG.warning("larder goes on without a lane, more slowly: %s", error)
+            return
+        session.take_lane(lane)
 
     def _channel(self) -> grpc.Channel:
         options = self._options

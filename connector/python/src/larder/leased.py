@@ -145,8 +145,10 @@ class ArenaLoad(Load):
             if was_open:
                 leases.leave()
         if gone or revoked:
-            if revoked and was_open:
-                leases.answer_load(self._id)
+            if revoked:
+                # The revoke was answered when it came, unless slots were in use.
+                if was_open:
+                    leases.answer_load(self._id)
             elif self._answered and self._session.alive:
                 # It failed half-way: what it had leased goes back.
                 self._session.release(self._id)

@@ -77,6 +77,9 @@ class Options:
     # False: never map the arena; bytes move through streams, as for a client
     # on another host.
     share_memory: bool = True
+    # False: messages stay on the gRPC stream even where the daemon offers a
+    # lane. Without shared memory there is none.
+    lane: bool = True
     # Maps every page of the arena when connecting, rather than at its first
     # touch. Hazard: takes about a second for each few GiB.
     prefault: bool = False

@@ -30,7 +30,7 @@ class Pending(Generic[T]):
     __slots__ = ("_callbacks", "_done", "_error", "_gate", "_lock", "_read", "_until", "_value")
 
     def __init__(self, timeout_s: float, read: Callable[[Callable[[], bool], float], None] | None = None) -> None:
-        # Fetches answers on the waiting thread.
+        # Reads answers on the waiting thread (Session.wait); may return early.
         self._read = read
         self._lock = threading.Lock()
         self._gate = threading.Lock()
@@ -101,8 +101,9 @@ class Pending(Generic[T]):
         return self._value  # type: ignore[return-value]
 
     def add_callback(self, callback: Callable[[Pending[T]], None]) -> None:
-        """Calls callback(self) once done: at once, else on the client's receiving
-        or timer thread, where it must not block."""
+        """Calls callback(self) once done: at once, else on a thread that receives
+        for the client (its own, its timer's, or one that waits for another
+        result), where it must not block."""
         with self._lock:
             if not self._done:
                 self._callbacks.append(callback)

@@ -31,6 +31,8 @@ from larder.v1 import engine_pb2, error_pb2, part_pb2
 METHOD = "/larder.v1.Engine/Session"
 # After this a notice is tried again that found no place among the calls.
 _AGAIN_S = 0.01
+# How long the stream may outlive its lane.
+_STREAM_END_S = 1.0
 
 T = TypeVar("T")
 Reply = engine_pb2.SessionResponse
@@ -58,8 +60,13 @@ class Session:
     Requests cross gRPC as bytes, encoded by whoever asks, where their size is
     checked. Replies are decoded and handled in the function that gRPC calls as
     their deserializer, on its own thread: waking a reader of ours first, which
-    then wakes the caller, made a match a third slower. So what runs there,
-    callbacks included, must not block."""
+    then wakes the caller, made a match a third slower.
+
+    Once there is a lane (larder.lane) all messages go over it, the stream only
+    tells how the session ends, and replies are handled on the thread of whoever
+    waits for one.
+
+    So what handles replies, callbacks included, must not block."""
 
     def __init__(
         self,
@@ -100,28 +107,6 @@ class Session:
         self._stream: Any = channel.stream_stream(METHOD, None, self._receive)(iter(self._out.get, None))
 
     # -- the stream ----------------------------------------------------------
-
-    def use(self, sock: socket.socket) -> None:
-        """Sends and receives over a lane from now on."""
-        self._lane = lane = Lane(sock, self._receive, self._lane_lost)
-        lane.start()
-
-    def wait(self, done: Callable[[], bool], until: float) -> None:
-        """Reads, where there is a lane and nobody else does, until done."""
-        if self._lane is not None:
-            self._lane.wait(done, until)
-
-    def _lane_lost(self) -> None:
-        # The stream's end says why; if it does not come, this is why.
-        self._timers.at(
-            time.monotonic() + 1.0, lambda: self.alive and self.abort(UnavailableError("the lane has ended"))
-        )
-
-    def _put(self, data: bytes) -> None:
-        if self._lane is not None:
-            self._lane.send(data)
-        else:
-            self._out.put(data)
 
     def greet(self, hello: engine_pb2.Hello, timeout_s: float) -> engine_pb2.HelloReply:
         """Opens the session; blocks. Raises LarderError: the daemon's own where
@@ -213,6 +198,38 @@ class Session:
         """Whether the stream stands."""
         return self._reason is None
 
+    # -- the lane ------------------------------------------------------------
+
+    def take_lane(self, sock: socket.socket) -> None:
+        """Sends and receives over a lane from now on; before the first request."""
+        self._lane = Lane(sock, self._receive, self._lane_ended)
+        self._lane.start()
+
+    @property
+    def has_lane(self) -> bool:
+        """Whether messages go over a lane."""
+        return self._lane is not None
+
+    def wait(self, done: Callable[[], bool], until: float) -> None:
+        """Reads on the calling thread until done or `until` (time.monotonic()
+        seconds), where there is a lane that no other thread reads; else returns
+        at once."""
+        if self._lane is not None:
+            self._lane.wait(done, until)
+
+    def _lane_ended(self) -> None:
+        # The end of the stream follows and says why.
+        self._timers.at(time.monotonic() + _STREAM_END_S, self._without_lane)
+
+    def _without_lane(self) -> None:
+        if self.alive:
+            self.abort(UnavailableError("the session's lane has ended"))
+
+    def join(self, timeout_s: float) -> None:
+        """Waits for the threads of a session that was lost."""
+        if self._lane is not None:
+            self._lane.join(timeout_s)
+
     # -- requests ------------------------------------------------------------
 
     def ask(
@@ -263,7 +280,10 @@ class Session:
         if call.deadline < self._sweep_at:
             self._sweep_at = call.deadline
             self._timers.at(call.deadline, self._sweep)
-        self._put(data)
+        if self._lane is not None:
+            self._lane.send(data)
+        else:
+            self._out.put(data)
         return call_id
 
     def _fail(self, pending: Pending[Any], error: LarderError) -> None:
