@@ -41,6 +41,8 @@ class Leases:
         self._credits: dict[SlotKey, Credit] = {}
         self._loads: dict[int, RevocableLoad] = {}
         self._sections = 0
+        # Threads in wait_idle: a notification costs more than a section.
+        self._waiting = 0
         self._lost = False
 
     def enter(self) -> None:
@@ -50,7 +52,7 @@ class Leases:
     def leave(self) -> None:
         """A section has ended; the lock is held."""
         self._sections -= 1
-        if self._sections == 0:
+        if self._waiting and self._sections == 0:
             self._idle.notify_all()
 
     @property
@@ -67,11 +69,15 @@ class Leases:
         """Waits until no section is open, at most until `until`
         (time.monotonic() seconds)."""
         with self.lock:
-            while self._sections:
-                left = until - time.monotonic()
-                if left <= 0 or not self._idle.wait(left):
-                    return not self._sections
-            return True
+            self._waiting += 1
+            try:
+                while self._sections:
+                    left = until - time.monotonic()
+                    if left <= 0 or not self._idle.wait(left):
+                        return not self._sections
+                return True
+            finally:
+                self._waiting -= 1
 
     def add_credits(self, fresh: Sequence[Credit]) -> None:
         """Slots were granted."""
