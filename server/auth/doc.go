@@ -12,6 +12,8 @@
 //   - Credentials are the kernel's word at connect time and never change for a
 //     connection.
 //   - Policy is immutable after New, so checks need no lock.
+//   - Nobody who may map the arena finds bytes in it of a tenant that they may
+//     not act for, except the daemon's own user and root, who could anyway.
 //   - A Process holds one descriptor, closed with its last reference.
 //
 // The package keeps no sessions, issues no tokens and knows no tenants' keys

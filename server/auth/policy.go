@@ -20,8 +20,9 @@ const AnyTenant = "*"
 // daemon's own uid and root do everything, nobody else anything.
 type Options struct {
 	// UIDs that may connect beside our own and root.
-	// Hazard: all processes of one uid share one trust domain. In mode shared
-	// they can write into each other's memory.
+	// Hazard: they are one trust domain if they may act for the same tenants
+	// (domain): each can then read all KV in the arena and, in mode shared,
+	// change it. Else they get no shared memory, which is slower.
 	UIDs []uint32
 	// AdminUIDs may use the Admin service beside our own and root; they may
 	// connect, too.
@@ -32,8 +33,13 @@ type Options struct {
 	// TenantRules are "uid:N=tenant,..." or "name:CN=tenant,...": the tenants a
 	// caller may act for, the first being the one assigned when it names none.
 	// "*" allows any name. Without a rule our own uid and root may act for any
-	// tenant, and other callers only for DefaultTenant.
+	// tenant, or for those of the users who share memory with them; other
+	// callers only for DefaultTenant.
+	// Hazard: what is stored for one tenant can be read by all users of the
+	// trust domain, whatever tenant they name.
 	TenantRules []string
+	// Remote says that callers with certificates are served, too.
+	Remote bool
 	// OwnUID stands for os.Getuid() in tests; negative or zero: the real one.
 	OwnUID int
 }
@@ -46,6 +52,7 @@ type Policy struct {
 	admins  []uint32
 	names   []string
 	tenants map[string][]string // "uid:N" or "name:CN"
+	domain  domain
 }
 
 // New checks the options. A rule that cannot be understood is an error that
@@ -71,6 +78,7 @@ func New(o Options) (*Policy, error) {
 		}
 		p.tenants[who] = list
 	}
+	p.domain = p.divide(o.Remote)
 	return p, nil
 }
 
@@ -149,6 +157,10 @@ func (p *Policy) allowed(id Identity) []string {
 			return list
 		}
 		if p.trusted(id) {
+			// Other tenants' bytes would lie open to users who share memory.
+			if d := &p.domain; d.tenants != nil && d.apart == "" {
+				return d.tenants
+			}
 			return []string{AnyTenant}
 		}
 		return []string{DefaultTenant}

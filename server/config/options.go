@@ -152,7 +152,7 @@ func table(c *Config) []*Option {
 		{
 			Key: "auth.uids", value: numbers(&c.Auth.UIDs),
 			Help:   "Users who may connect over the Unix socket, beside the daemon's own and root.",
-			Hazard: "A user who may connect may fill the cache.",
+			Hazard: "A user who may connect may fill the cache. Users who may act for the same tenants (auth.tenants) share the arena's memory: each can read all KV in it and, with host.mode shared, change it.",
 		}, {
 			Key: "auth.admin_uids", value: numbers(&c.Auth.AdminUIDs),
 			Help: "Users with the admin role, beside the daemon's own and root.",
@@ -161,8 +161,8 @@ func table(c *Config) []*Option {
 			Help: "Names of certificates (common name or URI) with the admin role.",
 		}, {
 			Key: "auth.tenants", value: texts(&c.Auth.Tenants),
-			Help:   "Rules uid:N=tenant,... or name:CN=tenant,... for whom a caller may act; the first tenant is assigned when it names none, * allows any. Without a rule our own uid and root may act for any tenant, others for \"default\".",
-			Hazard: "In mode shared, tenants are separated only between users of the host, not within one.",
+			Help:   "Rules uid:N=tenant,... or name:CN=tenant,... for whom a caller may act; the first tenant is assigned when it names none, * allows any. Without a rule our own uid and root may act for any tenant, or for those of the users who share memory with them; others for \"default\".",
+			Hazard: "Users who may act for different tenants get no shared memory, which is slower; nor do they where certificates may act for others. A user's tenants are not separated from each other.",
 		}, {
 			Key: "auth.cluster_secret", value: secret(&c.Auth.ClusterSecret), Secret: true,
 			Help:   "64 hex digits from which tenants' keys are derived. Empty: generated once, in state_dir. Give it by file or environment: flags can be read by every user of the host.",

@@ -44,7 +44,7 @@ func (d *Daemon) build() error {
 		return asOption(err)
 	}
 	d.onClose(func() { _ = d.arena.Close() })
-	for _, hazard := range hazards(&c.Config, memTotal(), d.arena.Stats().HugePages) {
+	for _, hazard := range hazards(&c.Config, who.Apart(), memTotal(), d.arena.Stats().HugePages) {
 		d.log.Warn(hazard)
 	}
 	names := registry.New(registry.Options{

@@ -228,6 +228,7 @@ func (d *Daemon) serve(name string, f func() error) {
 func policy(c *config.Config) (*auth.Policy, error) {
 	p, err := auth.New(auth.Options{
 		UIDs: uids(c.Auth.UIDs), AdminUIDs: uids(c.Auth.AdminUIDs), AdminNames: c.Auth.AdminNames, TenantRules: c.Auth.Tenants,
+		Remote: c.Listen.TCP != "",
 	})
 	if err != nil {
 		return nil, fault.Wrap(fault.Invalid, err, "auth.tenants", "")

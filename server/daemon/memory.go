@@ -30,12 +30,16 @@ func asOption(err error) error {
 	return &named
 }
 
-// hazards are what is allowed and will hurt later: memory that the host does
-// not have, and huge pages that were asked for and not granted. A budget above
-// the host's memory is no error, since nothing is taken before it is used and
-// swap may be there.
-func hazards(c *config.Config, total, huge int64) []string {
+// hazards are what is allowed and will hurt later: users who get no shared
+// memory and why (apart), memory that the host does not have, and huge pages
+// that were asked for and not granted. A budget above the host's memory is no
+// error, since nothing is taken before it is used and swap may be there.
+func hazards(c *config.Config, apart string, total, huge int64) []string {
 	var out []string
+	if apart != "" {
+		out = append(out, "auth.tenants: "+apart+": users but the daemon's own and root get no shared memory, since all of it can be read by whoever maps it; "+
+			"they store and load through streams, more slowly. Let all act for the same tenants, or run a larderd for each")
+	}
 	if total > 0 && c.Host.Bytes > total {
 		out = append(out, fmt.Sprintf("host.bytes is %s and this host has %d MiB of memory: the kernel kills processes when the cache fills; lower host.bytes",
 			config.FormatSize(c.Host.Bytes), total>>20))

@@ -19,6 +19,8 @@
 //   - Everything a client says is checked against its session: sizes, counts,
 //     ownership. A wrong request gets an error and changes nothing; a stream
 //     that breaks the protocol is ended with INVALID.
+//   - Only sessions of one trust domain (auth.Policy.SharesMemory) have slots
+//     and descriptors; others store and load through Objects.
 //   - A slot of a session that has ended is free only when the arena had none
 //     outstanding, or when the process is gone (pidfd, else lifetime pipe), or
 //     when a later session of the same process names the token of this one.

@@ -54,7 +54,7 @@ func (s *session) greet(h *larderv1.Hello) (*larderv1.HelloReply, error) {
 	}
 	if ns != nil {
 		s.scope = arena.Scope{Namespace: ns.Number, Tenant: tenant.Number}
-		if s.peer.Local && h.GetRole() != larderv1.Role_ROLE_SCHEDULER {
+		if v.options.Policy.SharesMemory(s.peer) && h.GetRole() != larderv1.Role_ROLE_SCHEDULER {
 			if err := v.options.Arena.Attach(s.owner(), s.scope); err != nil {
 				return nil, err
 			}

@@ -2,6 +2,7 @@ package session_test
 
 import (
 	"context"
+	"os"
 	"os/exec"
 	"testing"
 	"time"
@@ -13,6 +14,7 @@ import (
 	"github.com/larderkv/larder/server/auth"
 	"github.com/larderkv/larder/server/internal/rawtest"
 	"github.com/larderkv/larder/server/session"
+	"github.com/larderkv/larder/storage/arena"
 )
 
 // Without a pidfd (kernels before 6.5) the lifetime pipe tells the end of a
@@ -183,6 +185,52 @@ func TestTenants(t *testing.T) {
 	b := w.connect(func(h *larderv1.Hello) { h.Tenant = "b" })
 	require.Equal(t, a.Reply.GetTenantKey(), named.Reply.GetTenantKey())
 	require.NotEqual(t, a.Reply.GetTenantKey(), b.Reply.GetTenantKey())
+}
+
+// Two users of two tenants are no trust domain: neither gets the memory that the
+// other's bytes lie in, in either mode. Users of one tenant do.
+func TestTrustDomain(t *testing.T) {
+	for _, mode := range []arena.Mode{arena.Shared, arena.Guarded} {
+		for _, apart := range []bool{true, false} {
+			s := defaults()
+			s.arena.Mode = mode
+			if mode == arena.Guarded {
+				s.arena.WriteSegmentBytes, s.arena.WriteReserve = 1<<20, 2<<20
+			}
+			s.auth.UIDs = []uint32{4711, 4712}
+			s.auth.TenantRules = []string{"uid:4711=a", "uid:4712=a"}
+			if apart {
+				s.auth.TenantRules[1] = "uid:4712=b"
+			}
+			now := uint32(0)
+			s.identity = func(id auth.Identity) auth.Identity {
+				id.UID = now
+				return id
+			}
+			w := newWorld(t, s)
+			for _, now = range s.auth.UIDs {
+				c := w.open()
+				c.Greet()
+				require.NotNil(t, c.Reply)
+				require.Equal(t, apart, c.Reply.GetArena() == nil, "uid %d", now)
+				if !apart {
+					continue
+				}
+				require.Zero(t, c.Match(c.Prompt(1, 1)).GetChunks())
+				r := c.Call(rawtest.CreditsRequest(rawtest.PartBytes, 1))
+				require.Contains(t, r.GetError().GetMessage(), "use Objects")
+				session, err := w.sessions.ByToken([32]byte(c.Reply.GetSessionToken()), auth.Identity{Local: true, UID: now})
+				require.NoError(t, err)
+				pipe, end, err := os.Pipe()
+				require.NoError(t, err)
+				require.NoError(t, end.Close())
+				fds, _, err := session.Handover(pipe)
+				require.ErrorIs(t, err, fault.Invalid)
+				require.Empty(t, fds)
+			}
+			require.Empty(t, w.arena.Stats().Granted)
+		}
+	}
 }
 
 // A caller without shared memory matches, but has no slots.

@@ -83,7 +83,7 @@ func (s *session) Handover(lifetime *os.File) (fds []int, done func(), err error
 	case s.over:
 		err = noSession()
 	case !s.attached:
-		err = fault.New(fault.Invalid, "hello.role", "the session has no slots")
+		err = fault.New(fault.Invalid, "", "the session has no slots: a scheduler's has none, nor has one outside of the trust domain")
 	case len(s.lifetimes) >= maxHandovers:
 		err = fault.New(fault.Busy, "", "too many hand-overs for one session").With(nil, maxHandovers)
 	}

@@ -41,6 +41,8 @@ type answer struct {
 	N         int    `json:",omitempty"`
 	Wrong     int    `json:",omitempty"`
 	Confirmed bool   `json:",omitempty"`
+	// Shared says that the session has the arena.
+	Shared bool `json:",omitempty"`
 }
 
 // puppetMain obeys until stdin ends.
@@ -101,6 +103,11 @@ func (p *puppet) act(ctx context.Context, o order) (answer, error) {
 	switch o.Do {
 	case "limit": // descriptors
 		return answer{}, unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: uint64(o.N), Max: uint64(o.N)})
+	case "become": // another user; needs root
+		if err := syscall.Setgid(o.N); err != nil {
+			return answer{}, err
+		}
+		return answer{}, syscall.Setuid(o.N)
 	case "connect":
 		var err error
 		p.c, err = client.New(client.Options{
@@ -115,7 +122,8 @@ func (p *puppet) act(ctx context.Context, o order) (answer, error) {
 			waitCtx, cancel = context.WithTimeout(ctx, time.Duration(o.N)*time.Millisecond)
 		}
 		defer cancel()
-		return answer{}, p.c.Wait(waitCtx)
+		err = p.c.Wait(waitCtx)
+		return answer{Shared: err == nil && p.c.SharedMemory()}, err
 	case "grant":
 		var err error
 		p.credits, err = p.c.Grant(ctx, uint64(shape.PartBytes), o.N)
