@@ -120,6 +120,49 @@ def test_others_run_while_one_waits(engine, daemon, prompt, warm):
     assert e.external["slow"] == 256
 
 
+def steps_of(e, clock, requests, until):
+    """Runs requests beside what waits; how many tokens of which of them each step computes."""
+    for name, tokens, count in requests:
+        e.add(name, tokens, max_tokens=count)
+    scheduled = []
+    while clock.now < until:
+        scheduled.append(e.step().scheduled)
+        clock.now += 0.05
+    return scheduled
+
+
+@pytest.mark.parametrize("patient", [True, False])
+def test_a_daemon_that_answers_after_five_seconds(engine, daemon, prompt, warm, waits, patient):
+    """Nobody else's step is another, or later; who asked waits, or after the deadline computes."""
+    others = [(f"r{i}", prompt(90 * (i + 1), seed=20 + i), 4 + 5 * i) for i in range(7)]
+    runs, stored = [], dict(daemon.chunks)
+    for slow in (False, True):
+        # The others store, and have nothing to load: how many steps a load takes is up to its thread.
+        daemon.chunks = dict(stored)
+        e = engine(extra={"match_deadline_ms": 10_000} if patient else {})
+        clock = e.connector.scheduler_half._clock = Clock()
+        until = clock.now + 5
+        if slow:
+            daemon.silent = True
+            e.add("slow", warm)
+            daemon.silent = False
+        runs.append(steps_of(e, clock, others, until))
+        for name, tokens, count in others:
+            assert e.outputs[name] == expected_output(tokens, count)
+        if slow:
+            # Once, in its first step, and no longer than allowed.
+            assert waits == [300e-6]
+            assert bool(e.outputs["slow"]) != patient
+    daemon.answer()
+    e.run()
+    assert e.external["slow"] == (256 if patient else 0)
+    assert e.outputs["slow"] == expected_output(warm, 4)
+    assert waits == [300e-6]
+    assert not daemon.holds
+    if patient:
+        assert runs[0] == runs[1]
+
+
 def test_without_a_daemon_nobody_waits(engine, daemon, warm, waits):
     daemon.up = False
     e = engine()
