@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,14 @@ class Daemon:
                 raise DaemonError(f"{got} of {chunks} chunks published in {timeout_s:.0f} s\n{self._last_lines()}")
             time.sleep(0.02)
         return now
+
+    def ended(self, timeout_s: float) -> bool:
+        """Whether the process ends by itself, or was ended, within ``timeout_s``."""
+        if self._process is None:
+            return True
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout_s)
+        return self._process.poll() is not None
 
     def kill(self) -> None:
         """SIGKILL, and waits until the process is gone."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import os
+import signal
 import sys
 import traceback
 from typing import Any
@@ -85,6 +87,26 @@ class Server:
     def namespace(self) -> str:
         """The canonical encoding of the engine's namespace."""
         return self.worker.worker_half.handshake().namespace.hex()
+
+    def kill_at(self, moment: str, nth: int, pid: int) -> None:
+        """Kills a process just before the worker's nth of: write (of a chunk into its slots), commit (the call),
+        load (the call), copy (of a part out of its slot)."""
+        half = self.worker.worker_half
+        owner, name = {
+            "write": (half._saver, "_write"),
+            "commit": (half._client, "commit"),
+            "load": (half._client, "load"),
+            "copy": (half._loader, "_copy"),
+        }[moment]
+        method, count = getattr(owner, name), itertools.count(1)
+
+        def counted(*args: Any, **more: Any) -> Any:
+            if next(count) == nth:
+                os.kill(pid, signal.SIGKILL)
+                setattr(owner, name, method)
+            return method(*args, **more)
+
+        setattr(owner, name, counted)
 
     def leftovers(self) -> dict[str, int]:
         """What must be zero once all is done."""

@@ -1,7 +1,8 @@
 """A daemon that is absent, or killed at random moments of stores and loads.
 
 Every answer is that of an engine without it. The kills hit larderd's process with
-SIGKILL; LARDER_KILLS says how many, ten by default.
+SIGKILL, at given moments of the worker's work and at random ones; LARDER_KILLS says
+how many of these, ten by default.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ CHUNK = 256
 TOKENS = 12
 KILLS = int(os.environ.get("LARDER_KILLS", "10"))
 ALONE = {"skip_load": True, "skip_store": True}
+NOTHING = dict.fromkeys(["blocks", "requests", "states", "matches", "loads"], 0)
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +43,8 @@ def larderd(binaries, work):
 @pytest.fixture(scope="module")
 def engine(test_model, work, larderd):
     """One engine for all kills, started without a daemon."""
-    one = RealEngine(test_model, work / "engine.log", socket=larderd.socket)
+    # A chunk a step: stores happen throughout a prompt.
+    one = RealEngine(test_model, work / "engine.log", socket=larderd.socket, max_num_batched_tokens=CHUNK)
     yield one
     one.kill()
 
@@ -50,7 +53,8 @@ def engine(test_model, work, larderd):
 def cases(engine, test_model, words):
     """Prompts, and what the engine answers by itself."""
     ids = words(test_model)
-    prompts = [ids[i * 1100 : i * 1100 + 2000] for i in range(4)]
+    # All but the last token can be loaded.
+    prompts = [ids[i * 1100 : i * 1100 + 7 * CHUNK + 1] for i in range(4)]
     return [(p, engine.generate(p, TOKENS, larder=ALONE)["token_ids"]) for p in prompts]
 
 
@@ -80,33 +84,85 @@ def killed_during(larderd, delay_s, work):
         timer.join()
 
 
-def test_random_kills_during_store_and_load(engine, larderd, cases):
+def started(engine, larderd):
+    """A new daemon, which has nothing, and an engine that has nothing either."""
+    larderd.start()
+    engine.await_ready()
+    assert engine.ask("reset")
+
+
+def stored(engine, larderd, case):
+    """As started, but the daemon has the case's prompt."""
+    started(engine, larderd)
+    prompt, want = case
+    assert engine.generate(prompt, TOKENS)["token_ids"] == want
+    larderd.await_published(len(prompt) // CHUNK, 60)
+    assert engine.ask("reset")
+
+
+def seconds(work):
+    """How long it takes."""
+    start = time.monotonic()
+    work()
+    return time.monotonic() - start
+
+
+def risen(engine, before):
+    """What the worker's counters rose by; dropped is all that was not stored."""
+    after = engine.stats()
+    rise = {name: after[name] - before[name] for name in after if name != "hook_s"}
+    return rise | {"dropped": sum(n for name, n in rise.items() if name.startswith("dropped_"))}
+
+
+@pytest.mark.parametrize(("moment", "nth"), [("write", 3), ("commit", 3), ("load", 1), ("copy", 3)])
+def test_a_kill_at_a_moment(engine, larderd, cases, moment, nth):
+    prompt, want = cases[3]
+    if moment in ("write", "commit"):
+        started(engine, larderd)
+    else:
+        stored(engine, larderd, cases[3])
+    before = engine.stats()
+    engine.ask("kill_at", moment=moment, nth=nth, pid=larderd.pid)
+    answer = engine.generate(prompt, TOKENS)
+    assert answer["token_ids"] == want
+    assert larderd.ended(10)
+    rise = risen(engine, before)
+    hit = {"write": rise["dropped"], "commit": rise["dropped_failed"]}
+    assert hit.get(moment, rise["loads_failed"]) > 0, rise
+    assert engine.ask("leftovers") == NOTHING
+
+
+def test_random_kills_during_store_and_load(engine, larderd, cases, capsys):
+    """As many kills as asked for, and more, to a bound, until both a store and a load were hit."""
     source = random.Random(20261125)  # noqa: S311
-    loaded = failed = 0
-    for kill in range(KILLS):
-        prompt, want = cases[kill % len(cases)]
-        larderd.start()
-        engine.await_ready()
-        assert engine.ask("reset")
-        if kill % 2 == 0:
-            # Cold: the kill falls somewhere from the match to the commit's answer.
-            start = time.monotonic()
-            engine.generate(prompt, 1, larder=ALONE)
-            span = time.monotonic() - start
+    stores_hit = loads_hit = kills = 0
+    while kills < KILLS or (not (stores_hit and loads_hit) and kills < 4 * KILLS + 20):
+        prompt, want = case = cases[kills // 2 % len(cases)]
+        if kills % 2 == 0:
+            # A step stores a chunk: the kill falls somewhere from the match to the end of the last store.
+            started(engine, larderd)
+            span = seconds(lambda p=prompt: engine.generate(p, 1, larder=ALONE))
             assert engine.ask("reset")
-            answer = killed_during(larderd, source.uniform(0, 1.1 * span), lambda p=prompt: engine.generate(p, TOKENS))
         else:
-            engine.generate(prompt, TOKENS)
-            larderd.await_published(len(prompt) // CHUNK, 60)
+            # One token is computed, all others are loaded.
+            stored(engine, larderd, case)
+            span = seconds(lambda p=prompt: engine.generate(p, 1))
             assert engine.ask("reset")
-            before = engine.stats()
-            answer = killed_during(larderd, source.uniform(0, 0.08), lambda p=prompt: engine.generate(p, TOKENS))
-            after = engine.stats()
-            loaded += after["chunks_loaded"] - before["chunks_loaded"]
-            failed += after["loads_failed"] - before["loads_failed"]
-        assert answer["token_ids"] == want, f"kill {kill}"
-        assert engine.ask("leftovers") == dict.fromkeys(["blocks", "requests", "states", "matches", "loads"], 0)
-    assert loaded + failed > 0, "no kill came while something was loaded"
+        before = engine.stats()
+        answer = killed_during(larderd, source.uniform(0, span), lambda p=prompt: engine.generate(p, TOKENS))
+        rise = risen(engine, before)
+        if kills % 2 == 0:
+            # Some of its chunks were stored, some not.
+            stores_hit += 0 < rise["chunks_stored"] < len(prompt) // CHUNK and rise["dropped"] > 0
+        else:
+            loads_hit += rise["loads_failed"] > 0
+        assert answer["token_ids"] == want, f"kill {kills}"
+        assert engine.ask("leftovers") == NOTHING
+        kills += 1
+    with capsys.disabled():
+        print(f"{kills} kills, {stores_hit} within a prompt's stores, {loads_hit} within its load")  # noqa: T201
+    assert stores_hit > 0
+    assert loads_hit > 0
 
 
 def test_a_last_daemon_is_used_as_if_nothing_had_been(engine, larderd, cases):
