@@ -28,6 +28,8 @@ type meta struct {
 	parts   [metaPrompts][metaChunks][rawtest.Parts]bool
 	// exact: nothing is evicted, so that the model says what a match finds.
 	exact bool
+	// hits are the chunks that came back right.
+	hits *int
 }
 
 func (m *meta) client(t *rapid.T) *rawtest.Client {
@@ -80,8 +82,10 @@ func (m *meta) load(t *rapid.T) {
 	for _, part := range l.Ready {
 		require.Equal(t, rawtest.Content(m.prompts[p].Keys[part.GetChunk()], int(part.GetPart())), c.Bytes(part.GetSlot(), part.GetLength()))
 	}
+	require.Len(t, l.Ready, n*rawtest.Parts)
 	require.True(t, c.Release(l.ID))
 	c.EndHold(r.GetHoldId())
+	*m.hits += n
 }
 
 func (m *meta) drop(t *rapid.T) {
@@ -154,10 +158,11 @@ func (m *meta) advance(t *rapid.T) {
 func TestMetamorphic(t *testing.T) {
 	for name, budget := range map[string]int64{"room for all": 4 << 20, "evicting": 512 << 10} {
 		t.Run(name, func(t *testing.T) {
+			hits := 0
 			rapid.Check(t, func(rt *rapid.T) {
 				s := over(rapid.Bool().Draw(rt, "lane"))
 				s.arena.Budget, s.arena.SegmentBytes = budget, budget
-				m := &meta{w: newWorld(t, s), exact: budget >= 4<<20}
+				m := &meta{w: newWorld(t, s), exact: budget >= 4<<20, hits: &hits}
 				defer m.w.close()
 				for i := range 2 {
 					m.clients = append(m.clients, m.w.connect(func(h *larderv1.Hello) { h.InstanceId[0] = byte(i) }))
@@ -178,6 +183,7 @@ func TestMetamorphic(t *testing.T) {
 				require.Zero(rt, st.Granted)
 				require.Zero(rt, st.Leased)
 			})
+			require.Positive(t, hits, "nothing was ever loaded")
 		})
 	}
 }

@@ -102,4 +102,5 @@ func TestStoppedWithinTheGrace(t *testing.T) {
 	require.Zero(t, s.GetCounters().GetQuarantinedSessions())
 	require.Len(t, s.GetSessions(), 1)
 	require.Equal(t, 4, p.must(order{Do: "store", Seed: 1, N: 2}).N)
+	requireLoadedInTime(t, connect(t, d), workload.NewPrompt(1, 2))
 }
