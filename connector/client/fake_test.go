@@ -31,6 +31,9 @@ type fake struct {
 	before func(*fakeSession, *larderv1.SessionRequest) bool
 	// refuse is the answer to hellos.
 	refuse *larderv1.Error
+	// put and get answer Objects calls.
+	put func(grpc.BidiStreamingServer[larderv1.PutRequest, larderv1.PutResponse]) error
+	get func(*larderv1.GetRequest, grpc.ServerStreamingServer[larderv1.GetResponse]) error
 	// handoverStatus other than 0 refuses the hand-over.
 	handoverStatus byte
 
@@ -91,6 +94,7 @@ func (f *fake) start() {
 	require.NoError(f.t, err)
 	srv := grpc.NewServer()
 	larderv1.RegisterEngineServer(srv, &fakeEngine{f: f})
+	larderv1.RegisterObjectsServer(srv, &fakeObjects{f: f})
 	done := make(chan struct{})
 	go func() { defer close(done); _ = srv.Serve(l) }()
 	f.stop = func() { srv.Stop(); <-done }
@@ -138,6 +142,19 @@ func (f *fake) handover(c *net.UnixConn) {
 	reply = binary.LittleEndian.AppendUint32(reply, 0)
 	_, _, _ = c.WriteMsgUnix(reply, unix.UnixRights(f.segment, p[1]), nil)
 	_ = unix.Close(p[1])
+}
+
+type fakeObjects struct {
+	larderv1.UnimplementedObjectsServer
+	f *fake
+}
+
+func (o *fakeObjects) Put(s grpc.BidiStreamingServer[larderv1.PutRequest, larderv1.PutResponse]) error {
+	return o.f.put(s)
+}
+
+func (o *fakeObjects) Get(r *larderv1.GetRequest, s grpc.ServerStreamingServer[larderv1.GetResponse]) error {
+	return o.f.get(r, s)
 }
 
 type fakeEngine struct {

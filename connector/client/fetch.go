@@ -149,43 +149,63 @@ func (c *Client) fetchStream(ctx context.Context, s *session, m *Matched, r Fetc
 			list = append(list, uint32(i))
 		}
 	}
-	type want struct {
-		chunk int
-		part  uint32
-	}
 	var ids []*larderv1.PartId
-	var wants []want
+	var wants []streamedPart
 	for chunk := r.First; chunk < r.First+r.Chunks; chunk++ {
 		for _, p := range list {
 			if int(p) >= len(specs) {
 				return Fetched{}, fault.New(fault.Invalid, "load.parts", "no such part").With(p, len(specs))
 			}
 			ids = append(ids, partID(m.keys[chunk*keyBytes:(chunk+1)*keyBytes], specs[p]))
-			wants = append(wants, want{chunk, p})
+			wants = append(wants, streamedPart{chunk: chunk, part: p, length: int(specs[p].GetRawLength())})
 		}
 	}
 	var out Fetched
-	step := int(max(s.hello.GetLimits().GetMaxParts(), 1))
-	for at := 0; at < len(ids); at += step {
-		end := min(at+step, len(ids))
-		failed, err := s.objects().GetParts(ctx, ids[at:end], m.Quality, func(i int, length int) []byte {
-			w := wants[at+i]
-			dst := r.Dest(w.chunk, w.part, length)
-			if dst != nil {
-				out.Parts++
-				out.Bytes += int64(length)
-			}
-			return dst
-		})
-		for _, f := range failed {
-			w := wants[at+f.Index]
-			out.Failed = append(out.Failed, FailedPart{Chunk: w.chunk, Part: w.part, Err: f.Err})
-		}
-		if err != nil {
+	limit := int(s.hello.GetLimits().GetMaxParts())
+	for len(ids) > 0 {
+		n := stepLength(len(ids), limit, func(i int) int { return wants[i].length })
+		if err := c.getStep(ctx, s, ids[:n], wants[:n], m.Quality, r.Dest, &out); err != nil {
 			return out, err
 		}
+		ids, wants = ids[n:], wants[n:]
 	}
 	c.stats.loadedParts.Add(int64(out.Parts))
 	c.stats.loadedBytes.Add(out.Bytes)
 	return out, nil
+}
+
+// streamedPart is a part to be fetched through a stream.
+type streamedPart struct {
+	chunk  int
+	part   uint32
+	length int
+}
+
+// getStep adds to out what one stream has brought and what is right.
+func (c *Client) getStep(ctx context.Context, s *session, ids []*larderv1.PartId, wants []streamedPart, worst uint32, dest func(int, uint32, int) []byte, out *Fetched) error {
+	ctx, cancel := c.bound(ctx)
+	defer cancel()
+	// Parts are verified after they were copied, so those that are not right
+	// are taken out of the count again.
+	copied := make([]int, len(ids))
+	failed, err := s.objects().GetParts(ctx, ids, worst, func(i int, length int) []byte {
+		dst := dest(wants[i].chunk, wants[i].part, length)
+		copied[i] = len(dst)
+		return dst
+	})
+	for _, f := range failed {
+		w := wants[f.Index]
+		copied[f.Index] = 0
+		out.Failed = append(out.Failed, FailedPart{Chunk: w.chunk, Part: w.part, Err: f.Err})
+	}
+	if err != nil {
+		return err
+	}
+	for _, n := range copied {
+		if n > 0 {
+			out.Parts++
+			out.Bytes += int64(n)
+		}
+	}
+	return nil
 }

@@ -224,11 +224,47 @@ func (c *Client) storeStream(ctx context.Context, s *session, chunks []ChunkData
 			parts = append(parts, PutPart{Chunk: ch.Chunk, ID: partID(ch.Key[:], specs[p.Part]), Bytes: p.Bytes})
 		}
 	}
+	var results []PartResult
+	limit := int(s.hello.GetLimits().GetMaxParts())
+	for rest := parts; len(rest) > 0; {
+		step := rest[:stepLength(len(rest), limit, func(i int) int { return len(rest[i].Bytes) })]
+		got, err := c.putStep(ctx, s, step)
+		results = append(results, got...)
+		if err != nil {
+			for range rest[len(step):] {
+				results = append(results, PartResult{Outcome: larderv1.CommitOutcome_COMMIT_OUTCOME_REJECTED, Err: err})
+			}
+			return results, err
+		}
+		rest = rest[len(step):]
+	}
+	return results, nil
+}
+
+func (c *Client) putStep(ctx context.Context, s *session, parts []PutPart) ([]PartResult, error) {
+	ctx, cancel := c.bound(ctx)
+	defer cancel()
 	results, err := s.objects().PutParts(ctx, parts)
 	for i, r := range results {
 		c.stats.committed(r.Outcome, uint64(len(parts[i].Bytes)))
 	}
 	return results, err
+}
+
+// stepBytes bounds what one stream moves, so that a deadline can be told for
+// it.
+const stepBytes = 64 << 20
+
+// stepLength is how many of n parts one stream moves: at least one, at most
+// limit, and no more than stepBytes.
+func stepLength(n, limit int, length func(i int) int) int {
+	bytes := length(0)
+	for i := 1; i < n; i++ {
+		if bytes += length(i); bytes > stepBytes || i >= limit {
+			return i
+		}
+	}
+	return n
 }
 
 func partID(key []byte, spec *larderv1.PartSpec) *larderv1.PartId {
