@@ -36,20 +36,44 @@ type checker struct {
 	c    *client.Client
 	seed uint64
 
-	mu    sync.Mutex
+	mu sync.Mutex
+	// cut is the last session that a kill has ended.
+	cut uint64
+	tally
+}
+
+// tally is what a checker has seen.
+type tally struct {
 	hits  int // chunks that came back right
 	wrong int
-	odd   []error // that are neither "no" nor "not now"
+	// Calls that a kill has ended under way.
+	cutStores, cutFetches int
+	odd                   []error // that are neither "no" nor "not now"
 }
 
 func (k *checker) run(ctx context.Context) {
 	for i := uint64(0); ctx.Err() == nil; i++ {
 		p := workload.NewPrompt(k.seed<<32+i%6, 12)
+		chunks := data(p)
 		callCtx, cancel := context.WithTimeout(ctx, patience)
-		_, serr := k.c.Store(callCtx, data(p))
+		generation := k.c.Generation()
+		_, serr := k.c.Store(callCtx, chunks)
 		got, lerr := load(callCtx, k.c, p)
 		cancel()
 		k.mu.Lock()
+		// A kill cuts the first call that fails on a session; what follows may
+		// not have begun. Calls that the test's end has cut do not count.
+		if ctx.Err() == nil && generation != k.cut {
+			switch {
+			case errors.Is(serr, fault.Unavailable):
+				k.cutStores, k.cut = k.cutStores+1, generation
+			case got.matched > 0 && errors.Is(lerr, fault.Unavailable):
+				// Something was matched, so what failed is the fetch.
+				k.cutFetches, k.cut = k.cutFetches+1, generation
+			case lerr != nil:
+				k.cut = generation
+			}
+		}
 		for _, err := range []error{serr, lerr} {
 			if err != nil && !errors.Is(err, fault.Unavailable) && !errors.Is(err, fault.Miss) {
 				k.odd = append(k.odd, err)
@@ -71,15 +95,15 @@ func (k *checker) run(ctx context.Context) {
 	}
 }
 
-func (k *checker) counts() (hits, wrong int, odd []error) {
+func (k *checker) counts() tally {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return k.hits, k.wrong, k.odd
+	return k.tally
 }
 
 // larderd is killed at random points of stores and loads by several clients:
 // what comes back is right or nothing, and the clients go on with the next
-// daemon.
+// daemon. Where the kills have hit no store or no fetch yet, more follow.
 func TestDaemonKilled(t *testing.T) {
 	d := start(t, arenaBytes)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -91,28 +115,35 @@ func TestDaemonKilled(t *testing.T) {
 		checkers = append(checkers, k)
 		wg.Go(func() { k.run(ctx) })
 	}
-	hits := func() (n int) {
+	sum := func() (all tally) {
 		for _, k := range checkers {
-			h, _, _ := k.counts()
-			n += h
+			one := k.counts()
+			all.hits += one.hits
+			all.cutStores += one.cutStores
+			all.cutFetches += one.cutFetches
 		}
-		return n
+		return all
 	}
-	for i := range kills(t) {
-		before := hits()
-		require.Eventually(t, func() bool { return hits() > before+20 }, patience, time.Millisecond, "no hits before kill %d", i)
+	least := kills(t)
+	killed := 0
+	for ; killed < least || killed < least+50 && (sum().cutStores == 0 || sum().cutFetches == 0); killed++ {
+		before := sum().hits
+		require.Eventually(t, func() bool { return sum().hits > before+20 }, patience, time.Millisecond, "no hits before kill %d", killed)
 		<-time.After(rand.N(20 * time.Millisecond)) // at a random point
 		d.Kill()
 		require.NoError(t, d.Restart(t.Context()))
 	}
-	before := hits()
-	require.Eventually(t, func() bool { return hits() > before+20 }, patience, time.Millisecond, "no hits after the last kill")
+	before := sum().hits
+	require.Eventually(t, func() bool { return sum().hits > before+20 }, patience, time.Millisecond, "no hits after the last kill")
+	all := sum()
 	cancel()
 	wg.Wait()
+	t.Logf("%d kills cut %d stores and %d fetches", killed, all.cutStores, all.cutFetches)
+	require.Positive(t, all.cutStores, "no kill has hit a store")
+	require.Positive(t, all.cutFetches, "no kill has hit a fetch")
 	for _, k := range checkers {
-		_, wrong, odd := k.counts()
-		require.Zero(t, wrong)
-		require.Empty(t, odd)
+		require.Zero(t, k.counts().wrong)
+		require.Empty(t, k.counts().odd)
 	}
 }
 
