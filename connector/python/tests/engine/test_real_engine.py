@@ -21,6 +21,8 @@ from larder.namespace import NamespaceDescriptor
 
 CHUNK = 256
 TOKENS = 24
+PARTS = 2
+ALONE = {"skip_load": True, "skip_store": True}
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +88,16 @@ def full(prompt):
     return len(prompt) // CHUNK * CHUNK
 
 
+@contextlib.contextmanager
+def loaded(engine, larderd, chunks):
+    """Fails unless so many chunks, of two parts each, come from the daemon meanwhile: by the engine's count and by
+    the daemon's own."""
+    stats, counters = engine.stats(), larderd.counters()
+    yield
+    assert engine.stats()["chunks_loaded"] - stats["chunks_loaded"] == chunks
+    assert larderd.counters()["loaded_parts"] - counters["loaded_parts"] == PARTS * chunks
+
+
 @pytest.fixture(scope="module")
 def stored(engines, larderd, prompts, control):
     """Cold engine: everything is computed and stored. Returns the hashes of its pages; it is killed."""
@@ -99,7 +111,7 @@ def stored(engines, larderd, prompts, control):
     chunks = sum((len(prompts[n]) + TOKENS - 1) // CHUNK for n in ("long", "many", "short", "aborted"))
     after = larderd.await_published(before["published_chunks"] + chunks, 60)
     parts = after["stored_parts"] - before["stored_parts"]
-    assert parts == 2 * chunks
+    assert parts == PARTS * chunks
     stats = engine.stats()
     assert stats["chunks_stored"] == chunks
     assert stats["dropped_rejected"] == stats["dropped_failed"] == 0
@@ -132,26 +144,26 @@ class TestWarm:
         assert stats["bytes_loaded"] == after["stored_bytes"] // after["stored_parts"] * 22
         assert engine.ask("pages", prompt=prompts["long"], chunks=11) == stored["long"]
 
-    def test_a_shared_prefix_beyond_a_local_hit(self, engine, prompts, control):
-        # 1700 of its tokens are in the engine's own cache by now: 13 blocks of 128.
-        answer = engine.generate(prompts["shared"], TOKENS)
-        assert answer["token_ids"] == control["shared"]
-        assert answer["cached"] >= 1664
-
-    def test_a_local_hit_that_ends_inside_a_chunk(self, engine, stored, prompts, control):
+    def test_a_shared_prefix_beyond_a_local_hit(self, engine, larderd, prompts, control):
         assert engine.ask("reset")
-        skip = {"skip_load": True, "skip_store": True}
-        engine.generate(prompts["long"][:900], 1, larder=skip)  # 7 blocks of 128: 3 chunks and a half
-        before = engine.stats()
-        answer = engine.generate(prompts["long"], TOKENS)
+        engine.generate(prompts["shared"][:600], 1, larder=ALONE)  # 4 blocks of 128: 2 chunks
+        with loaded(engine, larderd, 4):
+            answer = engine.generate(prompts["shared"], TOKENS)
+        # 1700 of its tokens are those of a stored prompt: 6 chunks.
+        assert answer == {"token_ids": control["shared"], "cached": 1536}
+
+    def test_a_local_hit_that_ends_inside_a_chunk(self, engine, larderd, stored, prompts, control):
+        assert engine.ask("reset")
+        engine.generate(prompts["long"][:900], 1, larder=ALONE)  # 7 blocks of 128: 3 chunks and a half
+        with loaded(engine, larderd, 8):
+            answer = engine.generate(prompts["long"], TOKENS)
         assert answer == {"token_ids": control["long"], "cached": full(prompts["long"])}
-        after = engine.stats()
-        assert after["chunks_loaded"] - before["chunks_loaded"] == 8
         assert engine.ask("pages", prompt=prompts["long"], chunks=11)[4:] == stored["long"][4:]
 
-    def test_a_partial_prefix(self, engine, prompts, control):
+    def test_a_partial_prefix(self, engine, larderd, prompts, control):
         assert engine.ask("reset")
-        answer = engine.generate(prompts["inside"], TOKENS)
+        with loaded(engine, larderd, 6):
+            answer = engine.generate(prompts["inside"], TOKENS)
         assert answer == {"token_ids": control["inside"], "cached": 1536}
 
     def test_eight_equal_prompts_load_once(self, engine, larderd, prompts, control):
@@ -179,7 +191,7 @@ class TestWarm:
     def test_skip_load_and_skip_store(self, engine, larderd, prompts, control):
         assert engine.ask("reset")
         before = larderd.counters()
-        answer = engine.generate(prompts["short"], TOKENS, larder={"skip_load": True, "skip_store": True})
+        answer = engine.generate(prompts["short"], TOKENS, larder=ALONE)
         assert answer == {"token_ids": control["short"], "cached": 0}
         after = larderd.counters()
         for name in ("match_requests", "loaded_bytes", "stored_bytes"):
@@ -235,7 +247,7 @@ def test_block_32_in_an_engine_of_several_processes(stored, engines, larderd, pr
     for name in ("long", "many"):
         answer = engine.generate(prompts[name], TOKENS)
         assert answer == {"token_ids": control[name], "cached": full(prompts[name])}
-    assert larderd.counters()["loaded_parts"] - before == 2 * 16
+    assert larderd.counters()["loaded_parts"] - before == PARTS * 16
 
 
 def test_block_16_and_preemption_on_few_pages(stored, engines, prompts, control):
@@ -252,19 +264,18 @@ def test_block_16_and_preemption_on_few_pages(stored, engines, prompts, control)
     assert engine.ask("leftovers") == dict.fromkeys(["blocks", "requests", "states", "matches", "loads"], 0)
 
 
-def test_bfloat16_against_as_many_tokens_reused_without_larder(engines, prompts):
+def test_bfloat16_against_as_many_tokens_reused_without_larder(engines, larderd, prompts):
     engine = engines("bfloat16", dtype="bfloat16")
     prompt, reused = prompts["long"], full(prompts["long"])
-    skip = {"skip_load": True, "skip_store": True}
-    engine.generate(prompt[: reused + 1], 1, larder=skip)
-    want = engine.generate(prompt, TOKENS, larder=skip)
+    engine.generate(prompt[: reused + 1], 1, larder=ALONE)
+    want = engine.generate(prompt, TOKENS, larder=ALONE)
     assert want["cached"] == reused
     pages = engine.ask("raw_pages", prompt=prompt, tokens=reused)
     # Stores what the engine has.
     engine.generate(prompt[: reused + 1], TOKENS)
     assert engine.stats()["chunks_stored"] == 11
     assert engine.ask("reset")
-    have = engine.generate(prompt, TOKENS)
+    with loaded(engine, larderd, 11):
+        have = engine.generate(prompt, TOKENS)
     assert have == want
-    assert engine.stats()["chunks_loaded"] == 11
     assert engine.ask("raw_pages", prompt=prompt, tokens=reused) == pages
