@@ -68,7 +68,7 @@ lint: $(BIN)/golangci-lint $(BIN)/buf $(PYENV)/.ready ## Go (with gofmt and vet)
 	$(PYENV)/bin/ruff format --check $(PYDIR) bench test tools
 	cd $(PYDIR) && $(CURDIR)/$(PYENV)/bin/mypy
 	MYPYPATH=test:$(PYDIR)/src $(PYENV)/bin/mypy --config-file $(PYDIR)/pyproject.toml \
-	  bench/py tools test/demo test/engine test/harness
+	  $(PYDIR)/tests/engine bench/py tools test/demo test/engine test/harness
 
 .PHONY: format
 format: $(BIN)/golangci-lint $(BIN)/buf $(PYENV)/.ready ## rewrite Go, protos and Python in their standard form

@@ -8,9 +8,12 @@ import os
 import random
 import sys
 import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from simulated_engine import MakeEngine, MakePrompt
 
 REPOSITORY = Path(__file__).resolve().parents[4]
 sys.path.insert(0, str(REPOSITORY / "test"))
@@ -35,26 +38,26 @@ namespace._MIN_DEFAULT_PART_BYTES = 1
 
 
 @pytest.fixture(scope="session")
-def model_folder(tmp_path_factory):
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model of two small layers, config only."""
     return write_config(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture
-def daemon():
+def daemon() -> StubDaemon:
     """An empty daemon within the test."""
     return StubDaemon()
 
 
 @pytest.fixture
-def engine(model_folder, daemon):
+def engine(model_folder: Path, daemon: StubDaemon) -> Iterator[MakeEngine]:
     """Makes simulated engines that talk to the daemon; keyword arguments as make_config's."""
     made = []
     # So small tensors gain nothing from two threads, and lose much on a busy machine.
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
 
-    def make(connect=daemon.connect, cache_config=None, **options):
+    def make(connect: Any = daemon.connect, cache_config: Any = None, **options: Any) -> SimulatedEngine:
         made.append(SimulatedEngine(make_config(model_folder, **options), connect, cache_config))
         return made[-1]
 
@@ -65,10 +68,10 @@ def engine(model_folder, daemon):
 
 
 @pytest.fixture
-def prompt():
+def prompt() -> MakePrompt:
     """Makes prompts: prompt(300), or another one with prompt(300, seed=1)."""
 
-    def make(tokens, seed=0):
+    def make(tokens: int, seed: int = 0) -> list[int]:
         source = random.Random(seed)  # noqa: S311
         return [source.randrange(VOCABULARY) for _ in range(tokens)]
 
@@ -76,7 +79,7 @@ def prompt():
 
 
 @pytest.fixture(scope="session")
-def binaries():
+def binaries() -> Path:
     """Where larderd and larder are."""
     folder = Path(os.environ.get("LARDER_BIN", REPOSITORY / "bin"))
     assert (folder / "larderd").is_file(), f"no larderd in {folder}: make build"
@@ -84,14 +87,14 @@ def binaries():
 
 
 @pytest.fixture(scope="session")
-def short_folder():
+def short_folder() -> Iterator[Path]:
     """A folder with a short path: that of a Unix socket has at most 107 bytes."""
     with tempfile.TemporaryDirectory(prefix="ldr") as path:
         yield Path(path)
 
 
 @pytest.fixture(scope="session")
-def test_model(tmp_path_factory):
+def test_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A real model: LARDER_TEST_MODEL, else a shared one, else one made here."""
     named = os.environ.get("LARDER_TEST_MODEL")
     shared = REPOSITORY.parent / "shared/models/llama-27m"
@@ -105,10 +108,10 @@ def test_model(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def words():
+def words() -> Callable[[Path], list[int]]:
     """Tokens of the repository's own texts, by a model's tokenizer."""
 
-    def tokens(model):
+    def tokens(model: Path) -> list[int]:
         from transformers import AutoTokenizer
 
         from demo import document

@@ -34,7 +34,8 @@ class Server:
         return get_kv_transfer_group()
 
     def tokenize(self, text: str) -> list[int]:
-        return self.llm.get_tokenizer()(text)["input_ids"]
+        ids: list[int] = self.llm.get_tokenizer()(text)["input_ids"]
+        return ids
 
     def generate(self, requests: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """All of them at once; a request with abort_after is aborted after so many steps."""
@@ -72,7 +73,7 @@ class Server:
 
     def reset(self) -> bool:
         """Empties the engine's own prefix cache."""
-        return self.llm.reset_prefix_cache()
+        return bool(self.llm.reset_prefix_cache())
 
     def stats(self) -> dict[str, Any]:
         """The counters of both halves."""
@@ -86,7 +87,7 @@ class Server:
 
     def namespace(self) -> str:
         """The canonical encoding of the engine's namespace."""
-        return self.worker.worker_half.handshake().namespace.hex()
+        return str(self.worker.worker_half.handshake().namespace.hex())
 
     def kill_at(self, moment: str, nth: int, pid: int) -> None:
         """Kills a process just before the worker's nth of: write (of a chunk into its slots), commit (the call),

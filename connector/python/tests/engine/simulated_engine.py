@@ -13,10 +13,14 @@ from __future__ import annotations
 
 import json
 import pickle
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from vllm import SamplingParams
 from vllm.config import KVTransferConfig
@@ -34,7 +38,9 @@ from vllm.v1.structured_output import StructuredOutputManager
 from larder.vllm import LarderConnector
 from larder.vllm.layout_choice import cpu_write
 from larder.vllm.memory import tensor
+from larder.vllm.metadata import StepMetadata
 
+Hashes = npt.NDArray[np.uint64]
 LAYERS, HEADS, DIM = 2, 2, 32
 VOCABULARY = 1000
 CONFIG = {
@@ -55,7 +61,7 @@ CONFIG = {
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 
 
-def prefix_hashes(tokens, state=0):
+def prefix_hashes(tokens: Sequence[int], state: int = 0) -> Hashes:
     """One 64-bit hash for each token, over everything up to it."""
     out = np.empty(len(tokens), np.uint64)
     value = state
@@ -66,7 +72,7 @@ def prefix_hashes(tokens, state=0):
     return out
 
 
-def kv_of(hashes, layer):
+def kv_of(hashes: Hashes, layer: int) -> torch.Tensor:
     """K and V of tokens, (token, head, 2 * dim) in bfloat16: finite, and unlike any other token's."""
     lanes = np.arange(HEADS * 2 * DIM, dtype=np.uint64) + np.uint64(layer * 1000 + 1)
     with np.errstate(over="ignore"):
@@ -75,7 +81,7 @@ def kv_of(hashes, layer):
     return torch.from_numpy(bits).view(torch.bfloat16).view(len(hashes), HEADS, 2 * DIM)
 
 
-def check_chunk(parts, hashes, ordinal, chunk=64):
+def check_chunk(parts: dict[int, bytes], hashes: Hashes, ordinal: int, chunk: int = 64) -> None:
     """Fails unless the parts of a chunk hold the canonical bytes of its tokens' KV."""
     part = range(ordinal * chunk, (ordinal + 1) * chunk)
     known = torch.stack([kv_of(hashes[part.start : part.stop], layer).transpose(0, 1) for layer in range(LAYERS)])
@@ -84,14 +90,25 @@ def check_chunk(parts, hashes, ordinal, chunk=64):
         assert torch.equal(have, known[:, head].contiguous().view(torch.int16)), f"chunk {ordinal}, head {head}"
 
 
-def write_config(folder, config=None):
+def write_config(folder: Path, config: dict[str, Any] | None = None) -> Path:
     """A model's folder without weights."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config or CONFIG))
     return folder
 
 
-def make_config(folder, *, block=16, blocks=64, extra=None, budget=256, seqs=8, model_len=2048, role="kv_both", **more):
+def make_config(
+    folder: Path,
+    *,
+    block: int = 16,
+    blocks: int = 64,
+    extra: dict[str, Any] | None = None,
+    budget: int = 256,
+    seqs: int = 8,
+    model_len: int = 2048,
+    role: str = "kv_both",
+    **more: Any,
+) -> Any:
     """A VllmConfig as the engine makes it, for the model in folder."""
     # Patience: what a load brings must not depend on how busy the machine is.
     settings = {"weights_id": "simulated", "chunk_tokens": 64, "socket": "/nowhere", "load_deadline_ms": 60_000}
@@ -119,7 +136,7 @@ def make_config(folder, *, block=16, blocks=64, extra=None, budget=256, seqs=8, 
     return config
 
 
-def make_cache_config(block, blocks, groups=1):
+def make_cache_config(block: int, blocks: int, groups: int = 1) -> Any:
     """What the engine tells its connectors about pages."""
     shape = {"block_size": block, "num_kv_heads": HEADS, "head_size": DIM, "dtype": torch.bfloat16}
     names = [f"model.layers.{i}.self_attn.attn" for i in range(LAYERS)]
@@ -130,7 +147,7 @@ def make_cache_config(block, blocks, groups=1):
     return KVCacheConfig(blocks, [], [KVCacheGroupSpec(names[:1], full), KVCacheGroupSpec(names[1:], window)])
 
 
-def larder(connector):
+def larder(connector: Any) -> LarderConnector:
     """Larder's connector: this one, or the one in a MultiConnector."""
     return next(c for c in getattr(connector, "_connectors", [connector]) if isinstance(c, LarderConnector))
 
@@ -148,7 +165,7 @@ class Step:
     """What one step did."""
 
     scheduled: dict[str, int]
-    metadata: object
+    metadata: StepMetadata
     output: KVConnectorOutput
     finished: list[str] = field(default_factory=list)
 
@@ -156,7 +173,7 @@ class Step:
 class SimulatedEngine:
     """One engine. connect: what takes the place of larder.client.Client, None for the real one."""
 
-    def __init__(self, vllm_config, connect=None, cache_config=None) -> None:
+    def __init__(self, vllm_config: Any, connect: Any = None, cache_config: Any = None) -> None:
         self.config = vllm_config
         self.block = vllm_config.cache_config.block_size
         blocks = vllm_config.cache_config.num_gpu_blocks
@@ -185,7 +202,7 @@ class SimulatedEngine:
         self._hasher = get_request_block_hasher(self.block, hash_fn)
         self._write = cpu_write(self._isa())
         self._shadows: dict[str, Shadow] = {}
-        self._hashes: dict[str, np.ndarray] = {}
+        self._hashes: dict[str, Hashes] = {}
         self.outputs: dict[str, list[int]] = {}
         self.external: dict[str, int] = {}
         self.ended: set[str] = set()
@@ -193,14 +210,16 @@ class SimulatedEngine:
         self.checked_tokens = 0
         self.preemptions = 0
 
-    def _isa(self):
+    def _isa(self) -> str:
         from vllm.v1.attention.backends.cpu_attn import _get_attn_isa
 
-        return _get_attn_isa(torch.bfloat16, self.block, DIM, "auto")
+        return str(_get_attn_isa(torch.bfloat16, self.block, DIM, "auto"))
 
     # -- requests ------------------------------------------------------------
 
-    def add(self, request_id, tokens, max_tokens=4, params=None, **fields):
+    def add(
+        self, request_id: str, tokens: Sequence[int], max_tokens: int = 4, params: Any = None, **fields: Any
+    ) -> Any:
         """A request arrives."""
         extra = None if params is None else {"kv_transfer_params": params}
         sampling = SamplingParams(temperature=0, max_tokens=max_tokens, ignore_eos=True, extra_args=extra)
@@ -210,12 +229,12 @@ class SimulatedEngine:
         self.scheduler.add_request(request)
         return request
 
-    def abort(self, request_id) -> None:
+    def abort(self, request_id: str) -> None:
         """Its client is gone."""
         self.scheduler.finish_requests(request_id, RequestStatus.FINISHED_ABORTED)
         self.ended.add(request_id)
 
-    def run(self, most=2000):
+    def run(self, most: int = 2000) -> list[Step]:
         """Steps until nothing is left to do; returns the steps."""
         steps = []
         while self.scheduler.has_requests():
@@ -224,13 +243,13 @@ class SimulatedEngine:
         larder(self.worker).worker_half.settle()
         return steps
 
-    def generate(self, request_id, tokens, max_tokens=4, **more):
+    def generate(self, request_id: str, tokens: Sequence[int], max_tokens: int = 4, **more: Any) -> list[int]:
         """One request from arrival to end; returns its output."""
         self.add(request_id, tokens, max_tokens, **more)
         self.run()
         return self.outputs[request_id]
 
-    def generate_beside(self, request_id, tokens, max_tokens=4):
+    def generate_beside(self, request_id: str, tokens: Sequence[int], max_tokens: int = 4) -> list[int]:
         """As generate, while other requests may wait; returns its output."""
         self.add(request_id, tokens, max_tokens)
         while request_id not in self.ended:
@@ -260,7 +279,7 @@ class SimulatedEngine:
             dict(output.num_scheduled_tokens), metadata, reported, sorted(before - set(self.scheduler.requests))
         )
 
-    def _execute(self, output, metadata):
+    def _execute(self, output: Any, metadata: Any) -> tuple[ModelRunnerOutput, KVConnectorOutput]:
         worker = self.worker
         worker.handle_preemptions(metadata)
         self._remember(output)
@@ -288,7 +307,7 @@ class SimulatedEngine:
         )
         return result, report
 
-    def _remember(self, output) -> None:
+    def _remember(self, output: Any) -> None:
         for new in output.scheduled_new_reqs:
             self._shadows[new.req_id] = Shadow(list(new.block_ids[0]), [])
         cached = output.scheduled_cached_reqs
@@ -299,7 +318,7 @@ class SimulatedEngine:
             if blocks is not None:
                 shadow.blocks += blocks[0]
 
-    def _compute(self, output):
+    def _compute(self, output: Any) -> list[list[int]]:
         """Checks the past, writes the present, and says what comes next."""
         computed = {n.req_id: n.num_computed_tokens for n in output.scheduled_new_reqs}
         cached = output.scheduled_cached_reqs
@@ -318,7 +337,7 @@ class SimulatedEngine:
             sampled.append([int(hashes[end - 1] % VOCABULARY)] if end == len(hashes) else [])
         return sampled
 
-    def _hashes_of(self, request):
+    def _hashes_of(self, request: Any) -> Hashes:
         """prefix_hashes of a request's tokens, of which only the new ones are hashed."""
         known = self._hashes.get(request.request_id, np.empty(0, np.uint64))
         fresh = request.all_token_ids[len(known) :]
@@ -326,17 +345,17 @@ class SimulatedEngine:
         self._hashes[request.request_id] = known
         return known
 
-    def _slots(self, blocks, begin, end):
+    def _slots(self, blocks: Sequence[int], begin: int, end: int) -> torch.Tensor:
         positions = torch.arange(begin, end)
         return torch.tensor(blocks)[positions // self.block] * self.block + positions % self.block
 
-    def _put(self, blocks, hashes, begin, end) -> None:
+    def _put(self, blocks: Sequence[int], hashes: Hashes, begin: int, end: int) -> None:
         slots = self._slots(blocks, begin, end)
         for layer, cache in enumerate(self.pages.values()):
             kv = kv_of(hashes[begin:end], layer)
             self._write(kv[..., :DIM].contiguous(), kv[..., DIM:].contiguous(), cache, slots)
 
-    def check(self, request_id, hashes, past) -> None:
+    def check(self, request_id: str, hashes: Hashes, past: int) -> None:
         """Fails unless the pages of the first `past` tokens hold their K and V."""
         blocks = self._shadows[request_id].blocks[: -(-past // self.block)]
         if not past:
@@ -357,7 +376,7 @@ class SimulatedEngine:
 
     def free_blocks(self) -> int:
         """Blocks that nobody holds."""
-        return self.scheduler.kv_cache_manager.block_pool.get_num_free_blocks()
+        return int(self.scheduler.kv_cache_manager.block_pool.get_num_free_blocks())
 
     def drop_own_cache(self) -> None:
         """Empties the engine's prefix cache, as a restart would, but not Larder."""
@@ -369,7 +388,12 @@ class SimulatedEngine:
         self.connector.shutdown()
 
 
-def expected_output(tokens, count):
+# What the fixtures engine and prompt are: conftest says with which arguments.
+MakeEngine = Callable[..., SimulatedEngine]
+MakePrompt = Callable[..., list[int]]
+
+
+def expected_output(tokens: Sequence[int], count: int) -> list[int]:
     """What any right engine answers."""
     tokens = list(tokens)
     out = []

@@ -11,10 +11,13 @@ from __future__ import annotations
 import itertools
 import threading
 import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from larder.client import Options
+from larder.commit import CommitChunk
 from larder.credits import Credit
 from larder.errors import CorruptError, FullError, LarderError, MissError, UnavailableError
 from larder.load import FailedPart, LeasedPart, Load
@@ -63,10 +66,10 @@ class StubDaemon:
 
     def __post_init__(self) -> None:
         self._ids = itertools.count(1)
-        self._unanswered: list = []
+        self._unanswered: list[Callable[[], None]] = []
         self.lock = threading.Lock()
 
-    def connect(self, options) -> StubClient:
+    def connect(self, options: Options) -> StubClient:
         """A client with these options; the connector's halves take this for Client."""
         return StubClient(self, options)
 
@@ -91,9 +94,10 @@ class StubDaemon:
 class StubClient:
     """One process's client."""
 
-    def __init__(self, daemon: StubDaemon, options) -> None:
+    def __init__(self, daemon: StubDaemon, options: Options) -> None:
         self.daemon = daemon
         self.options = options
+        assert options.namespace is not None
         self._parts = options.namespace.parts()
         self._limits = engine_pb2.Limits(max_parts=daemon.max_parts, max_match_chunks=4096)
         self.closed = False
@@ -104,7 +108,7 @@ class StubClient:
 
     def leave(self) -> None: ...
 
-    def answer(self, credit) -> None: ...
+    def answer(self, credit: Credit) -> None: ...
 
     @property
     def ready(self) -> bool:
@@ -115,7 +119,7 @@ class StubClient:
         return self.daemon.generation
 
     @property
-    def hello(self):
+    def hello(self) -> engine_pb2.HelloReply | None:
         if not self.daemon.up:
             return None
         return engine_pb2.HelloReply(tenant_key=TENANT_KEY, limits=self._limits)
@@ -123,10 +127,12 @@ class StubClient:
     def close(self, timeout: float = 2.0) -> None:
         self.closed = True
 
-    def match(self, root, keys, *, hold_ms=0, worst_quality=0, timeout=None):
+    def match(
+        self, root: bytes, keys: bytes, *, hold_ms: int = 0, worst_quality: int = 0, timeout: float | None = None
+    ) -> Pending[engine_pb2.MatchReply]:
         if not self.ready:
             return Pending.failed(UnavailableError("no daemon"))
-        pending = Pending(1.0)
+        pending: Pending[engine_pb2.MatchReply] = Pending(1.0)
 
         def resolve() -> None:
             daemon = self.daemon
@@ -150,7 +156,9 @@ class StubClient:
     def _complete(self, key: bytes) -> bool:
         return len(self.daemon.chunks.get(key, ())) == len(self._parts)
 
-    def renew_hold(self, hold_id, hold_ms=0, timeout=None):
+    def renew_hold(
+        self, hold_id: int, hold_ms: int = 0, timeout: float | None = None
+    ) -> Pending[engine_pb2.RenewHoldReply]:
         hold = self.daemon.holds.get(hold_id)
         if hold is None:
             return Pending.failed(MissError("the hold is gone"))
@@ -158,14 +166,16 @@ class StubClient:
         self.daemon.renewed += 1
         return Pending.of(engine_pb2.RenewHoldReply(hold_deadline_ns=hold.deadline_ns))
 
-    def end_holds(self, ids) -> None:
+    def end_holds(self, ids: Sequence[int]) -> None:
         for hold_id in ids:
             self.daemon.holds.pop(hold_id, None)
 
-    def load(self, hold_id, first_chunk, chunks, parts=(), *, keys=None):
+    def load(
+        self, hold_id: int, first_chunk: int, chunks: int, parts: Sequence[int] = (), *, keys: bytes | None = None
+    ) -> StubLoad:
         return StubLoad(self, hold_id, first_chunk, chunks, tuple(parts) or tuple(range(len(self._parts))))
 
-    def take_credit(self, length):
+    def take_credit(self, length: int) -> Credit | None:
         daemon = self.daemon
         if not self.ready or daemon.credits == 0:
             return None
@@ -174,11 +184,11 @@ class StubClient:
         slot = part_pb2.Slot(segment=0, offset=4096 * next(daemon._ids), length=length, generation=1)
         return Credit(self, slot, length, np.full(length, 0xA5, np.uint8), 0)
 
-    def return_credit(self, credit) -> None:
+    def return_credit(self, credit: Credit) -> None:
         if self.daemon.credits is not None:
             self.daemon.credits += 1
 
-    def commit(self, chunks, timeout=None):
+    def commit(self, chunks: Sequence[CommitChunk], timeout: float | None = None) -> Pending[engine_pb2.CommitReply]:
         daemon = self.daemon
         if not self.ready:
             return Pending.failed(UnavailableError("no daemon"))
@@ -206,14 +216,14 @@ class StubClient:
 class StubLoad(Load):
     """A load out of the dictionary, chunk by chunk."""
 
-    def __init__(self, client, hold_id, first, chunks, parts) -> None:
+    def __init__(self, client: StubClient, hold_id: int, first: int, chunks: int, parts: Sequence[int]) -> None:
         self._client = client
         self._hold_id = hold_id
         self._range = range(first, first + chunks)
         self._wanted = parts
         self.failed = []
 
-    def batches(self, deadline_s):
+    def batches(self, deadline_s: float) -> Iterator[list[LeasedPart]]:
         daemon = self._client.daemon
         if not self._client.ready:
             raise UnavailableError("no daemon")
@@ -238,13 +248,13 @@ class StubLoad(Load):
                     view = np.frombuffer(data, np.uint8)
                     if daemon.unconfirmed:
                         # The slot went to another part meanwhile.
-                        view = view ^ 0x55
+                        view = view ^ np.uint8(0x55)
                     batch.append(LeasedPart(chunk, part, view))
                     daemon.loaded.append((key, part))
             if batch:
                 yield batch
 
-    def release_nowait(self):
+    def release_nowait(self) -> Pending[bool]:
         daemon = self._client.daemon
         if not self._client.ready:
             return Pending.of(False)

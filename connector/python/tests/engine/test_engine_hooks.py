@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from other_connector import CLAIM
-from simulated_engine import SimulatedEngine, expected_output, make_cache_config, make_config
+from simulated_engine import MakeEngine, MakePrompt, SimulatedEngine, expected_output, make_cache_config, make_config
+from stub_daemon import StubDaemon
 from vllm.config import KVTransferConfig
 
 from larder.errors import LarderError
@@ -16,19 +19,21 @@ from larder.vllm.metadata import Handshake, LoadOp, StepMetadata, StoreOp
 from larder.vllm.stats import Summary
 
 
-def test_a_failed_load_is_recomputed_whatever_the_engine_was_told(engine):
+def test_a_failed_load_is_recomputed_whatever_the_engine_was_told(engine: MakeEngine) -> None:
     e = engine()
     assert KVTransferConfig().kv_load_failure_policy == "fail"
     assert e.config.kv_transfer_config.kv_load_failure_policy == "recompute"
     assert e.scheduler.recompute_kv_load_failures
 
 
-def test_an_engine_that_cannot_recompute_is_refused():
+def test_an_engine_that_cannot_recompute_is_refused() -> None:
     with pytest.raises(LarderError, match="kv_load_failure_policy"):
         set_recompute(object())
 
 
-def test_with_several_groups_nothing_is_claimed_and_nothing_stored(engine, daemon, prompt):
+def test_with_several_groups_nothing_is_claimed_and_nothing_stored(
+    engine: MakeEngine, daemon: StubDaemon, prompt: MakePrompt
+) -> None:
     e = engine(cache_config=make_cache_config(16, 64, groups=2))
     assert "2 KV cache groups" in e.worker.get_handshake_metadata().off
     request = e.add("r", prompt(300))
@@ -42,7 +47,7 @@ def test_with_several_groups_nothing_is_claimed_and_nothing_stored(engine, daemo
     assert not daemon.matches
 
 
-def test_metadata_is_small_and_plain():
+def test_metadata_is_small_and_plain() -> None:
     key = bytes(32)
     step = StepMetadata(
         [LoadOp("request", 1, 0, 125, 0, tuple(range(2000)), 1.0)],
@@ -53,7 +58,7 @@ def test_metadata_is_small_and_plain():
     assert pickle.loads(pickle.dumps(step)) == step  # noqa: S301
 
 
-def test_ranks_must_agree_on_the_namespace(engine):
+def test_ranks_must_agree_on_the_namespace(engine: MakeEngine) -> None:
     half = engine().connector.scheduler_half
     said = half._client.options.namespace.encode()
     other = engine()
@@ -63,7 +68,7 @@ def test_ranks_must_agree_on_the_namespace(engine):
         fresh.start([Handshake(said), Handshake(said.replace(b"\x40\0\0\0", b"\x80\0\0\0", 1))])
 
 
-def test_a_reset_of_the_cache_ends_its_use(engine, daemon, prompt):
+def test_a_reset_of_the_cache_ends_its_use(engine: MakeEngine, daemon: StubDaemon, prompt: MakePrompt) -> None:
     e = engine()
     e.generate("r", prompt(300))
     assert len(daemon.chunks) == 4
@@ -75,7 +80,7 @@ def test_a_reset_of_the_cache_ends_its_use(engine, daemon, prompt):
     assert len(daemon.chunks) == 4
 
 
-def test_a_reset_while_a_load_is_under_way(engine, daemon, prompt):
+def test_a_reset_while_a_load_is_under_way(engine: MakeEngine, daemon: StubDaemon, prompt: MakePrompt) -> None:
     engine().generate("r", prompt(300))
     e = engine()
     e.add("r", prompt(300))
@@ -90,11 +95,11 @@ class TestBesideAnotherConnector:
     """Under MultiConnector, which asks in order and loads from the first that has something."""
 
     @pytest.fixture
-    def both(self, model_folder, daemon, monkeypatch):
+    def both(self, model_folder: Path, daemon: StubDaemon, monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeEngine]:
         """Makes engines of Larder's and another connector, in an order."""
         made = []
 
-        def make(*order):
+        def make(*order: str) -> SimulatedEngine:
             config = make_config(model_folder)
             own = config.kv_transfer_config
             larder = {
@@ -120,13 +125,15 @@ class TestBesideAnotherConnector:
         for one in made:
             one.close()
 
-    def test_the_policy_of_the_whole_engine_is_set(self, both):
+    def test_the_policy_of_the_whole_engine_is_set(self, both: MakeEngine) -> None:
         e = both("larder", "other")
         assert e.config.kv_transfer_config.kv_load_failure_policy == "recompute"
         assert e.scheduler.recompute_kv_load_failures
 
     @pytest.mark.parametrize("order", [("larder", "other"), ("other", "larder")])
-    def test_stores_and_loads(self, both, daemon, prompt, order):
+    def test_stores_and_loads(
+        self, both: MakeEngine, daemon: StubDaemon, prompt: MakePrompt, order: tuple[str, ...]
+    ) -> None:
         both(*order).generate("r", prompt(300))
         assert len(daemon.chunks) == 4
         e = both(*order)
@@ -134,7 +141,9 @@ class TestBesideAnotherConnector:
         assert e.external["r"] == 256
         assert not daemon.holds
 
-    def test_starts_nothing_where_the_other_loads(self, both, daemon, prompt, monkeypatch):
+    def test_starts_nothing_where_the_other_loads(
+        self, both: MakeEngine, daemon: StubDaemon, prompt: MakePrompt, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         both("larder", "other").generate("r", prompt(300))
         e = both("other", "larder")
         monkeypatch.setitem(CLAIM, "tokens", 64)
@@ -148,7 +157,7 @@ class TestBesideAnotherConnector:
         assert not output.kv_connector_metadata.metadata[1].loads
 
 
-def test_the_log_is_told_now_and_then():
+def test_the_log_is_told_now_and_then() -> None:
     summary = Summary(60.0)
     assert not summary.due(0.0, (0, 0))
     assert summary.due(1.0, (1, 0))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,8 +14,9 @@ from simulated_engine import CONFIG, DIM, HEADS, make_cache_config, make_config,
 from vllm.engine.arg_utils import EngineArgs
 
 from larder.errors import LarderError
-from larder.namespace import diff
+from larder.namespace import NamespaceDescriptor, diff
 from larder.vllm import identity, support
+from larder.vllm.identity import Shape
 from larder.vllm.layout import opaque
 from larder.vllm.settings import Settings
 
@@ -22,37 +25,39 @@ SHAPE = identity.Shape((0, 1), HEADS, DIM, DIM, 16, "bfloat16")
 
 
 @pytest.fixture
-def folder(tmp_path):
+def folder(tmp_path: Path) -> Path:
     """A model with weights."""
     return model(tmp_path / "model")
 
 
-def model(path, seed=0, **changes):
+def model(path: Path, seed: int = 0, **changes: Any) -> Path:
     write_config(path, CONFIG | changes)
     weights = np.random.default_rng(seed).standard_normal((64, 64), dtype=np.float32)
     save_file({"w": weights}, str(path / "model.safetensors"))
     return path
 
 
-def config(path, dtype="bfloat16", **options):
+def config(path: Path, dtype: str = "bfloat16", **options: Any) -> Any:
     return EngineArgs(
         model=str(path), skip_tokenizer_init=True, dtype=dtype, enforce_eager=True, **options
     ).create_engine_config()
 
 
-def namespace(path, settings=None, shape=SHAPE, **options):
+def namespace(
+    path: Path, settings: Settings | None = None, shape: Shape = SHAPE, **options: Any
+) -> NamespaceDescriptor:
     return identity.descriptor(config(path, **options), settings or Settings(), shape)
 
 
-def changed(a, b):
+def changed(a: NamespaceDescriptor, b: NamespaceDescriptor) -> list[str]:
     return [d.field for d in diff(a, b)]
 
 
-def test_the_same_engine_has_the_same_namespace(folder):
+def test_the_same_engine_has_the_same_namespace(folder: Path) -> None:
     assert namespace(folder).encode() == namespace(folder, block_size=32, max_num_seqs=3, seed=5).encode()
 
 
-def test_a_copy_of_the_model_is_the_same_model(folder, tmp_path):
+def test_a_copy_of_the_model_is_the_same_model(folder: Path, tmp_path: Path) -> None:
     assert namespace(folder).fingerprint() == namespace(model(tmp_path / "copy")).fingerprint()
 
 
@@ -67,17 +72,17 @@ def test_a_copy_of_the_model_is_the_same_model(folder, tmp_path):
         ({}, {"dtype": "float32"}, ["config.compute.dtype"]),
     ],
 )  # fmt: skip
-def test_settings_that_change_kv(folder, tmp_path, changes, options, fields):
+def test_settings_that_change_kv(folder: Path, tmp_path: Path, changes: Any, options: Any, fields: list[str]) -> None:
     assert sorted(changed(namespace(folder), namespace(model(tmp_path / "other", **changes), **options))) == fields
 
 
-def test_other_weights_at_the_same_path(folder):
+def test_other_weights_at_the_same_path(folder: Path) -> None:
     before = namespace(folder)
     model(folder, seed=1)
     assert changed(before, namespace(folder)) == ["weights_id"]
 
 
-def test_longer_contexts_of_a_rope_that_depends_on_it(tmp_path):
+def test_longer_contexts_of_a_rope_that_depends_on_it(tmp_path: Path) -> None:
     rope = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}
     path = model(tmp_path / "m", rope_parameters=rope)
     assert changed(namespace(path), namespace(path, max_model_len=4096)) == ["config.engine.max_model_len"]
@@ -91,11 +96,11 @@ def test_longer_contexts_of_a_rope_that_depends_on_it(tmp_path):
         ({"chunk_tokens": 128}, "chunk_tokens"),
     ],
 )
-def test_settings_of_the_operator(folder, settings, field):
+def test_settings_of_the_operator(folder: Path, settings: dict[str, Any], field: str) -> None:
     assert changed(namespace(folder), namespace(folder, Settings.parse(settings))) == [field]
 
 
-def test_pages_as_they_are_bind_engine_and_block(folder):
+def test_pages_as_they_are_bind_engine_and_block(folder: Path) -> None:
     c = config(folder)
     made = [
         identity.descriptor(c, Settings(), SHAPE, opaque("vllm/1", "CPU_ATTN", isa), 4096) for isa in ("amx", "vec")
@@ -104,21 +109,21 @@ def test_pages_as_they_are_bind_engine_and_block(folder):
     assert changed(made[0], namespace(folder)) != []
 
 
-def test_dummy_weights_need_a_name(tmp_path):
+def test_dummy_weights_need_a_name(tmp_path: Path) -> None:
     path = write_config(tmp_path / "dummy")
     with pytest.raises(LarderError, match=r"weights_id.*load_format dummy"):
         namespace(path, load_format="dummy")
-    assert namespace(path, Settings(weights_id="dummy-1"), load_format="dummy")
+    assert namespace(path, Settings(weights_id="dummy-1"), load_format="dummy").fingerprint()
 
 
-def test_a_model_that_is_not_there_needs_a_name(folder):
+def test_a_model_that_is_not_there_needs_a_name(folder: Path) -> None:
     c = config(folder)
     c.model_config.model = "nobody/nothing"
     with pytest.raises(LarderError, match="set weights_id"):
         identity.descriptor(c, Settings(), SHAPE)
 
 
-def test_processes_of_one_engine_agree_on_the_instance(model_folder):
+def test_processes_of_one_engine_agree_on_the_instance(model_folder: Path) -> None:
     c = make_config(model_folder)
     assert identity.instance_id(c) == identity.instance_id(c)
     assert len(identity.instance_id(c)) == 16
@@ -134,7 +139,7 @@ def test_processes_of_one_engine_agree_on_the_instance(model_folder):
         (2, 1, 4, [[0], [0], [1], [1]]),
     ],
 )
-def test_ranks_hold_whole_parts(folder, heads, unit, size, want):
+def test_ranks_hold_whole_parts(folder: Path, heads: int, unit: int, size: int, want: Any) -> None:
     shape = identity.Shape((0, 1), heads, DIM, DIM, 16, "bfloat16")
     made = identity.descriptor(config(folder), Settings(), shape)
     made = replace(made, groups=(replace(made.groups[0], head_group=unit),))
@@ -146,7 +151,7 @@ def test_ranks_hold_whole_parts(folder, heads, unit, size, want):
         assert [p.heads.first for p in parts] == [i * unit for i in range(len(parts))]
 
 
-def test_a_rank_with_a_piece_of_a_part_is_refused(folder):
+def test_a_rank_with_a_piece_of_a_part_is_refused(folder: Path) -> None:
     shape = identity.Shape((0, 1), 4, DIM, DIM, 16, "bfloat16")
     made = identity.descriptor(config(folder), Settings(), shape)
     made = replace(made, groups=(replace(made.groups[0], head_group=4),))
@@ -155,14 +160,14 @@ def test_a_rank_with_a_piece_of_a_part_is_refused(folder):
 
 
 @pytest.mark.parametrize("name", ["pipeline_parallel_size", "decode_context_parallel_size"])
-def test_unsupported_parallelism_is_refused_by_name(model_folder, name):
+def test_unsupported_parallelism_is_refused_by_name(model_folder: Path, name: str) -> None:
     c = make_config(model_folder)
     setattr(c.parallel_config, name, 2)
     with pytest.raises(LarderError, match=name):
         support.refuse(c)
 
 
-def test_what_larder_is_off_for(model_folder):
+def test_what_larder_is_off_for(model_folder: Path) -> None:
     c = make_config(model_folder)
     assert support.off(c, make_cache_config(16, 8)) == ""
     assert "2 KV cache groups" in support.off(c, make_cache_config(16, 8, groups=2))
@@ -180,7 +185,7 @@ def test_what_larder_is_off_for(model_folder):
         ({"hold_ms": 1}, "hold_ms"),
     ],
 )
-def test_wrong_settings_are_refused(extra, message):
+def test_wrong_settings_are_refused(extra: dict[str, Any], message: str) -> None:
     with pytest.raises(LarderError, match=message):
         Settings.parse(extra)
 
@@ -188,15 +193,15 @@ def test_wrong_settings_are_refused(extra, message):
 @pytest.mark.parametrize(
     ("chunk", "block", "want"), [(0, 16, 256), (0, 128, 256), (0, 48, 288), (0, 512, 512), (64, 32, 64)]
 )
-def test_chunks_are_whole_blocks(chunk, block, want):
+def test_chunks_are_whole_blocks(chunk: int, block: int, want: Any) -> None:
     assert Settings(chunk_tokens=chunk).chunk_tokens_for(block) == want
 
 
 @pytest.mark.parametrize(("chunk", "block"), [(256, 48), (100, 16), (0, 2048), (32, 16)])
-def test_chunks_that_cannot_be(chunk, block):
+def test_chunks_that_cannot_be(chunk: int, block: int) -> None:
     with pytest.raises(LarderError, match=f"multiple of {block}"):
         Settings(chunk_tokens=chunk).chunk_tokens_for(block)
 
 
-def test_settings_survive_json():
+def test_settings_survive_json() -> None:
     assert Settings.parse(json.loads('{"match_deadline_ms": 5, "failed_pause_s": 2}')).failed_pause_s == 2.0

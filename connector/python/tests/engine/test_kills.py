@@ -12,6 +12,10 @@ import random
 import signal
 import threading
 import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import pytest
 from real_engine import RealEngine
@@ -22,18 +26,20 @@ CHUNK = 256
 TOKENS = 12
 KILLS = int(os.environ.get("LARDER_KILLS", "10"))
 ALONE = {"skip_load": True, "skip_store": True}
+# A prompt, and what the engine answers by itself.
+Case = tuple[list[int], list[int]]
 NOTHING = dict.fromkeys(["blocks", "requests", "states", "matches", "loads"], 0)
 
 
 @pytest.fixture(scope="module")
-def work(short_folder):
+def work(short_folder: Path) -> Path:
     folder = short_folder / "kills"
     folder.mkdir()
     return folder
 
 
 @pytest.fixture(scope="module")
-def larderd(binaries, work):
+def larderd(binaries: Path, work: Path) -> Iterator[Daemon]:
     """Not started: the engine comes first."""
     daemon = Daemon(binaries, work, host_bytes="512MiB")
     yield daemon
@@ -41,7 +47,7 @@ def larderd(binaries, work):
 
 
 @pytest.fixture(scope="module")
-def engine(test_model, work, larderd):
+def engine(test_model: Path, work: Path, larderd: Daemon) -> Iterator[RealEngine]:
     """One engine for all kills, started without a daemon."""
     # A chunk a step: stores happen throughout a prompt.
     one = RealEngine(test_model, work / "engine.log", socket=larderd.socket, max_num_batched_tokens=CHUNK)
@@ -50,7 +56,7 @@ def engine(test_model, work, larderd):
 
 
 @pytest.fixture(scope="module")
-def cases(engine, test_model, words):
+def cases(engine: RealEngine, test_model: Path, words: Callable[[Path], list[int]]) -> list[Case]:
     """Prompts, and what the engine answers by itself."""
     ids = words(test_model)
     # All but the last token can be loaded.
@@ -58,7 +64,9 @@ def cases(engine, test_model, words):
     return [(p, engine.generate(p, TOKENS, larder=ALONE)["token_ids"]) for p in prompts]
 
 
-def test_an_engine_serves_without_a_daemon_and_uses_it_when_it_comes(engine, larderd, cases):
+def test_an_engine_serves_without_a_daemon_and_uses_it_when_it_comes(
+    engine: RealEngine, larderd: Daemon, cases: list[Case]
+) -> None:
     assert not engine.ask("ready")
     prompt, want = cases[0]
     assert engine.ask("reset")
@@ -74,7 +82,7 @@ def test_an_engine_serves_without_a_daemon_and_uses_it_when_it_comes(engine, lar
     larderd.kill()
 
 
-def killed_during(larderd, delay_s, work):
+def killed_during(larderd: Daemon, delay_s: float, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """Does the work while larderd is killed after a delay; returns the work's result."""
     timer = threading.Timer(delay_s, larderd.kill)
     timer.start()
@@ -84,14 +92,14 @@ def killed_during(larderd, delay_s, work):
         timer.join()
 
 
-def started(engine, larderd):
+def started(engine: RealEngine, larderd: Daemon) -> None:
     """A new daemon, which has nothing, and an engine that has nothing either."""
     larderd.start()
     engine.await_ready()
     assert engine.ask("reset")
 
 
-def stored(engine, larderd, case):
+def stored(engine: RealEngine, larderd: Daemon, case: Case) -> None:
     """As started, but the daemon has the case's prompt."""
     started(engine, larderd)
     prompt, want = case
@@ -100,14 +108,14 @@ def stored(engine, larderd, case):
     assert engine.ask("reset")
 
 
-def seconds(work):
+def seconds(work: Callable[[], Any]) -> float:
     """How long it takes."""
     start = time.monotonic()
     work()
     return time.monotonic() - start
 
 
-def risen(engine, before):
+def risen(engine: RealEngine, before: dict[str, Any]) -> dict[str, int]:
     """What the worker's counters rose by; dropped is all that was not stored."""
     after = engine.stats()
     rise = {name: after[name] - before[name] for name in after if name != "hook_s"}
@@ -115,7 +123,7 @@ def risen(engine, before):
 
 
 @pytest.mark.parametrize(("moment", "nth"), [("write", 3), ("commit", 3), ("load", 1), ("copy", 3)])
-def test_a_kill_at_a_moment(engine, larderd, cases, moment, nth):
+def test_a_kill_at_a_moment(engine: RealEngine, larderd: Daemon, cases: list[Case], moment: str, nth: int) -> None:
     prompt, want = cases[3]
     if moment in ("write", "commit"):
         started(engine, larderd)
@@ -132,7 +140,9 @@ def test_a_kill_at_a_moment(engine, larderd, cases, moment, nth):
     assert engine.ask("leftovers") == NOTHING
 
 
-def test_random_kills_during_store_and_load(engine, larderd, cases, capsys):
+def test_random_kills_during_store_and_load(
+    engine: RealEngine, larderd: Daemon, cases: list[Case], capsys: pytest.CaptureFixture[str]
+) -> None:
     """As many kills as asked for, and more, to a bound, until both a store and a load were hit."""
     source = random.Random(20261125)  # noqa: S311
     stores_hit = loads_hit = kills = 0
@@ -141,15 +151,15 @@ def test_random_kills_during_store_and_load(engine, larderd, cases, capsys):
         if kills % 2 == 0:
             # A step stores a chunk: the kill falls somewhere from the match to the end of the last store.
             started(engine, larderd)
-            span = seconds(lambda p=prompt: engine.generate(p, 1, larder=ALONE))
+            span = seconds(partial(engine.generate, prompt, 1, larder=ALONE))
             assert engine.ask("reset")
         else:
             # One token is computed, all others are loaded.
             stored(engine, larderd, case)
-            span = seconds(lambda p=prompt: engine.generate(p, 1))
+            span = seconds(partial(engine.generate, prompt, 1))
             assert engine.ask("reset")
         before = engine.stats()
-        answer = killed_during(larderd, source.uniform(0, span), lambda p=prompt: engine.generate(p, TOKENS))
+        answer = killed_during(larderd, source.uniform(0, span), partial(engine.generate, prompt, TOKENS))
         rise = risen(engine, before)
         if kills % 2 == 0:
             # Some of its chunks were stored, some not.
@@ -165,7 +175,7 @@ def test_random_kills_during_store_and_load(engine, larderd, cases, capsys):
     assert loads_hit > 0
 
 
-def test_a_last_daemon_is_used_as_if_nothing_had_been(engine, larderd, cases):
+def test_a_last_daemon_is_used_as_if_nothing_had_been(engine: RealEngine, larderd: Daemon, cases: list[Case]) -> None:
     larderd.start()
     engine.await_ready()
     prompt, want = cases[1]
@@ -178,7 +188,7 @@ def test_a_last_daemon_is_used_as_if_nothing_had_been(engine, larderd, cases):
     larderd.stop()
 
 
-def test_a_daemon_that_is_stopped_for_a_while(engine, larderd, cases):
+def test_a_daemon_that_is_stopped_for_a_while(engine: RealEngine, larderd: Daemon, cases: list[Case]) -> None:
     """SIGSTOP: nothing is answered, nothing is lost."""
     larderd.start()
     engine.await_ready()

@@ -3,32 +3,34 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import pytest
 import torch
-from simulated_engine import expected_output
+from simulated_engine import MakeEngine, MakePrompt, Step, expected_output
+from stub_daemon import StubDaemon
 from vllm.v1.request import RequestStatus
 
 from larder.vllm.metadata import LoadOp, StepMetadata, WorkerReport
 
 
 @pytest.fixture
-def stored(engine, daemon, prompt):
+def stored(engine: MakeEngine, daemon: StubDaemon, prompt: MakePrompt) -> list[bytes]:
     """A prompt of 300 tokens, 4 chunks of which are stored; their keys in order."""
     engine().generate("stored", prompt(300), max_tokens=1)
     return [key for key, *_ in daemon.commits]
 
 
-def received(steps):
+def received(steps: list[Step]) -> list[str]:
     return [r for s in steps for r in s.output.finished_recving or ()]
 
 
-def invalid(steps):
+def invalid(steps: list[Step]) -> set[int]:
     return set().union(*(s.output.invalid_block_ids for s in steps))
 
 
 @pytest.mark.usefixtures("stored")
-def test_pages_are_those_that_the_engine_would_have_computed(engine, prompt):
+def test_pages_are_those_that_the_engine_would_have_computed(engine: MakeEngine, prompt: MakePrompt) -> None:
     e = engine()
     e.generate("r", prompt(300))
     assert e.external["r"] == 256
@@ -38,7 +40,7 @@ def test_pages_are_those_that_the_engine_would_have_computed(engine, prompt):
 
 
 @pytest.mark.usefixtures("stored")
-def test_every_load_is_received_once(engine, prompt):
+def test_every_load_is_received_once(engine: MakeEngine, prompt: MakePrompt) -> None:
     e = engine()
     e.add("r", prompt(300))
     steps = e.run()
@@ -48,7 +50,7 @@ def test_every_load_is_received_once(engine, prompt):
 
 @pytest.mark.parametrize("block", [16, 32, 64])
 @pytest.mark.usefixtures("stored")
-def test_a_local_hit_that_ends_inside_a_chunk(engine, prompt, block):
+def test_a_local_hit_that_ends_inside_a_chunk(engine: MakeEngine, prompt: MakePrompt, block: int) -> None:
     e = engine(block=block)
     # 100 tokens of it are computed here, and stay in the engine's cache.
     e.generate("local", prompt(100), max_tokens=1, params={"larder": {"skip_load": True}})
@@ -68,7 +70,7 @@ def test_a_local_hit_that_ends_inside_a_chunk(engine, prompt, block):
     assert e.outputs["r"] == expected_output(prompt(300), 4)
 
 
-def test_stored_by_one_block_size_loaded_by_another(engine, prompt):
+def test_stored_by_one_block_size_loaded_by_another(engine: MakeEngine, prompt: MakePrompt) -> None:
     engine(block=64).generate("r", prompt(300))
     for block in (32, 16):
         e = engine(block=block)
@@ -77,7 +79,7 @@ def test_stored_by_one_block_size_loaded_by_another(engine, prompt):
 
 
 @pytest.mark.usefixtures("stored")
-def test_a_longer_prompt_loads_what_it_shares(engine, prompt):
+def test_a_longer_prompt_loads_what_it_shares(engine: MakeEngine, prompt: MakePrompt) -> None:
     e = engine()
     longer = prompt(200) + prompt(150, seed=5)
     assert e.generate("r", longer) == expected_output(longer, 4)
@@ -85,7 +87,7 @@ def test_a_longer_prompt_loads_what_it_shares(engine, prompt):
 
 
 @pytest.mark.usefixtures("stored")
-def test_concurrent_requests_load_a_prefix_once(engine, daemon, prompt):
+def test_concurrent_requests_load_a_prefix_once(engine: MakeEngine, daemon: StubDaemon, prompt: MakePrompt) -> None:
     e = engine(blocks=256)
     for i in range(8):
         e.add(f"r{i}", prompt(300))
@@ -98,7 +100,9 @@ def test_concurrent_requests_load_a_prefix_once(engine, daemon, prompt):
 
 
 @pytest.mark.usefixtures("stored")
-def test_concurrent_requests_with_a_common_prefix_load_it_once(engine, daemon, prompt):
+def test_concurrent_requests_with_a_common_prefix_load_it_once(
+    engine: MakeEngine, daemon: StubDaemon, prompt: MakePrompt
+) -> None:
     e = engine(blocks=256)
     prompts = [prompt(280) + prompt(40, seed=i) for i in range(6)]
     for i, tokens in enumerate(prompts):
@@ -110,7 +114,9 @@ def test_concurrent_requests_with_a_common_prefix_load_it_once(engine, daemon, p
 
 
 @pytest.mark.usefixtures("stored")
-def test_waiting_requests_go_on_when_the_loading_one_is_aborted(engine, daemon, prompt):
+def test_waiting_requests_go_on_when_the_loading_one_is_aborted(
+    engine: MakeEngine, daemon: StubDaemon, prompt: MakePrompt
+) -> None:
     e = engine(blocks=256)
     daemon.stuck = True
     for i in range(3):
@@ -127,7 +133,9 @@ def test_waiting_requests_go_on_when_the_loading_one_is_aborted(engine, daemon, 
 
 
 @pytest.mark.usefixtures("stored")
-def test_an_abort_during_the_load_frees_pages_only_after_it(engine, daemon, prompt):
+def test_an_abort_during_the_load_frees_pages_only_after_it(
+    engine: MakeEngine, daemon: StubDaemon, prompt: MakePrompt
+) -> None:
     e = engine()
     free = e.free_blocks()
     daemon.stuck = True
@@ -145,7 +153,7 @@ def test_an_abort_during_the_load_frees_pages_only_after_it(engine, daemon, prom
 
 
 @pytest.mark.usefixtures("stored")
-def test_an_abort_right_after_the_load(engine, daemon, prompt):
+def test_an_abort_right_after_the_load(engine: MakeEngine, daemon: StubDaemon, prompt: MakePrompt) -> None:
     e = engine()
     free = e.free_blocks()
     e.add("r", prompt(300))
@@ -158,7 +166,9 @@ def test_an_abort_right_after_the_load(engine, daemon, prompt):
 
 
 @pytest.mark.parametrize("bad", range(4))
-def test_a_damaged_chunk_is_recomputed_from_there_on(engine, daemon, stored, prompt, bad):
+def test_a_damaged_chunk_is_recomputed_from_there_on(
+    engine: MakeEngine, daemon: StubDaemon, stored: list[bytes], prompt: MakePrompt, bad: int
+) -> None:
     daemon.corrupt.add(stored[bad])
     e = engine()
     e.add("r", prompt(300))
@@ -172,7 +182,9 @@ def test_a_damaged_chunk_is_recomputed_from_there_on(engine, daemon, stored, pro
     assert e.worker.stats.blocks_invalid == (4 - bad) * 4
 
 
-def test_what_was_recomputed_is_stored_again(engine, daemon, stored, prompt):
+def test_what_was_recomputed_is_stored_again(
+    engine: MakeEngine, daemon: StubDaemon, stored: list[bytes], prompt: MakePrompt
+) -> None:
     daemon.corrupt.add(stored[2])
     e = engine()
     # The daemon drops what it found damaged.
@@ -184,7 +196,9 @@ def test_what_was_recomputed_is_stored_again(engine, daemon, stored, prompt):
     assert stored[2] in daemon.chunks
 
 
-def test_a_chunk_evicted_under_the_load_is_recomputed(engine, daemon, stored, prompt):
+def test_a_chunk_evicted_under_the_load_is_recomputed(
+    engine: MakeEngine, daemon: StubDaemon, stored: list[bytes], prompt: MakePrompt
+) -> None:
     e = engine()
     e.add("r", prompt(300))
     daemon.evict(stored[1])
@@ -195,7 +209,7 @@ def test_a_chunk_evicted_under_the_load_is_recomputed(engine, daemon, stored, pr
 
 
 @pytest.mark.usefixtures("stored")
-def test_leases_that_are_not_confirmed_do_not_count(engine, daemon, prompt):
+def test_leases_that_are_not_confirmed_do_not_count(engine: MakeEngine, daemon: StubDaemon, prompt: MakePrompt) -> None:
     daemon.unconfirmed = 1
     e = engine()
     e.add("r", prompt(300))
@@ -206,7 +220,7 @@ def test_leases_that_are_not_confirmed_do_not_count(engine, daemon, prompt):
 
 
 @pytest.mark.usefixtures("stored")
-def test_a_load_ends_at_its_deadline(engine, daemon, prompt):
+def test_a_load_ends_at_its_deadline(engine: MakeEngine, daemon: StubDaemon, prompt: MakePrompt) -> None:
     daemon.stuck = True
     e = engine(extra={"load_deadline_ms": 50})
     e.add("r", prompt(300))
@@ -216,7 +230,7 @@ def test_a_load_ends_at_its_deadline(engine, daemon, prompt):
 
 
 @pytest.mark.usefixtures("stored")
-def test_a_daemon_gone_during_the_load(engine, daemon, prompt):
+def test_a_daemon_gone_during_the_load(engine: MakeEngine, daemon: StubDaemon, prompt: MakePrompt) -> None:
     e = engine()
     e.add("r", prompt(300))
     daemon.up = False
@@ -225,7 +239,13 @@ def test_a_daemon_gone_during_the_load(engine, daemon, prompt):
     daemon.up = True
     assert e.connector.get_num_new_matched_tokens(request, 0) == (256, True)
     output = e.scheduler.schedule
-    e.scheduler.schedule = lambda: (output(), setattr(daemon, "up", False))[0]
+
+    def gone() -> Any:
+        scheduled = output()
+        daemon.up = False
+        return scheduled
+
+    e.scheduler.schedule = gone
     steps = [e.step()]
     e.scheduler.schedule = output
     steps += e.run()
@@ -233,7 +253,9 @@ def test_a_daemon_gone_during_the_load(engine, daemon, prompt):
     assert e.outputs["r"] == expected_output(prompt(300), 4)
 
 
-def test_many_waiting_requests_do_not_load_a_broken_chunk_one_after_the_other(engine, daemon, stored, prompt):
+def test_many_waiting_requests_do_not_load_a_broken_chunk_one_after_the_other(
+    engine: MakeEngine, daemon: StubDaemon, stored: list[bytes], prompt: MakePrompt
+) -> None:
     daemon.corrupt.add(stored[1])
     e = engine(blocks=256)
     for i in range(6):
@@ -244,7 +266,9 @@ def test_many_waiting_requests_do_not_load_a_broken_chunk_one_after_the_other(en
         assert e.outputs[f"r{i}"] == expected_output(prompt(300), 4)
 
 
-def test_loads_longer_than_one_message_may_be(engine, daemon, stored, prompt):
+def test_loads_longer_than_one_message_may_be(
+    engine: MakeEngine, daemon: StubDaemon, stored: list[bytes], prompt: MakePrompt
+) -> None:
     daemon.max_parts = 3  # one chunk of two parts for each load
     e = engine()
     assert e.generate("r", prompt(300)) == expected_output(prompt(300), 4)
@@ -257,7 +281,9 @@ def test_loads_longer_than_one_message_may_be(engine, daemon, stored, prompt):
 
 
 @pytest.mark.usefixtures("stored")
-def test_a_second_allocation_and_another_connectors_load_start_nothing(engine, daemon, prompt):
+def test_a_second_allocation_and_another_connectors_load_start_nothing(
+    engine: MakeEngine, daemon: StubDaemon, prompt: MakePrompt
+) -> None:
     e = engine()
     request = e.add("r", prompt(300))
     assert e.connector.get_num_new_matched_tokens(request, 0) == (256, True)
@@ -272,24 +298,32 @@ def test_a_second_allocation_and_another_connectors_load_start_nothing(engine, d
 
 
 @pytest.mark.usefixtures("stored")
-def test_a_load_without_a_hold_fails_and_is_recomputed(engine, daemon, prompt):
+def test_a_load_without_a_hold_fails_and_is_recomputed(
+    engine: MakeEngine, daemon: StubDaemon, prompt: MakePrompt
+) -> None:
     e = engine()
     e.add("r", prompt(300))
     half = e.connector.scheduler_half
     claimed = half.matched_tokens
-    half.matched_tokens = lambda request, local: (claimed(request, local), daemon.holds.clear())[0]
+
+    def without_hold(request: Any, local: int) -> Any:
+        claim = claimed(request, local)
+        daemon.holds.clear()
+        return claim
+
+    half.matched_tokens = without_hold
     steps = e.run()
     assert received(steps) == ["r"]
     assert e.outputs["r"] == expected_output(prompt(300), 4)
 
 
 @pytest.mark.usefixtures("stored")
-def test_a_rank_without_parts_receives_too(engine, daemon):
+def test_a_rank_without_parts_receives_too(engine: MakeEngine, daemon: StubDaemon) -> None:
     e = engine()
     worker = e.worker.worker_half
     worker._loader._heads = {}
     worker.start_loads(StepMetadata(loads=[LoadOp("r", 1, 0, 4, 0, tuple(range(16)), time.monotonic() + 60)]))
-    ended = []
+    ended: list[str] = []
     until = time.monotonic() + 60
     while not ended and time.monotonic() < until:
         worker.idle(StepMetadata(idle_wait_s=0.01))
@@ -301,7 +335,7 @@ def test_a_rank_without_parts_receives_too(engine, daemon):
     assert not daemon.loaded
 
 
-def test_reports_of_ranks_add_up():
+def test_reports_of_ranks_add_up() -> None:
     one = WorkerReport({("a", 1)}, {"r": 3, "s": 1})
     other = WorkerReport({("a", 2)}, {"r": 2})
     both = one.aggregate(other)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import pytest
-from simulated_engine import expected_output
+from simulated_engine import MakeEngine, MakePrompt, SimulatedEngine, expected_output
+from stub_daemon import StubDaemon
 from vllm.v1.request import RequestStatus
 
 from larder.vllm.matching import Match
@@ -22,7 +24,7 @@ class Clock:
 
 
 @pytest.fixture
-def warm(engine, prompt):
+def warm(engine: MakeEngine, prompt: MakePrompt) -> list[int]:
     """A prompt of 300 tokens, 256 of which are stored."""
     first = engine()
     first.generate("stored", prompt(300))
@@ -30,31 +32,32 @@ def warm(engine, prompt):
 
 
 @pytest.fixture
-def waits(monkeypatch):
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Every wait for an answer, in seconds, without waiting."""
     seen = []
     monkeypatch.setattr(Match, "wait", lambda _, seconds: seen.append(seconds))
     return seen
 
 
-def ask(engine, request, local=0):
-    return engine.connector.get_num_new_matched_tokens(request, local)
+def ask(engine: SimulatedEngine, request: Any, local: int = 0) -> tuple[int | None, bool]:
+    claim: tuple[int | None, bool] = engine.connector.get_num_new_matched_tokens(request, local)
+    return claim
 
 
-def test_the_match_begins_with_the_request(engine, daemon, warm):
+def test_the_match_begins_with_the_request(engine: MakeEngine, daemon: StubDaemon, warm: list[int]) -> None:
     e = engine()
     before = len(daemon.matches)
     e.add("r", warm)
     assert len(daemon.matches) == before + 1
 
 
-def test_an_answer_in_time_is_claimed_for_an_asynchronous_load(engine, warm):
+def test_an_answer_in_time_is_claimed_for_an_asynchronous_load(engine: MakeEngine, warm: list[int]) -> None:
     e = engine()
     request = e.add("r", warm)
     assert ask(e, request) == (256, True)
 
 
-def test_asking_again_changes_nothing(engine, daemon, warm):
+def test_asking_again_changes_nothing(engine: MakeEngine, daemon: StubDaemon, warm: list[int]) -> None:
     e = engine()
     request = e.add("r", warm)
     holds, matches = dict(daemon.holds), len(daemon.matches)
@@ -66,7 +69,9 @@ def test_asking_again_changes_nothing(engine, daemon, warm):
     assert e.outputs["r"] == expected_output(warm, 4)
 
 
-def test_none_until_the_deadline_then_zero(engine, daemon, warm, waits):
+def test_none_until_the_deadline_then_zero(
+    engine: MakeEngine, daemon: StubDaemon, warm: list[int], waits: list[float]
+) -> None:
     e = engine()
     clock = e.connector.scheduler_half._clock = Clock()
     daemon.silent = True
@@ -83,10 +88,12 @@ def test_none_until_the_deadline_then_zero(engine, daemon, warm, waits):
     assert ask(e, request) == (256, True)
 
 
-def test_a_step_waits_a_millisecond_for_all_requests(engine, daemon, prompt, monkeypatch):
+def test_a_step_waits_a_millisecond_for_all_requests(
+    engine: MakeEngine, daemon: StubDaemon, prompt: MakePrompt, monkeypatch: pytest.MonkeyPatch
+) -> None:
     spent = []
 
-    def wait(_, seconds):
+    def wait(_: Any, seconds: float) -> None:
         # Takes all the time it may.
         spent.append(seconds)
         until = time.perf_counter() + seconds
@@ -107,7 +114,9 @@ def test_a_step_waits_a_millisecond_for_all_requests(engine, daemon, prompt, mon
     assert len(spent) - first <= 8 - first + 1
 
 
-def test_others_run_while_one_waits(engine, daemon, prompt, warm):
+def test_others_run_while_one_waits(
+    engine: MakeEngine, daemon: StubDaemon, prompt: MakePrompt, warm: list[int]
+) -> None:
     e = engine()
     e.connector.scheduler_half._clock = Clock()
     daemon.silent = True
@@ -120,7 +129,7 @@ def test_others_run_while_one_waits(engine, daemon, prompt, warm):
     assert e.external["slow"] == 256
 
 
-def steps_of(e, clock, requests, until):
+def steps_of(e: SimulatedEngine, clock: Clock, requests: Any, until: float) -> list[dict[str, int]]:
     """Runs requests beside what waits; how many tokens of which of them each step computes."""
     for name, tokens, count in requests:
         e.add(name, tokens, max_tokens=count)
@@ -132,7 +141,9 @@ def steps_of(e, clock, requests, until):
 
 
 @pytest.mark.parametrize("patient", [True, False])
-def test_a_daemon_that_answers_after_five_seconds(engine, daemon, prompt, warm, waits, patient):
+def test_a_daemon_that_answers_after_five_seconds(
+    engine: MakeEngine, daemon: StubDaemon, prompt: MakePrompt, warm: list[int], waits: list[float], patient: bool
+) -> None:
     """Nobody else's step is another, or later; who asked waits, or after the deadline computes."""
     others = [(f"r{i}", prompt(90 * (i + 1), seed=20 + i), 4 + 5 * i) for i in range(7)]
     runs, stored = [], dict(daemon.chunks)
@@ -163,7 +174,9 @@ def test_a_daemon_that_answers_after_five_seconds(engine, daemon, prompt, warm, 
         assert runs[0] == runs[1]
 
 
-def test_without_a_daemon_nobody_waits(engine, daemon, warm, waits):
+def test_without_a_daemon_nobody_waits(
+    engine: MakeEngine, daemon: StubDaemon, warm: list[int], waits: list[float]
+) -> None:
     daemon.up = False
     e = engine()
     assert e.generate("r", warm) == expected_output(warm, 4)
@@ -171,7 +184,7 @@ def test_without_a_daemon_nobody_waits(engine, daemon, warm, waits):
     assert e.connector.stats.waits_for_match == 0
 
 
-def test_a_daemon_that_comes_later_is_used(engine, daemon, prompt):
+def test_a_daemon_that_comes_later_is_used(engine: MakeEngine, daemon: StubDaemon, prompt: MakePrompt) -> None:
     daemon.up = False
     e = engine()
     e.generate("before", prompt(300))
@@ -185,7 +198,7 @@ def test_a_daemon_that_comes_later_is_used(engine, daemon, prompt):
     assert other.external["r"] == 256
 
 
-def test_the_hold_ends_with_the_load(engine, daemon, warm):
+def test_the_hold_ends_with_the_load(engine: MakeEngine, daemon: StubDaemon, warm: list[int]) -> None:
     e = engine()
     e.generate("r", warm)
     assert e.external["r"] == 256
@@ -193,7 +206,9 @@ def test_the_hold_ends_with_the_load(engine, daemon, warm):
 
 
 @pytest.mark.parametrize("silent", [False, True])
-def test_the_hold_ends_with_an_abort_before_scheduling(engine, daemon, warm, silent):
+def test_the_hold_ends_with_an_abort_before_scheduling(
+    engine: MakeEngine, daemon: StubDaemon, warm: list[int], silent: bool
+) -> None:
     e = engine()
     daemon.silent = silent
     e.add("r", warm)
@@ -203,7 +218,7 @@ def test_the_hold_ends_with_an_abort_before_scheduling(engine, daemon, warm, sil
     assert not e.connector.scheduler_half._states
 
 
-def test_the_hold_ends_where_the_engine_has_it_all(engine, daemon, warm):
+def test_the_hold_ends_where_the_engine_has_it_all(engine: MakeEngine, daemon: StubDaemon, warm: list[int]) -> None:
     e = engine()
     e.generate("first", warm)
     e.generate("second", warm)
@@ -211,7 +226,7 @@ def test_the_hold_ends_where_the_engine_has_it_all(engine, daemon, warm):
     assert not daemon.holds
 
 
-def test_a_waiting_request_keeps_its_hold(engine, daemon, warm):
+def test_a_waiting_request_keeps_its_hold(engine: MakeEngine, daemon: StubDaemon, warm: list[int]) -> None:
     e = engine(extra={"hold_ms": 400})
     # Somebody else has all the pages.
     pool = e.scheduler.kv_cache_manager.block_pool
@@ -225,7 +240,7 @@ def test_a_waiting_request_keeps_its_hold(engine, daemon, warm):
     assert e.external["r"] == 256
 
 
-def test_a_lapsed_hold_is_asked_for_again(engine, daemon, warm):
+def test_a_lapsed_hold_is_asked_for_again(engine: MakeEngine, daemon: StubDaemon, warm: list[int]) -> None:
     e = engine()
     request = e.add("r", warm)
     (hold,) = daemon.holds
@@ -238,7 +253,9 @@ def test_a_lapsed_hold_is_asked_for_again(engine, daemon, warm):
     assert e.external["r"] == 256
 
 
-def test_holds_that_never_last_are_not_asked_for_without_end(engine, daemon, warm):
+def test_holds_that_never_last_are_not_asked_for_without_end(
+    engine: MakeEngine, daemon: StubDaemon, warm: list[int]
+) -> None:
     daemon.hold_ms = 0
     e = engine()
     request = e.add("r", warm)
@@ -248,7 +265,7 @@ def test_holds_that_never_last_are_not_asked_for_without_end(engine, daemon, war
     assert e.generate("again", warm) == expected_output(warm, 4)
 
 
-def test_another_daemon_is_asked_anew(engine, daemon, warm):
+def test_another_daemon_is_asked_anew(engine: MakeEngine, daemon: StubDaemon, warm: list[int]) -> None:
     e = engine()
     request = e.add("r", warm)
     assert ask(e, request) == (256, True)
@@ -260,7 +277,7 @@ def test_another_daemon_is_asked_anew(engine, daemon, warm):
 
 
 @pytest.mark.parametrize("block", [16, 32, 64])
-def test_amounts_are_whole_blocks_beyond_the_local_hit(engine, prompt, block):
+def test_amounts_are_whole_blocks_beyond_the_local_hit(engine: MakeEngine, prompt: MakePrompt, block: int) -> None:
     first = engine(block=block)
     first.generate("stored", prompt(300))
     e = engine(block=block)
@@ -272,7 +289,7 @@ def test_amounts_are_whole_blocks_beyond_the_local_hit(engine, prompt, block):
         assert asynchronous == (amount > 0)
 
 
-def test_a_load_may_cover_the_prompt(engine, prompt):
+def test_a_load_may_cover_the_prompt(engine: MakeEngine, prompt: MakePrompt) -> None:
     engine().generate("stored", prompt(257), max_tokens=1)
     e = engine()
     request = e.add("r", prompt(256))
@@ -282,14 +299,16 @@ def test_a_load_may_cover_the_prompt(engine, prompt):
     assert e.outputs["r"] == expected_output(prompt(256), 4)
 
 
-def test_short_prompts_are_not_asked_for(engine, daemon, prompt):
+def test_short_prompts_are_not_asked_for(engine: MakeEngine, daemon: StubDaemon, prompt: MakePrompt) -> None:
     e = engine()
     e.generate("r", prompt(63), max_tokens=1)
     assert not daemon.matches
     assert not daemon.chunks
 
 
-def test_requests_beyond_the_early_ones_ask_when_their_turn_comes(engine, daemon, warm):
+def test_requests_beyond_the_early_ones_ask_when_their_turn_comes(
+    engine: MakeEngine, daemon: StubDaemon, warm: list[int]
+) -> None:
     e = engine(extra={"early_matches": 2})
     before = len(daemon.matches)
     for i in range(5):
@@ -302,7 +321,9 @@ def test_requests_beyond_the_early_ones_ask_when_their_turn_comes(engine, daemon
     assert not daemon.holds
 
 
-def test_requests_that_must_not_read_the_cache_match_nothing_but_store(engine, daemon, warm, prompt):
+def test_requests_that_must_not_read_the_cache_match_nothing_but_store(
+    engine: MakeEngine, daemon: StubDaemon, warm: list[int], prompt: MakePrompt
+) -> None:
     e = engine()
     request = e.add("r", warm, skip_reading=True)
     assert ask(e, request) == (0, False)
@@ -313,7 +334,9 @@ def test_requests_that_must_not_read_the_cache_match_nothing_but_store(engine, d
     assert not daemon.holds
 
 
-def test_states_are_gone_when_all_is_done(engine, daemon, warm, prompt):
+def test_states_are_gone_when_all_is_done(
+    engine: MakeEngine, daemon: StubDaemon, warm: list[int], prompt: MakePrompt
+) -> None:
     e = engine()
     for i in range(6):
         e.add(f"r{i}", warm if i % 2 else prompt(200, seed=i))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from simulated_engine import VOCABULARY, check_chunk, expected_output, prefix_hashes
+from simulated_engine import VOCABULARY, MakeEngine, check_chunk, expected_output, prefix_hashes
 from stub_daemon import TENANT_KEY, StubDaemon
 
 from larder.errors import FullError
@@ -21,7 +21,7 @@ STEPS = 200
 class Run:
     """One random run: requests over a few shared prefixes, faults of the daemon."""
 
-    def __init__(self, engine, daemon, seed) -> None:
+    def __init__(self, engine: MakeEngine, daemon: StubDaemon, seed: int) -> None:
         self.random = random.Random(seed)  # noqa: S311
         self.daemon = daemon
         block = self.random.choice([16, 32, 64])
@@ -143,7 +143,7 @@ class Run:
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_random_run(engine, daemon, seed):
+def test_random_run(engine: MakeEngine, daemon: StubDaemon, seed: int) -> None:
     run = Run(engine, daemon, seed)
     run.run()
     e, half = run.engine, run.engine.connector.scheduler_half
@@ -165,7 +165,7 @@ def test_random_run(engine, daemon, seed):
     assert e.outputs["last"] == expected_output(run.bases[0][:200], 4)
 
 
-def test_the_runs_meet_what_they_are_about(engine):
+def test_the_runs_meet_what_they_are_about(engine: MakeEngine) -> None:
     """Over the seeds there are loads, failed loads, preemptions, drops and duplicates; else the runs prove nothing."""
     totals = dict.fromkeys(["loads", "failed", "chunks", "preempted", "dropped", "waits", "stored"], 0)
     for seed in range(4):

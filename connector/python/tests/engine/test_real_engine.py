@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,22 +19,24 @@ from real_engine import RealEngine
 
 from harness.daemon import Daemon
 from larder.client import Client, CommitChunk, CommitPart, Options
+from larder.credits import Credit
 from larder.keys import chunk_keys, root_key
 from larder.namespace import NamespaceDescriptor
 
 CHUNK = 256
 TOKENS = 24
+MakeEngine = Callable[..., RealEngine]
 PARTS = 2
 ALONE = {"skip_load": True, "skip_store": True}
 
 
 @pytest.fixture(scope="module")
-def work(short_folder):
+def work(short_folder: Path) -> Path:
     return short_folder
 
 
 @pytest.fixture(scope="module")
-def larderd(binaries, work):
+def larderd(binaries: Path, work: Path) -> Iterator[Daemon]:
     """One daemon for the module; its counters are compared as differences."""
     daemon = Daemon(binaries, work, host_bytes="1GiB")
     daemon.start()
@@ -40,7 +45,7 @@ def larderd(binaries, work):
 
 
 @pytest.fixture(scope="module")
-def prompts(test_model, words):
+def prompts(test_model: Path, words: Callable[[Path], list[int]]) -> dict[str, Any]:
     """Prompts of real text, no two of which share a chunk unless they are made to."""
     ids = words(test_model)
     return {
@@ -56,11 +61,11 @@ def prompts(test_model, words):
 
 
 @pytest.fixture(scope="module")
-def engines(test_model, work, larderd):
+def engines(test_model: Path, work: Path, larderd: Daemon) -> Iterator[MakeEngine]:
     """Makes engines, one at a time: the machine may have two cores."""
-    made = []
+    made: list[RealEngine] = []
 
-    def make(name, socket=larderd.socket, **options):
+    def make(name: str, socket: Path | None = larderd.socket, **options: Any) -> RealEngine:
         for engine in made:
             engine.kill()
         made[:] = [RealEngine(test_model, work / f"{name}.log", socket=socket, **options)]
@@ -74,7 +79,7 @@ def engines(test_model, work, larderd):
 
 
 @pytest.fixture(scope="module")
-def control(engines, prompts):
+def control(engines: MakeEngine, prompts: dict[str, Any]) -> dict[str, list[int]]:
     """What an engine without Larder answers."""
     engine = engines("control", socket=None)
     flat = {k: v for k, v in prompts.items() if k != "preempted"}
@@ -84,12 +89,12 @@ def control(engines, prompts):
     return answers
 
 
-def full(prompt):
+def full(prompt: list[int]) -> int:
     return len(prompt) // CHUNK * CHUNK
 
 
 @contextlib.contextmanager
-def loaded(engine, larderd, chunks):
+def loaded(engine: RealEngine, larderd: Daemon, chunks: int) -> Iterator[None]:
     """Fails unless so many chunks, of two parts each, come from the daemon meanwhile: by the engine's count and by
     the daemon's own."""
     stats, counters = engine.stats(), larderd.counters()
@@ -99,7 +104,9 @@ def loaded(engine, larderd, chunks):
 
 
 @pytest.fixture(scope="module")
-def stored(engines, larderd, prompts, control):
+def stored(
+    engines: MakeEngine, larderd: Daemon, prompts: dict[str, Any], control: dict[str, list[int]]
+) -> dict[str, list[str]]:
     """Cold engine: everything is computed and stored. Returns the hashes of its pages; it is killed."""
     engine = engines("cold")
     before = larderd.counters()
@@ -120,12 +127,12 @@ def stored(engines, larderd, prompts, control):
     }
 
 
-def test_cold_and_stored(stored):
+def test_cold_and_stored(stored: dict[str, list[str]]) -> None:
     assert [len(v) for v in stored.values()] == [11, 5]
 
 
 @pytest.fixture(scope="class")
-def engine(stored, engines):
+def engine(stored: dict[str, list[str]], engines: MakeEngine) -> RealEngine:
     """The engine of TestWarm."""
     return engines("warm")
 
@@ -133,7 +140,14 @@ def engine(stored, engines):
 class TestWarm:
     """A new engine process, whose own cache is empty."""
 
-    def test_all_full_chunks_are_loaded_byte_for_byte(self, engine, larderd, stored, prompts, control):
+    def test_all_full_chunks_are_loaded_byte_for_byte(
+        self,
+        engine: RealEngine,
+        larderd: Daemon,
+        stored: dict[str, list[str]],
+        prompts: dict[str, Any],
+        control: dict[str, list[int]],
+    ) -> None:
         before = larderd.counters()
         answer = engine.generate(prompts["long"], TOKENS)
         assert answer == {"token_ids": control["long"], "cached": full(prompts["long"])}
@@ -144,7 +158,9 @@ class TestWarm:
         assert stats["bytes_loaded"] == after["stored_bytes"] // after["stored_parts"] * 22
         assert engine.ask("pages", prompt=prompts["long"], chunks=11) == stored["long"]
 
-    def test_a_shared_prefix_beyond_a_local_hit(self, engine, larderd, prompts, control):
+    def test_a_shared_prefix_beyond_a_local_hit(
+        self, engine: RealEngine, larderd: Daemon, prompts: dict[str, Any], control: dict[str, list[int]]
+    ) -> None:
         assert engine.ask("reset")
         engine.generate(prompts["shared"][:600], 1, larder=ALONE)  # 4 blocks of 128: 2 chunks
         with loaded(engine, larderd, 4):
@@ -152,7 +168,14 @@ class TestWarm:
         # 1700 of its tokens are those of a stored prompt: 6 chunks.
         assert answer == {"token_ids": control["shared"], "cached": 1536}
 
-    def test_a_local_hit_that_ends_inside_a_chunk(self, engine, larderd, stored, prompts, control):
+    def test_a_local_hit_that_ends_inside_a_chunk(
+        self,
+        engine: RealEngine,
+        larderd: Daemon,
+        stored: dict[str, list[str]],
+        prompts: dict[str, Any],
+        control: dict[str, list[int]],
+    ) -> None:
         assert engine.ask("reset")
         engine.generate(prompts["long"][:900], 1, larder=ALONE)  # 7 blocks of 128: 3 chunks and a half
         with loaded(engine, larderd, 8):
@@ -160,13 +183,17 @@ class TestWarm:
         assert answer == {"token_ids": control["long"], "cached": full(prompts["long"])}
         assert engine.ask("pages", prompt=prompts["long"], chunks=11)[4:] == stored["long"][4:]
 
-    def test_a_partial_prefix(self, engine, larderd, prompts, control):
+    def test_a_partial_prefix(
+        self, engine: RealEngine, larderd: Daemon, prompts: dict[str, Any], control: dict[str, list[int]]
+    ) -> None:
         assert engine.ask("reset")
         with loaded(engine, larderd, 6):
             answer = engine.generate(prompts["inside"], TOKENS)
         assert answer == {"token_ids": control["inside"], "cached": 1536}
 
-    def test_eight_equal_prompts_load_once(self, engine, larderd, prompts, control):
+    def test_eight_equal_prompts_load_once(
+        self, engine: RealEngine, larderd: Daemon, prompts: dict[str, Any], control: dict[str, list[int]]
+    ) -> None:
         assert engine.ask("reset")
         one = engine.stats()["bytes_loaded"]
         assert engine.generate(prompts["many"], TOKENS)["cached"] == full(prompts["many"])
@@ -178,7 +205,9 @@ class TestWarm:
         assert all(a["cached"] >= full(prompts["many"]) for a in answers)
         assert larderd.counters()["loaded_bytes"] - before <= 1.1 * one
 
-    def test_an_abort_during_the_load_leaves_nothing(self, engine, prompts, control):
+    def test_an_abort_during_the_load_leaves_nothing(
+        self, engine: RealEngine, prompts: dict[str, Any], control: dict[str, list[int]]
+    ) -> None:
         assert engine.ask("reset")
         before = engine.stats("scheduler")
         request = {"prompt": prompts["aborted"], "tokens": TOKENS}
@@ -188,7 +217,9 @@ class TestWarm:
         engine.ask("step", times=50)
         assert engine.ask("leftovers") == dict.fromkeys(["blocks", "requests", "states", "matches", "loads"], 0)
 
-    def test_skip_load_and_skip_store(self, engine, larderd, prompts, control):
+    def test_skip_load_and_skip_store(
+        self, engine: RealEngine, larderd: Daemon, prompts: dict[str, Any], control: dict[str, list[int]]
+    ) -> None:
         assert engine.ask("reset")
         before = larderd.counters()
         answer = engine.generate(prompts["short"], TOKENS, larder=ALONE)
@@ -197,12 +228,16 @@ class TestWarm:
         for name in ("match_requests", "loaded_bytes", "stored_bytes"):
             assert after[name] == before[name]
 
-    def test_another_salt_misses(self, engine, prompts, control):
+    def test_another_salt_misses(
+        self, engine: RealEngine, prompts: dict[str, Any], control: dict[str, list[int]]
+    ) -> None:
         assert engine.ask("reset")
         answer = engine.generate(prompts["short"], TOKENS, salt="somebody else's")
         assert answer == {"token_ids": control["short"], "cached": 0}
 
-    def test_poison_changes_the_output(self, engine, larderd, prompts, control):
+    def test_poison_changes_the_output(
+        self, engine: RealEngine, larderd: Daemon, prompts: dict[str, Any], control: dict[str, list[int]]
+    ) -> None:
         """Wrong KV under right keys, with valid checksums: were the answer the same, loads would prove nothing."""
         namespace = NamespaceDescriptor.decode(bytes.fromhex(engine.ask("namespace")))
         prompt = prompts["poison"]
@@ -210,6 +245,7 @@ class TestWarm:
             assert client.wait_ready(10)
             length = namespace.parts()[0].raw_length
             client.keep_credits(length, 2 * len(namespace.parts()) * (len(prompt) // CHUNK))
+            assert client.hello is not None
             root = root_key(namespace.fingerprint(), client.hello.tenant_key)
             keys = chunk_keys(root, prompt, CHUNK)
             chunks = [keys[i : i + 32] for i in range(0, len(keys), 32)]
@@ -221,7 +257,7 @@ class TestWarm:
         assert answer["cached"] == full(prompt)
         assert answer["token_ids"] != control["poison"]
 
-    def test_nothing_is_left(self, engine):
+    def test_nothing_is_left(self, engine: RealEngine) -> None:
         assert engine.ask("leftovers") == dict.fromkeys(["blocks", "requests", "states", "matches", "loads"], 0)
         stats = engine.stats()
         # Of the aborted requests' loads some were cancelled under way.
@@ -229,7 +265,7 @@ class TestWarm:
         assert stats["dropped_rejected"] == stats["chunks_conflict"] == 0
 
 
-def fill(client, length):
+def fill(client: Client, length: int) -> Credit:
     """A credit full of small wrong numbers, once one is granted."""
     deadline = time.monotonic() + 10
     while (credit := client.take_credit(length)) is None:
@@ -240,7 +276,13 @@ def fill(client, length):
     return credit
 
 
-def test_block_32_in_an_engine_of_several_processes(stored, engines, larderd, prompts, control):
+def test_block_32_in_an_engine_of_several_processes(
+    stored: dict[str, list[str]],
+    engines: MakeEngine,
+    larderd: Daemon,
+    prompts: dict[str, Any],
+    control: dict[str, list[int]],
+) -> None:
     environment = {"VLLM_ENABLE_V1_MULTIPROCESSING": "1", "VLLM_CPU_OMP_THREADS_BIND": "0-1"}
     engine = engines("block32", block_size=32, environment=environment, distributed_executor_backend="mp")
     before = larderd.counters()["loaded_parts"]
@@ -250,7 +292,9 @@ def test_block_32_in_an_engine_of_several_processes(stored, engines, larderd, pr
     assert larderd.counters()["loaded_parts"] - before == PARTS * 16
 
 
-def test_block_16_and_preemption_on_few_pages(stored, engines, prompts, control):
+def test_block_16_and_preemption_on_few_pages(
+    stored: dict[str, list[str]], engines: MakeEngine, prompts: dict[str, Any], control: dict[str, list[int]]
+) -> None:
     # Pages for 3500 tokens.
     engine = engines("block16", block_size=16, num_gpu_blocks_override=220, max_model_len=3200)
     answer = engine.generate(prompts["long"], TOKENS)
@@ -264,7 +308,9 @@ def test_block_16_and_preemption_on_few_pages(stored, engines, prompts, control)
     assert engine.ask("leftovers") == dict.fromkeys(["blocks", "requests", "states", "matches", "loads"], 0)
 
 
-def test_bfloat16_against_as_many_tokens_reused_without_larder(engines, larderd, prompts):
+def test_bfloat16_against_as_many_tokens_reused_without_larder(
+    engines: MakeEngine, larderd: Daemon, prompts: dict[str, Any]
+) -> None:
     engine = engines("bfloat16", dtype="bfloat16")
     prompt, reused = prompts["long"], full(prompts["long"])
     engine.generate(prompt[: reused + 1], 1, larder=ALONE)

@@ -2,39 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
-from simulated_engine import expected_output
+from simulated_engine import MakeEngine, MakePrompt, expected_output
+from stub_daemon import StubDaemon
 
 from larder.keys import Extra, ExtraKind
 from larder.vllm.lora import AdapterDigests
-from larder.vllm.request_policy import policy_of
+from larder.vllm.request_policy import RequestPolicy, policy_of
 
 IMAGE = "a" * 64
 
 
-def request(**fields):
+def request(**fields: Any) -> Any:
     """A request as far as its policy looks at it."""
-    base = {
+    base: dict[str, Any] = {
         "kv_transfer_params": None, "prompt_embeds": None, "resumable": False, "pooling_params": None,
         "lora_request": None, "cache_salt": None, "skip_reading_prefix_cache": False, "mm_features": [],
     }  # fmt: skip
     return SimpleNamespace(**(base | fields))
 
 
-def policy(digest=None, warn=None, **fields):
+def policy(digest: Any = None, warn: Any = None, **fields: Any) -> RequestPolicy:
     return policy_of(request(**fields), lambda _: digest, warn or pytest.fail)
 
 
-def image(content=IMAGE, offset=3, length=5, identifier="x"):
+def image(content: str | None = IMAGE, offset: int = 3, length: int = 5, identifier: str = "x") -> Any:
     return SimpleNamespace(
         mm_hash=content, identifier=identifier, mm_position=SimpleNamespace(offset=offset, length=length)
     )
 
 
-def test_salts_are_kept_apart():
+def test_salts_are_kept_apart() -> None:
     salts = [
         policy().salt,
         policy(cache_salt="a").salt,
@@ -48,7 +52,7 @@ def test_salts_are_kept_apart():
     assert policy(cache_salt="x" * 5000).uncached
 
 
-def test_requests_with_other_salts_never_hit(engine, prompt):
+def test_requests_with_other_salts_never_hit(engine: MakeEngine, prompt: MakePrompt) -> None:
     stored = engine()
     stored.generate("a", prompt(300), cache_salt="one")
     for salt, params, external in (
@@ -63,48 +67,48 @@ def test_requests_with_other_salts_never_hit(engine, prompt):
         assert e.external["r"] == external, (salt, params)
 
 
-def test_images_are_in_the_keys():
+def test_images_are_in_the_keys() -> None:
     assert policy(mm_features=[image()]).extras == (Extra(ExtraKind.MULTIMODAL, 3, 5, IMAGE.encode()),)
     assert policy(mm_features=[image(content=None, identifier="b" * 64)]).extras[0].content == b"b" * 64
 
 
 @pytest.mark.parametrize("name", ["my picture", "image-1", "A" * 64, ""])
-def test_images_known_by_a_name_only_are_not_cached(name):
+def test_images_known_by_a_name_only_are_not_cached(name: str) -> None:
     assert policy(mm_features=[image(content=name)]).uncached == "multimodal content without a hash"
 
 
-def test_prompt_embeddings_are_not_cached():
+def test_prompt_embeddings_are_not_cached() -> None:
     assert policy(prompt_embeds=torch.zeros(4, 8)).uncached == "prompt embeddings"
 
 
 @pytest.mark.parametrize("field", ["resumable", "pooling_params"])
-def test_other_requests_that_are_not_cached(field):
+def test_other_requests_that_are_not_cached(field: str) -> None:
     assert policy(**{field: True}).uncached
 
 
-def test_adapters_are_in_the_root():
+def test_adapters_are_in_the_root() -> None:
     assert policy(lora_request=object()).uncached == "adapter not identified"
     assert policy(digest=b"d" * 32, lora_request=object()).adapter == b"d" * 32
 
 
-def test_unknown_parameters_warn_and_do_nothing():
-    said = []
+def test_unknown_parameters_warn_and_do_nothing() -> None:
+    said: list[str] = []
     p = policy(warn=said.append, kv_transfer_params={"other": 1, "larder": {"skip_laod": True, "skip_load": True}})
     assert p.skip_load
     assert said == ["kv_transfer_params.larder.skip_laod is unknown and ignored"]
 
 
 @pytest.mark.parametrize("given", [None, {}, [], "x", {"other": {"salt": 1}}])
-def test_parameters_of_others_are_theirs(given):
+def test_parameters_of_others_are_theirs(given: Any) -> None:
     assert policy(kv_transfer_params=given) == policy()
 
 
 @pytest.mark.parametrize("params", [{"skip_load": 1}, {"skip_store": "yes"}, {"salt": 3}, "x"])
-def test_ill_typed_parameters_keep_the_request_out(params):
+def test_ill_typed_parameters_keep_the_request_out(params: Any) -> None:
     assert policy(kv_transfer_params={"larder": params}).uncached
 
 
-def test_uncached_requests_are_computed_and_counted(engine, daemon, prompt):
+def test_uncached_requests_are_computed_and_counted(engine: MakeEngine, daemon: StubDaemon, prompt: MakePrompt) -> None:
     e = engine()
     tokens = prompt(300)
     assert e.generate("r", tokens, params={"larder": {"salt": 5}}) == expected_output(tokens, 4)
@@ -113,13 +117,13 @@ def test_uncached_requests_are_computed_and_counted(engine, daemon, prompt):
     assert e.connector.stats.uncached == {"kv_transfer_params.larder.salt is no string": 1}
 
 
-def lora(path, number=1, **fields):
+def lora(path: Path | str, number: int = 1, **fields: Any) -> Any:
     base = {"lora_int_id": number, "lora_path": str(path), "load_inplace": False}
     base |= {"tensorizer_config_dict": None, "is_3d_lora_weight": False}
     return SimpleNamespace(**(base | fields))
 
 
-def adapter(folder, weights=b"weights"):
+def adapter(folder: Path, weights: bytes = b"weights") -> Path:
     folder.mkdir(exist_ok=True)
     (folder / "adapter_model.bin").write_bytes(weights)
     (folder / "adapter_config.json").write_text("{}")
@@ -127,28 +131,31 @@ def adapter(folder, weights=b"weights"):
 
 
 @pytest.fixture
-def digests():
+def digests() -> Iterator[AdapterDigests]:
     made = AdapterDigests()
     yield made
     made.close()
 
 
-def known(digests, lora_request):
+def known(digests: AdapterDigests, lora_request: Any) -> bytes | None:
     """The digest, once its thread is done."""
     digests.digest(lora_request)
-    digests._adapters[lora_request.lora_int_id].digest.result(60)
+    under_way = digests._adapters[lora_request.lora_int_id]
+    assert under_way is not None
+    under_way.digest.result(60)
     return digests.digest(lora_request)
 
 
-def test_adapters_are_known_by_content(digests, tmp_path):
+def test_adapters_are_known_by_content(digests: AdapterDigests, tmp_path: Path) -> None:
     one = known(digests, lora(adapter(tmp_path / "a"), 1))
     same = known(digests, lora(adapter(tmp_path / "b"), 2))
     other = known(digests, lora(adapter(tmp_path / "c", b"retrained"), 3))
     assert one == same != other
+    assert one is not None
     assert len(one) == 32
 
 
-def test_an_adapter_whose_files_change_is_not_known_any_more(digests, tmp_path):
+def test_an_adapter_whose_files_change_is_not_known_any_more(digests: AdapterDigests, tmp_path: Path) -> None:
     request = lora(adapter(tmp_path / "a"))
     assert known(digests, request) is not None
     adapter(tmp_path / "a", b"longer than before")
@@ -158,7 +165,7 @@ def test_an_adapter_whose_files_change_is_not_known_any_more(digests, tmp_path):
     assert digests.digest(request) is None
 
 
-def test_adapters_that_cannot_be_known(digests, tmp_path):
+def test_adapters_that_cannot_be_known(digests: AdapterDigests, tmp_path: Path) -> None:
     assert digests.digest(lora(tmp_path / "absent")) is None
     assert digests.digest(lora("org/some-adapter", 2)) is None
     assert digests.digest(lora(adapter(tmp_path / "a"), 3, load_inplace=True)) is None
@@ -166,12 +173,12 @@ def test_adapters_that_cannot_be_known(digests, tmp_path):
     assert known(digests, lora(tmp_path / "empty", 4)) is None
 
 
-def test_an_adapter_number_with_another_path_is_not_known(digests, tmp_path):
+def test_an_adapter_number_with_another_path_is_not_known(digests: AdapterDigests, tmp_path: Path) -> None:
     assert known(digests, lora(adapter(tmp_path / "a"))) is not None
     assert digests.digest(lora(adapter(tmp_path / "b"))) is None
 
 
-def test_forms_of_an_adapter_differ(digests, tmp_path):
+def test_forms_of_an_adapter_differ(digests: AdapterDigests, tmp_path: Path) -> None:
     folder = adapter(tmp_path / "a")
     plain = known(digests, lora(folder))
     assert digests.digest(lora(folder, is_3d_lora_weight=True)) != plain

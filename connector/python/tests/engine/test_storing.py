@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
-from simulated_engine import HEADS, check_chunk, expected_output, prefix_hashes
-from stub_daemon import TENANT_KEY
+from simulated_engine import HEADS, MakeEngine, MakePrompt, SimulatedEngine, check_chunk, expected_output, prefix_hashes
+from stub_daemon import TENANT_KEY, StubDaemon
 
 from larder.errors import FullError
 from larder.keys import chunk_keys, root_key
 from larder.vllm.matching import Match
 
 
-def ordinals(daemon):
+def ordinals(daemon: StubDaemon) -> list[int]:
     return [ordinal for _, _, ordinal, _ in daemon.commits]
 
 
-def check_bytes(daemon, tokens):
+def check_bytes(daemon: StubDaemon, tokens: Sequence[int]) -> None:
     """Every stored chunk is one of the prompt, and holds exactly its tokens' KV."""
     for key, _, ordinal, parts in daemon.commits:
         assert parts == HEADS
@@ -25,13 +27,15 @@ def check_bytes(daemon, tokens):
 
 
 @pytest.mark.parametrize("block", [16, 32, 64])
-def test_chunks_are_canonical_whatever_the_block(engine, daemon, prompt, block):
+def test_chunks_are_canonical_whatever_the_block(
+    engine: MakeEngine, daemon: StubDaemon, prompt: MakePrompt, block: int
+) -> None:
     engine(block=block).generate("r", prompt(300), max_tokens=1)
     assert ordinals(daemon) == [0, 1, 2, 3]
     check_bytes(daemon, prompt(300))
 
 
-def test_keys_are_those_of_the_format(engine, daemon, prompt):
+def test_keys_are_those_of_the_format(engine: MakeEngine, daemon: StubDaemon, prompt: MakePrompt) -> None:
     e = engine()
     e.generate("r", prompt(300), max_tokens=1)
     half = e.connector.scheduler_half
@@ -41,7 +45,9 @@ def test_keys_are_those_of_the_format(engine, daemon, prompt):
     assert [parent for _, parent, *_ in daemon.commits] == [root] + [keys[i : i + 32] for i in range(0, 96, 32)]
 
 
-def test_chunked_prefill_stores_what_each_step_computed(engine, daemon, prompt):
+def test_chunked_prefill_stores_what_each_step_computed(
+    engine: MakeEngine, daemon: StubDaemon, prompt: MakePrompt
+) -> None:
     e = engine(budget=100)
     e.add("r", prompt(300), max_tokens=1)
     stored = [[op.ordinal for op in step.metadata.stores] for step in e.run()]
@@ -49,7 +55,7 @@ def test_chunked_prefill_stores_what_each_step_computed(engine, daemon, prompt):
     check_bytes(daemon, prompt(300))
 
 
-def test_generation_completes_chunks(engine, daemon, prompt):
+def test_generation_completes_chunks(engine: MakeEngine, daemon: StubDaemon, prompt: MakePrompt) -> None:
     e = engine()
     out = e.generate("r", prompt(100), max_tokens=100)
     assert out == expected_output(prompt(100), 100)
@@ -61,12 +67,12 @@ def test_generation_completes_chunks(engine, daemon, prompt):
     assert other.external["next"] == 192
 
 
-def test_generated_chunks_are_an_option(engine, daemon, prompt):
+def test_generated_chunks_are_an_option(engine: MakeEngine, daemon: StubDaemon, prompt: MakePrompt) -> None:
     engine(extra={"store_generated": False}).generate("r", prompt(100), max_tokens=100)
     assert ordinals(daemon) == [0]
 
 
-def test_what_the_daemon_has_is_not_stored_again(engine, daemon, prompt):
+def test_what_the_daemon_has_is_not_stored_again(engine: MakeEngine, daemon: StubDaemon, prompt: MakePrompt) -> None:
     engine().generate("r", prompt(300), max_tokens=1)
     e = engine()
     e.generate("r", prompt(300), max_tokens=1)
@@ -75,7 +81,9 @@ def test_what_the_daemon_has_is_not_stored_again(engine, daemon, prompt):
     assert e.worker.stats.chunks_duplicate == 0
 
 
-def test_a_local_hit_that_the_daemon_lacks_is_stored(engine, daemon, prompt):
+def test_a_local_hit_that_the_daemon_lacks_is_stored(
+    engine: MakeEngine, daemon: StubDaemon, prompt: MakePrompt
+) -> None:
     e = engine()
     e.generate("r", prompt(300), max_tokens=1)
     for key, *_ in list(daemon.commits)[1:]:
@@ -86,13 +94,15 @@ def test_a_local_hit_that_the_daemon_lacks_is_stored(engine, daemon, prompt):
     check_bytes(daemon, prompt(300))
 
 
-def test_a_request_of_one_step_waits_a_little_for_what_to_store(engine, daemon, prompt, monkeypatch):
+def test_a_request_of_one_step_waits_a_little_for_what_to_store(
+    engine: MakeEngine, daemon: StubDaemon, prompt: MakePrompt, monkeypatch: pytest.MonkeyPatch
+) -> None:
     e = engine()
     e.generate("r", prompt(300), max_tokens=1, params={"larder": {"skip_store": True, "skip_load": True}})
     daemon.silent = True
     seen = []
 
-    def wait(_, seconds):
+    def wait(_: Any, seconds: float) -> None:
         seen.append(seconds)
         daemon.answer()
 
@@ -104,7 +114,9 @@ def test_a_request_of_one_step_waits_a_little_for_what_to_store(engine, daemon, 
     assert seen == [300e-6]
 
 
-def test_a_long_local_hit_is_stored_over_several_steps(engine, daemon, prompt):
+def test_a_long_local_hit_is_stored_over_several_steps(
+    engine: MakeEngine, daemon: StubDaemon, prompt: MakePrompt
+) -> None:
     e = engine(extra={"backfill_chunks": 2})
     e.generate("r", prompt(300), max_tokens=1, params={"larder": {"skip_store": True}})
     e.add("again", prompt(300), max_tokens=4)
@@ -113,7 +125,7 @@ def test_a_long_local_hit_is_stored_over_several_steps(engine, daemon, prompt):
     check_bytes(daemon, prompt(300))
 
 
-def test_equal_prompts_in_one_step_are_stored_once(engine, daemon, prompt):
+def test_equal_prompts_in_one_step_are_stored_once(engine: MakeEngine, daemon: StubDaemon, prompt: MakePrompt) -> None:
     e = engine(blocks=256, budget=2048)
     for i in range(4):
         e.add(f"r{i}", prompt(300), max_tokens=2)
@@ -121,7 +133,9 @@ def test_equal_prompts_in_one_step_are_stored_once(engine, daemon, prompt):
     assert ordinals(daemon) == [0, 1, 2, 3]
 
 
-def test_an_answer_too_late_for_the_load_still_spares_the_store(engine, daemon, prompt):
+def test_an_answer_too_late_for_the_load_still_spares_the_store(
+    engine: MakeEngine, daemon: StubDaemon, prompt: MakePrompt
+) -> None:
     engine().generate("r", prompt(300), max_tokens=1)
     e = engine()
     e.generate("fill", prompt(300), max_tokens=1, params={"larder": {"skip_store": True, "skip_load": True}})
@@ -133,7 +147,9 @@ def test_an_answer_too_late_for_the_load_still_spares_the_store(engine, daemon, 
     assert len(daemon.commits) == 4
 
 
-def test_without_credits_stores_are_dropped_and_tried_again(engine, daemon, prompt):
+def test_without_credits_stores_are_dropped_and_tried_again(
+    engine: MakeEngine, daemon: StubDaemon, prompt: MakePrompt
+) -> None:
     daemon.credits = 4  # two chunks
     e = engine()
     e.add("r", prompt(300), max_tokens=6)
@@ -147,7 +163,7 @@ def test_without_credits_stores_are_dropped_and_tried_again(engine, daemon, prom
     check_bytes(daemon, prompt(300))
 
 
-def test_a_store_is_not_tried_for_ever(engine, daemon, prompt):
+def test_a_store_is_not_tried_for_ever(engine: MakeEngine, daemon: StubDaemon, prompt: MakePrompt) -> None:
     daemon.credits = 0
     e = engine()
     e.generate("r", prompt(300), max_tokens=20)
@@ -156,7 +172,7 @@ def test_a_store_is_not_tried_for_ever(engine, daemon, prompt):
     assert daemon.credits == 0
 
 
-def test_credits_of_an_incomplete_chunk_go_back(engine, daemon, prompt):
+def test_credits_of_an_incomplete_chunk_go_back(engine: MakeEngine, daemon: StubDaemon, prompt: MakePrompt) -> None:
     daemon.credits = 3
     e = engine()
     e.generate("r", prompt(70), max_tokens=1)
@@ -165,7 +181,9 @@ def test_credits_of_an_incomplete_chunk_go_back(engine, daemon, prompt):
     assert daemon.credits == 1
 
 
-def test_a_refused_commit_is_counted_and_nothing_else(engine, daemon, prompt):
+def test_a_refused_commit_is_counted_and_nothing_else(
+    engine: MakeEngine, daemon: StubDaemon, prompt: MakePrompt
+) -> None:
     daemon.refuse_commit = FullError("no room", "commit")
     e = engine()
     assert e.generate("r", prompt(300)) == expected_output(prompt(300), 4)
@@ -176,7 +194,7 @@ def test_a_refused_commit_is_counted_and_nothing_else(engine, daemon, prompt):
     assert len(daemon.chunks) == 4
 
 
-def test_a_daemon_that_goes_drops_stores(engine, daemon, prompt):
+def test_a_daemon_that_goes_drops_stores(engine: MakeEngine, daemon: StubDaemon, prompt: MakePrompt) -> None:
     e = engine()
     e.add("r", prompt(300), max_tokens=30)
     e.step()
@@ -188,16 +206,23 @@ def test_a_daemon_that_goes_drops_stores(engine, daemon, prompt):
     assert e.outputs["s"] == expected_output(prompt(200, seed=4), 4)
 
 
-def slowly(engine):
+def slowly(engine: SimulatedEngine) -> SimulatedEngine:
     """Makes an engine's reads of pages take their time."""
     adapter = engine.worker.worker_half._saver._adapter
     gather = adapter.gather
-    adapter.gather = lambda *arguments: (time.sleep(0.05), gather(*arguments))
+
+    def slow(*arguments: Any) -> None:
+        time.sleep(0.05)
+        gather(*arguments)
+
+    adapter.gather = slow
     return engine
 
 
 @pytest.mark.parametrize("how", ["computed", "loaded"])
-def test_pages_are_not_given_away_while_they_are_read(engine, daemon, prompt, how):
+def test_pages_are_not_given_away_while_they_are_read(
+    engine: MakeEngine, daemon: StubDaemon, prompt: MakePrompt, how: str
+) -> None:
     if how == "loaded":
         engine().generate("first", prompt(220, seed=2), max_tokens=1)
         daemon.commits.clear()
@@ -213,7 +238,7 @@ def test_pages_are_not_given_away_while_they_are_read(engine, daemon, prompt, ho
     check_bytes(daemon, prompt(220))
 
 
-def test_a_shutdown_ends_the_reads_first(engine, daemon, prompt):
+def test_a_shutdown_ends_the_reads_first(engine: MakeEngine, daemon: StubDaemon, prompt: MakePrompt) -> None:
     e = slowly(engine())
     e.add("r", prompt(300), max_tokens=1)
     e.step()
@@ -221,7 +246,7 @@ def test_a_shutdown_ends_the_reads_first(engine, daemon, prompt):
     assert ordinals(daemon) == [0, 1, 2, 3]
 
 
-def test_skip_store_and_skip_load(engine, daemon, prompt):
+def test_skip_store_and_skip_load(engine: MakeEngine, daemon: StubDaemon, prompt: MakePrompt) -> None:
     e = engine()
     e.generate("a", prompt(300), params={"larder": {"skip_store": True}})
     assert not daemon.chunks
@@ -240,7 +265,7 @@ def test_skip_store_and_skip_load(engine, daemon, prompt):
     assert not daemon.holds
 
 
-def test_nothing_is_read_after_a_failed_computation(engine, daemon, prompt):
+def test_nothing_is_read_after_a_failed_computation(engine: MakeEngine, daemon: StubDaemon, prompt: MakePrompt) -> None:
     e = engine()
     e.add("r", prompt(300))
     output = e.scheduler.schedule()
@@ -256,7 +281,9 @@ def test_nothing_is_read_after_a_failed_computation(engine, daemon, prompt):
     assert not daemon.commits
 
 
-def test_a_producer_does_not_load_and_a_consumer_does_not_store(engine, daemon, prompt):
+def test_a_producer_does_not_load_and_a_consumer_does_not_store(
+    engine: MakeEngine, daemon: StubDaemon, prompt: MakePrompt
+) -> None:
     consumer = engine(role="kv_consumer")
     consumer.generate("r", prompt(300))
     assert not daemon.chunks
@@ -271,7 +298,7 @@ def test_a_producer_does_not_load_and_a_consumer_does_not_store(engine, daemon, 
     assert consumer.external["s"] == 256
 
 
-def test_preemption_keeps_pages_and_stores_right(engine, prompt):
+def test_preemption_keeps_pages_and_stores_right(engine: MakeEngine, prompt: MakePrompt) -> None:
     # 3 requests of up to 300 tokens on pages for 480.
     e = engine(blocks=31, budget=512)
     for i in range(3):
@@ -288,7 +315,7 @@ def test_preemption_keeps_pages_and_stores_right(engine, prompt):
         assert fresh.external[f"r{i}"] == 256
 
 
-def test_a_preempted_request_loads_what_it_lost(engine, daemon, prompt):
+def test_a_preempted_request_loads_what_it_lost(engine: MakeEngine, daemon: StubDaemon, prompt: MakePrompt) -> None:
     e = engine(blocks=31, budget=512)
     for i in range(3):
         e.add(f"r{i}", prompt(120, seed=i), max_tokens=150)
