@@ -51,9 +51,6 @@ func (a *app) examine(ctx context.Context, h doctor.Host, python string) []docto
 	out := doctor.Kernel(h)
 	out = append(out, doctor.Limits(h)...)
 	out = append(out, doctor.HugePages(h)...)
-	if a.remote.address == "" {
-		out = append(out, doctor.Socket(h, "socket", a.remote.socket, os.Getuid())...)
-	}
 	var status *larderv1.StatusResponse
 	var config *larderv1.ConfigResponse
 	err := a.admin(ctx, func(ctx context.Context, ad larderv1.AdminClient) (err error) {
@@ -63,12 +60,15 @@ func (a *app) examine(ctx context.Context, h doctor.Host, python string) []docto
 		config, err = ad.Config(ctx, &larderv1.ConfigRequest{})
 		return err
 	})
+	if a.remote.address == "" {
+		out = append(out, doctor.Socket(h, "socket", a.remote.socket, os.Getuid(), config)...)
+	}
 	if err != nil {
 		out = append(out, doctor.Finding{Check: "daemon", Level: doctor.Fail, Text: strings.ReplaceAll(err.Error(), "\n", " "), Remedy: remedy(err)})
 	} else {
 		out = append(out, doctor.Daemon(h, Version(), status)...)
 		if a.remote.address == "" {
-			out = append(out, doctor.Socket(h, "handover", a.handoverSocket(config), os.Getuid())...)
+			out = append(out, doctor.Socket(h, "handover", a.handoverSocket(config), os.Getuid(), config)...)
 		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, a.timeout)

@@ -9,8 +9,9 @@ import (
 	larderv1 "github.com/larderkv/larder/api/larder/v1"
 )
 
-// Socket looks at a Unix socket's file.
-func Socket(h Host, check, path string, uid int) []Finding {
+// Socket looks at a Unix socket's file. config is the daemon's, nil where it
+// does not answer.
+func Socket(h Host, check, path string, uid int, config *larderv1.ConfigResponse) []Finding {
 	info, err := h.Stat(path)
 	if err != nil {
 		return []Finding{{check, Fail, err.Error(), "start larderd, or give its socket with --socket"}}
@@ -19,8 +20,27 @@ func Socket(h Host, check, path string, uid int) []Finding {
 		return []Finding{{check, Fail, path + " is not a socket", "remove it and start larderd, or give the right path with --socket"}}
 	}
 	perm := info.Mode().Perm()
-	return []Finding{judge(perm&0o002 == 0, Warn, check, fmt.Sprintf("%s, mode %#o, asked as user %d", path, perm, uid),
-		"chmod o-w "+path+": larderd checks users itself, but nobody else needs to reach it")}
+	text := fmt.Sprintf("%s, mode %#o, asked as user %d", path, perm, uid)
+	switch {
+	case perm&0o002 == 0 || letsUsersIn(config):
+		return []Finding{{check, OK, text, ""}}
+	case config == nil:
+		// The users whom the daemon lets in may need it.
+		return []Finding{{check, Warn, text, "start larderd and ask again: the mode is right if auth.uids or auth.admin_uids lets users in"}}
+	}
+	return []Finding{{check, Warn, text, "chmod o-w " + path + ": larderd checks users itself, but nobody else needs to reach it"}}
+}
+
+// letsUsersIn says whether users other than the daemon's own and root may
+// connect: they reach a socket that everybody may write to, and the daemon
+// looks at who they are.
+func letsUsersIn(config *larderv1.ConfigResponse) bool {
+	for _, v := range config.GetValues() {
+		if (v.GetKey() == "auth.uids" || v.GetKey() == "auth.admin_uids") && v.GetValue() != "" {
+			return true
+		}
+	}
+	return false
 }
 
 // Daemon looks at what the daemon says about itself. version is this
@@ -34,7 +54,7 @@ func Daemon(h Host, version string, s *larderv1.StatusResponse) []Finding {
 		judge(host.GetVerify() == "always" || host.GetMode() == "guarded", Warn, "daemon.verify", "host.verify is "+host.GetVerify(),
 			"set host.verify to always: damaged bytes become misses"),
 		judge(host.GetQuarantined() == 0, Warn, "daemon.quarantine", fmt.Sprintf("%d bytes wait for the end of dead or stuck engines", host.GetQuarantined()),
-			"look for stopped engine processes in larder status"),
+			"larderd's log names the pids (\"slots are in quarantine\"); end those that hang"),
 	}
 	out = append(out, judge(s.GetCounters().GetCorruptParts() == 0, Warn, "daemon.corrupt", fmt.Sprintf("%d damaged parts found since the start", s.GetCounters().GetCorruptParts()),
 		"look for bad memory or an engine that writes where it may not; host.mode guarded prevents the latter"))

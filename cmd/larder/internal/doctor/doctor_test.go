@@ -3,7 +3,6 @@ package doctor
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"net"
 	"os"
@@ -130,16 +129,34 @@ func TestSocket(t *testing.T) {
 	h := good()
 	dir := t.TempDir()
 	path := filepath.Join(dir, "s")
-	require.Equal(t, Fail, Socket(h, "socket", path, 0)[0].Level)
+	require.Equal(t, Fail, Socket(h, "socket", path, 0, nil)[0].Level)
 	require.NoError(t, os.WriteFile(path, nil, 0o600))
-	require.Contains(t, Socket(h, "socket", path, 0)[0].Text, "not a socket")
+	require.Contains(t, Socket(h, "socket", path, 0, nil)[0].Text, "not a socket")
 	require.NoError(t, os.Remove(path))
 	l, err := net.Listen("unix", path)
 	require.NoError(t, err)
 	defer func() { require.NoError(t, l.Close()) }()
-	for mode, want := range map[fs.FileMode]Level{0o660: OK, 0o666: Warn} {
-		require.NoError(t, os.Chmod(path, mode))
-		require.Equal(t, want, Socket(h, "socket", path, 7)[0].Level, fmt.Sprint(mode))
+	config := func(key, value string) *larderv1.ConfigResponse {
+		return &larderv1.ConfigResponse{Values: []*larderv1.ConfigValue{{Key: key, Value: value}}}
+	}
+	for _, c := range []struct {
+		mode   fs.FileMode
+		config *larderv1.ConfigResponse
+		want   Level
+		remedy string
+	}{
+		{0o660, nil, OK, ""},
+		{0o660, config("auth.uids", ""), OK, ""},
+		{0o666, config("auth.uids", ""), Warn, "chmod o-w"},
+		{0o666, config("auth.uids", "1001"), OK, ""},
+		{0o666, config("auth.admin_uids", "1001"), OK, ""},
+		{0o666, nil, Warn, "ask again"},
+	} {
+		require.NoError(t, os.Chmod(path, c.mode))
+		f := Socket(h, "socket", path, 7, c.config)[0]
+		require.Equal(t, c.want, f.Level, "%+v", c)
+		require.Equal(t, c.remedy == "", f.Remedy == "")
+		require.Contains(t, f.Remedy, c.remedy)
 	}
 }
 
