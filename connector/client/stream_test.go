@@ -1,6 +1,8 @@
 package client
 
 import (
+	"errors"
+	"io"
 	"testing"
 	"time"
 
@@ -60,8 +62,11 @@ func TestStreamedStoreInSteps(t *testing.T) {
 		}
 		for {
 			r, err := s.Recv()
-			if err != nil {
+			if errors.Is(err, io.EOF) {
 				return nil
+			}
+			if err != nil {
+				return err
 			}
 			if r.GetData() == nil {
 				continue
