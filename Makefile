@@ -49,7 +49,7 @@ race: ## the Go tests under the race detector
 .PHONY: test-engine
 test-engine: build engine ## the connector in a real vLLM (ENGINE=dir of an installed one, KILLS=n random kills)
 	PYTHONPATH=$(CURDIR)/tools:$(CURDIR)/$(PYDIR)/src LARDER_KILLS=$(KILLS) \
-	  $(ENGINE_PYTHON) -m pytest -p pytest_noskip -q -c test/engine/pytest.ini $(PYDIR)/tests/engine $(wildcard test/e2e)
+	  $(ENGINE_PYTHON) -m pytest -p pytest_noskip -q -c test/engine/pytest.ini $(PYDIR)/tests/engine
 
 .PHONY: engine
 engine: ## install the pinned engine into .cache/engine (0.75 GB, about 90 s)
