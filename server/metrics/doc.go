@@ -7,9 +7,10 @@
 //     match.
 //   - Labels have few, fixed values: kinds, reasons, states. No names of
 //     tenants, namespaces, callers or keys, which are without bound or secret.
-//   - Every help text tells an operator what to do about the figure.
+//   - A help text says what the figure is and, where an operator can do
+//     something about it, what.
 //   - Gauges are read when they are asked for, so that they cannot drift from
 //     the arena's own figures.
 //
-// Admin.Status shows the same figures (Meter.Counters).
+// Admin.Status shows some of these figures (Meter.Counters).
 package metrics

@@ -40,16 +40,16 @@ func New(s Sources) (*Meter, *prometheus.Registry) {
 		"Chunks asked for by matches. With the chunks hit it gives the hit rate.", nil, &m.matchAsked)
 	counter("larder_match_chunks_hit_total",
 		"Chunks that matches found. A low share of those asked: larder explain says why; more host.bytes helps if chunks are evicted.", nil, &m.matchHit)
-	counter("larder_loaded_parts_total", "Parts reported ready to engines, or sent to those without shared memory; verified.", nil, &m.loadedParts)
+	counter("larder_loaded_parts_total", "Parts reported ready to engines, or sent to those without shared memory, checked as host.verify says.", nil, &m.loadedParts)
 	counter("larder_loaded_bytes_total", "Bytes of those parts.", nil, &m.loadedBytes)
 	counter("larder_load_failed_parts_total",
 		"Parts of loads that were gone or damaged when they were wanted; engines recompute them. If it grows, see larder_host_parts_corrupt_total and the hold times.", nil, &m.failedParts)
 	counter("larder_committed_parts_total", "Parts taken over from engines, duplicates included.", nil, &m.committedParts)
 	counter("larder_committed_bytes_total", "Bytes of those parts.", nil, &m.committedBytes)
 	counter("larder_streamed_bytes_total",
-		"Bytes through Objects. On one host engines should share memory instead.", prometheus.Labels{"direction": "in"}, &m.streamedIn)
+		"Bytes through Objects. On one host engines should share memory instead: see larderd's log for why they do not.", prometheus.Labels{"direction": "in"}, &m.streamedIn)
 	counter("larder_streamed_bytes_total",
-		"Bytes through Objects. On one host engines should share memory instead.", prometheus.Labels{"direction": "out"}, &m.streamedOut)
+		"Bytes through Objects. On one host engines should share memory instead: see larderd's log for why they do not.", prometheus.Labels{"direction": "out"}, &m.streamedOut)
 	counter("larder_connections_refused_total",
 		"Connections refused at the limit of open files. If it grows, raise LimitNOFILE.", nil, &m.refusedByFile)
 	for k := fault.Miss; k.Valid(); k++ {
@@ -57,7 +57,7 @@ func New(s Sources) (*Meter, *prometheus.Registry) {
 			"Errors answered, by kind. miss is normal; busy and full: too little room or too much at once; corrupt: check the memory; invalid and denied: see the clients' logs.",
 			prometheus.Labels{"kind": k.String()}, &m.said[k])
 	}
-	gauge("larder_sessions", "Engine processes and tools connected.", func() float64 {
+	gauge("larder_sessions", "Sessions open: engine processes and tools; larder status lists them. Fewer than engines run: see their logs.", func() float64 {
 		open, _ := s.Sessions()
 		return float64(open)
 	})
@@ -65,7 +65,7 @@ func New(s Sources) (*Meter, *prometheus.Registry) {
 		"Sessions whose messages go over a plain Unix socket instead of gRPC. Fewer than those of Python engines on this host: the engines' logs say why; they are slower.",
 		func() float64 { return float64(s.Lanes()) })
 	gauge("larder_sessions_quarantined",
-		"Sessions that ended while their process may still touch slots. If it stays, a process hangs: larder status names it, ending it frees its slots.",
+		"Sessions that ended while their process may still touch slots. If it stays, a process hangs: larderd's log names its pid, ending it frees its slots.",
 		func() float64 {
 			_, q := s.Sessions()
 			return float64(q)

@@ -38,6 +38,7 @@ func (v *Service) quarantine(s *session, lifetimes []*os.File) {
 		cancel()
 	}
 	v.mu.Unlock()
+	v.options.Logger.Info("slots are in quarantine until the process has ended or says that it is done", "session", s.id, "caller", s.peer.String())
 	go func() {
 		defer v.ended.Done()
 		gone := q.wait(ctx)

@@ -1845,7 +1845,8 @@ func (x *Load) GetParts() []uint32 {
 
 type LoadReply struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Parts that are readable from now until deadline_ns, verified.
+	// Parts that are readable from now until deadline_ns, verified as the daemon
+	// was told (host.verify): always, by default.
 	Ready  []*LeasedPart `protobuf:"bytes,1,rep,name=ready,proto3" json:"ready,omitempty"`
 	Failed []*FailedPart `protobuf:"bytes,2,rep,name=failed,proto3" json:"failed,omitempty"`
 	// No further reply comes for this load.
