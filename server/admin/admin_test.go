@@ -2,6 +2,8 @@ package admin_test
 
 import (
 	"context"
+	"encoding/hex"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -13,6 +15,7 @@ import (
 	"github.com/larderkv/larder/api/keys"
 	larderv1 "github.com/larderkv/larder/api/larder/v1"
 	"github.com/larderkv/larder/api/part"
+	"github.com/larderkv/larder/server/config"
 	"github.com/larderkv/larder/server/internal/daemontest"
 	"github.com/larderkv/larder/server/internal/rawtest"
 )
@@ -228,12 +231,12 @@ func TestExplain(t *testing.T) {
 
 	s.Commit(s.Fill(p, 3, 4, 1))
 	e = explain(op, &larderv1.ExplainRequest{Tokens: p.Tokens})
-	require.Equal(t, "incomplete", e.GetReason())
+	require.Equal(t, "pending", e.GetReason())
 	require.Contains(t, e.GetText(), "1 of 2")
 	for e.GetCause() == "" { // dropped after host.pending
 		e = explain(op, &larderv1.ExplainRequest{Tokens: p.Tokens})
 	}
-	require.Equal(t, "incomplete", e.GetReason())
+	require.Equal(t, "pending", e.GetReason())
 
 	// Another tenant and another salt of the same prompt.
 	e = explain(op, &larderv1.ExplainRequest{Tokens: p.Tokens, Tenant: "team-b"})
@@ -242,7 +245,7 @@ func TestExplain(t *testing.T) {
 	e = explain(op, &larderv1.ExplainRequest{Tokens: p.Tokens, Salt: "pepper"})
 	require.Equal(t, "other salt", e.GetReason())
 	e = explain(op, &larderv1.ExplainRequest{Tokens: p.Tokens, Adapter: make([]byte, 31, 32)[:0:0]})
-	require.Equal(t, "incomplete", e.GetReason())
+	require.Equal(t, "pending", e.GetReason())
 	e = explain(op, &larderv1.ExplainRequest{Tokens: p.Tokens, Adapter: append(make([]byte, 31), 1)})
 	require.Equal(t, "other salt", e.GetReason())
 
@@ -283,7 +286,10 @@ func TestExplain(t *testing.T) {
 	}
 	e = ask(p)
 	require.Equal(t, "evicted", e.GetReason())
-	require.NotEmpty(t, e.GetCause())
+	by := fmt.Sprintf("its room was needed: %s for namespace %s, tenant \"default\", session %d",
+		config.FormatSize(rawtest.PartBytes), hex.EncodeToString(known[:8]), s.Reply.GetSessionId())
+	require.Equal(t, by, e.GetCause())
+	require.Contains(t, e.GetText(), "("+by+")")
 	require.Contains(t, e.GetText(), "host.bytes")
 
 	last := s.Prompt(57, 1)

@@ -12,6 +12,7 @@ import (
 	larderv1 "github.com/larderkv/larder/api/larder/v1"
 	"github.com/larderkv/larder/api/namespace"
 	"github.com/larderkv/larder/server/auth"
+	"github.com/larderkv/larder/server/config"
 	"github.com/larderkv/larder/server/registry"
 	"github.com/larderkv/larder/storage/arena"
 )
@@ -141,19 +142,19 @@ func chain(root keys.Key, n *registry.Namespace, tokens []uint32) ([]keys.Key, e
 	return c.Append(nil, tokens)
 }
 
-// visible says whether a chunk can be matched, and what incomplete forms of it
+// visible says whether a chunk can be matched, and what pending forms of it
 // there are. It is no use of the chunk.
-func (e *explanation) visible(scope arena.Scope, key keys.Key) (complete bool, incomplete []arena.Inspection) {
+func (e *explanation) visible(scope arena.Scope, key keys.Key) (complete bool, pending []arena.Inspection) {
 	for _, i := range e.service.options.Arena.Inspect(key) {
 		switch {
 		case i.Info.Scope != scope:
 		case i.Complete:
 			complete = true
 		default:
-			incomplete = append(incomplete, i)
+			pending = append(pending, i)
 		}
 	}
-	return complete, incomplete
+	return complete, pending
 }
 
 func (e *explanation) walk() {
@@ -163,12 +164,12 @@ func (e *explanation) walk() {
 			len(e.tokens), e.namespace.Descriptor.ChunkTokens)
 		return
 	}
-	var incomplete []arena.Inspection
+	var pending []arena.Inspection
 	present := 0
 	for e.tenant != nil && present < len(e.keys) {
 		complete, half := e.visible(e.scope, e.keys[present])
 		if !complete {
-			incomplete = half
+			pending = half
 			break
 		}
 		present++
@@ -181,9 +182,9 @@ func (e *explanation) walk() {
 	absent := e.keys[present]
 	e.reply.FirstAbsent = absent[:]
 	switch {
-	case len(incomplete) > 0:
-		i := incomplete[0].Info
-		e.say("incomplete", "Chunk %d waits for parts: %d of %d are here. A chunk becomes visible when every rank has stored its parts; if this stays, look for the rank that does not.",
+	case len(pending) > 0:
+		i := pending[0].Info
+		e.say("pending", "Chunk %d waits for parts: %d of %d are here. A chunk becomes visible when every rank has stored its parts; if this stays, look for the rank that does not.",
 			present, i.Parts, i.Expected)
 	case e.dropped(present, absent):
 	case e.elsewhere(present):
@@ -202,21 +203,38 @@ func (e *explanation) dropped(at int, key keys.Key) bool {
 		return false
 	}
 	age := max(0, e.service.options.Now().Sub(d.When))
-	e.reply.AgeMs, e.reply.Cause = uint64(age.Milliseconds()), d.Cause
+	cause := e.cause(d.Cause)
+	e.reply.AgeMs, e.reply.Cause = uint64(age.Milliseconds()), cause
 	remedy := map[arena.Reason]string{
-		arena.Evicted:    "Room was needed: raise host.bytes if this happens soon after storing.",
-		arena.Deleted:    "A client deleted it.",
-		arena.Cleared:    "An operator or the engine cleared it and began a new epoch; it comes back when it is stored again.",
-		arena.Corrupted:  "Its bytes did not match their checksums. Check the memory, and in mode shared the engines, or use mode guarded.",
-		arena.Incomplete: "Not all of its parts came in time: a rank failed or does not store. See host.pending.",
-		arena.Replaced:   "A better copy replaced it.",
+		arena.Evicted:   "Room was needed: raise host.bytes if this happens soon after storing.",
+		arena.Deleted:   "A client deleted it.",
+		arena.Cleared:   "An operator or the engine cleared it and began a new epoch; it comes back when it is stored again.",
+		arena.Corrupted: "Its bytes did not match their checksums. Check the memory, and in mode shared the engines, or use mode guarded.",
+		arena.Pending:   "Not all of its parts came in time: a rank failed or does not store. See host.pending.",
+		arena.Replaced:  "A better copy replaced it.",
 	}[d.Reason]
 	why := d.Reason.String()
-	if d.Cause != "" && d.Cause != why {
-		why += " (" + d.Cause + ")"
+	if cause != "" && cause != why {
+		why += " (" + cause + ")"
 	}
 	e.say(d.Reason.String(), "Chunk %d was here and went %s ago: %s. %s", at, age.Round(time.Millisecond), why, remedy)
 	return true
+}
+
+// cause is a drop's cause with the names of who asked for the room.
+func (e *explanation) cause(c arena.Cause) string {
+	if c.By.Bytes == 0 {
+		return c.Text
+	}
+	session := "through a stream"
+	if c.By.Owner != 0 {
+		session = fmt.Sprintf("session %d", c.By.Owner)
+	}
+	namespace, tenant := "?", "?"
+	if n, t := e.service.options.Registry.Lookup(c.By.Scope); n != nil && t != nil {
+		namespace, tenant = n.Short(), t.Name
+	}
+	return fmt.Sprintf("%s: %s for namespace %s, tenant %q, %s", c.Text, config.FormatSize(c.By.Bytes), namespace, tenant, session)
 }
 
 // elsewhere looks for the prompt under other roots that were asked for.
@@ -277,5 +295,5 @@ func (e *explanation) never(at int) {
 	if e.tenant == nil {
 		who = " No session has used this tenant."
 	}
-	e.say("never stored", "Chunk %d was never stored since this daemon started.%s If an engine computed it, look at the engine's log for dropped stores, and at larder status for rejected parts and full grants.", at, who)
+	e.say("never stored", "Chunk %d was never stored since this daemon started.%s If an engine computed it, look at the engine's log for dropped stores, and at larder status for rejected parts.", at, who)
 }

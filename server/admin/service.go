@@ -87,7 +87,7 @@ func (v *Service) Status(context.Context, *larderv1.StatusRequest) (*larderv1.St
 			LoadedParts: c.LoadedParts, LoadedBytes: c.LoadedBytes,
 			StoredParts: s.StoredParts, StoredBytes: s.StoredBytes, PublishedChunks: s.PublishedChunks,
 			DuplicateParts: s.DuplicateParts, ConflictParts: s.ConflictParts, RejectedParts: s.RejectedParts,
-			CorruptParts: s.CorruptParts, EvictedChunks: s.EvictedChunks, ExpiredPendingChunks: s.IncompleteChunks,
+			CorruptParts: s.CorruptParts, EvictedChunks: s.EvictedChunks, ExpiredPendingChunks: s.ExpiredPendingChunks,
 			Revokes: s.Revokes, QuarantinedSessions: uint64(quarantined),
 		},
 	}, nil

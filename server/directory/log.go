@@ -48,12 +48,12 @@ type Drop struct {
 	Key    keys.Key
 	When   time.Time
 	Reason arena.Reason
-	Cause  string
+	Cause  arena.Cause
 }
 
 // LogOptions of a log; zero fields mean the defaults.
 type LogOptions struct {
-	// Drops and Roots are the sizes of the rings. Defaults 65536 (7 MiB when
+	// Drops and Roots are the sizes of the rings. Defaults 65536 (8 MiB when
 	// full) and 4096.
 	Drops, Roots int
 	// Now defaults to time.Now.
@@ -97,7 +97,7 @@ func (l *Log) Content() map[arena.Scope]Content {
 }
 
 // Dropped implements arena.Observer.
-func (l *Log) Dropped(info arena.ChunkInfo, reason arena.Reason, cause string) {
+func (l *Log) Dropped(info arena.ChunkInfo, reason arena.Reason, cause arena.Cause) {
 	now := l.now()
 	l.mu.Lock()
 	defer l.mu.Unlock()

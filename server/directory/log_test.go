@@ -15,7 +15,7 @@ func TestDropsAreFound(t *testing.T) {
 	l := NewLog(LogOptions{Drops: 3, Now: func() time.Time { return now }})
 	drop := func(scope uint16, key byte, why arena.Reason, cause string) {
 		now = now.Add(time.Second)
-		l.Dropped(arena.ChunkInfo{Scope: arena.Scope{Tenant: scope}, Key: keys.Key{key}, Parts: 1, Expected: 1, Bytes: 10}, why, cause)
+		l.Dropped(arena.ChunkInfo{Scope: arena.Scope{Tenant: scope}, Key: keys.Key{key}, Parts: 1, Expected: 1, Bytes: 10}, why, arena.Cause{Text: cause})
 	}
 	find := func(scope uint16, key byte) (Drop, bool, bool) {
 		return l.FindDrop(arena.Scope{Tenant: scope}, keys.Key{key})
@@ -29,7 +29,7 @@ func TestDropsAreFound(t *testing.T) {
 	require.True(t, found)
 	require.True(t, complete)
 	require.Equal(t, arena.Cleared, d.Reason)
-	require.Equal(t, "second", d.Cause)
+	require.Equal(t, "second", d.Cause.Text)
 	require.Equal(t, time.Unix(1002, 0), d.When)
 	_, found, _ = find(1, 1)
 	require.False(t, found, "another scope")
@@ -83,8 +83,8 @@ func TestContent(t *testing.T) {
 	l.Published(info)
 	half := info
 	half.Parts = 1
-	l.Dropped(half, arena.Incomplete, "")
+	l.Dropped(half, arena.Pending, arena.Cause{})
 	require.Equal(t, map[arena.Scope]Content{{Namespace: 1}: {2, 20}}, l.Content())
-	l.Dropped(info, arena.Evicted, "")
+	l.Dropped(info, arena.Evicted, arena.Cause{})
 	require.Equal(t, map[arena.Scope]Content{{Namespace: 1}: {1, 10}}, l.Content())
 }

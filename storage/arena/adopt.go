@@ -289,7 +289,7 @@ func (ad *adoption) sweep() {
 func (ad *adoption) finish(head uint32) {
 	if ad.bad[head] || int(ad.ent[head].count) != ad.side.recs[head].parts() {
 		ad.rep.DroppedChunks++
-		ad.drop(head, Incomplete, "adoption found it incomplete")
+		ad.drop(head, Pending, Cause{Text: "adoption found it incomplete"})
 		return
 	}
 	ad.rep.Chunks++

@@ -49,7 +49,7 @@ type Arena struct {
 
 	st         Stats // counters and the gauges that cannot be derived
 	prefaulted int64
-	hugePages  int64
+	huge       *hugeReport
 	scrubAt    uint32
 	sink       uint32
 
@@ -128,7 +128,7 @@ func (a *Arena) prepare() (err error) {
 	if a.policy, err = a.opt.Policy(int(a.lay.records)); err != nil {
 		return fmt.Errorf("arena: policy: %w", err)
 	}
-	a.hugePages = hugeBytes(a.segs)
+	a.huge = newHugeReport(a.segs)
 	return nil
 }
 

@@ -58,7 +58,7 @@ func (a *Arena) publish(head uint32) {
 		if old == 0 {
 			break
 		}
-		a.drop(old, Replaced, "better quality")
+		a.drop(old, Replaced, Cause{Text: "better quality"})
 	}
 	a.unqueue(head)
 	for rec := head; rec != 0; rec = a.ent[rec].next {
@@ -87,7 +87,7 @@ func (a *Arena) publish(head uint32) {
 
 // drop removes a visible or assembling chunk from view at once, and frees its
 // slots unless leases pin them.
-func (a *Arena) drop(head uint32, why Reason, cause string) {
+func (a *Arena) drop(head uint32, why Reason, cause Cause) {
 	r, e := &a.side.recs[head], &a.ent[head]
 	info := a.info(head)
 	a.index.remove(a.index.hash(r.key[:]), head)
@@ -111,8 +111,8 @@ func (a *Arena) drop(head uint32, why Reason, cause string) {
 		a.st.ClearedChunks++
 	case Corrupted:
 		a.st.CorruptChunks++
-	case Incomplete:
-		a.st.IncompleteChunks++
+	case Pending:
+		a.st.ExpiredPendingChunks++
 	case Replaced:
 		a.st.ReplacedChunks++
 	}

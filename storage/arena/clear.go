@@ -18,7 +18,7 @@ func (a *Arena) Drop(s Scope, key keys.Key) bool {
 			return visible
 		}
 		visible = visible || a.ent[head].state.visible()
-		a.drop(head, Deleted, "deleted")
+		a.drop(head, Deleted, Cause{Text: "deleted"})
 	}
 }
 
@@ -64,7 +64,7 @@ func (a *Arena) clearFrom(rec uint32, f Filter) (chunks int, bytes int64, more b
 			chunks++
 		}
 		bytes += a.chunkPages(head) * PageBytes
-		a.drop(head, Cleared, "cleared")
+		a.drop(head, Cleared, Cause{Text: "cleared"})
 	}
 	return chunks, bytes, true
 }

@@ -156,7 +156,8 @@ func (a *Arena) take(own *owner, now int64, i int, p *PartCommit, expected int, 
 		it.data = a.space.bytes(a.pageOf(rec), uint32(p.Length))
 	default:
 		it.write = rec
-		it.rec = a.alloc(classPages(p.Length, a.exact), stSealing)
+		class := classPages(p.Length, a.exact)
+		it.rec = a.alloc(class, stSealing, own.requester(class))
 		if it.rec == 0 {
 			it.err = a.fullError(nil, int64(p.Length))
 		} else {

@@ -23,13 +23,14 @@ func (a *Arena) Grant(o Owner, length int64, n int, dst []Grant) ([]Grant, error
 		return dst, err
 	}
 	class := classPages(uint64(length), a.exact)
+	by := own.requester(class)
 	deadline := a.opt.Clock.MonotonicNanos() + int64(a.opt.Lease)
 	for i := range n {
 		rec := uint32(0)
 		if own.write != nil {
 			rec = a.allocIn(own.write.space, class, stGranted)
 		} else {
-			rec = a.alloc(class, stGranted)
+			rec = a.alloc(class, stGranted, by)
 		}
 		if rec == 0 {
 			if i > 0 {
@@ -55,13 +56,18 @@ func (a *Arena) fullError(w *writeSegment, length int64) error {
 	return fault.New(fault.Full, "credits", "every slot is granted, leased, held, assembling or in quarantine").With(length, a.lay.totalBytes)
 }
 
+// requester is the session as one that asks for a slot of the class.
+func (own *owner) requester(class uint32) Requester {
+	return Requester{own.scope, own.id, int64(class) * PageBytes}
+}
+
 // alloc makes a slot of the arena, evicting if it must; 0 = full.
-func (a *Arena) alloc(class uint32, st state) uint32 {
+func (a *Arena) alloc(class uint32, st state, by Requester) uint32 {
 	for {
 		if rec := a.allocIn(a.space, class, st); rec != 0 {
 			return rec
 		}
-		if !a.reclaim(class) {
+		if !a.reclaim(class, by) {
 			return 0
 		}
 	}

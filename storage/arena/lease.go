@@ -149,7 +149,7 @@ func (a *Arena) inspectBytes(ref ChunkRef, rec uint32, cause string, f func(pinn
 		a.st.CorruptParts++
 		switch e := &a.ent[ref.Index]; {
 		case e.state.visible():
-			a.drop(ref.Index, Corrupted, cause)
+			a.drop(ref.Index, Corrupted, Cause{Text: cause})
 		case e.state == stDoomed:
 			e.state = stRotten
 		}

@@ -168,7 +168,7 @@ func (o Options) validate() error {
 	case o.Verify > Off:
 		return bad("verify", uint8(o.Verify), "always, sample or off")
 	case o.HugePages > HugeTLB2M:
-		return bad("huge_pages", o.HugePages, "off, transparent or hugetlb")
+		return bad("huge_pages", o.HugePages, "off, transparent or hugetlb2m")
 	case o.WriteReserve < 0 || o.Mode == Shared && o.WriteReserve != 0:
 		return bad("write_reserve", o.WriteReserve, "0 in shared mode, else at least 0")
 	case slots < minSegmentBytes || o.Budget > maxBudget:

@@ -1,6 +1,9 @@
 package arena
 
 import (
+	"maps"
+	"slices"
+
 	"github.com/larderkv/larder/api/fault"
 )
 
@@ -224,7 +227,8 @@ func (a *Arena) Gone(o Owner) {
 		a.unlink(&own.live, rec)
 		a.freeGrant(own, rec)
 	}
-	for rec := range own.revoked {
+	// In order, so that what is granted next does not depend on a map.
+	for _, rec := range slices.Sorted(maps.Keys(own.revoked)) {
 		a.freeGrant(own, rec)
 	}
 	for id, l := range own.loads {

@@ -59,6 +59,6 @@ func (a *Arena) expirePending(now int64) {
 		if head == 0 || deadline > now {
 			return
 		}
-		a.drop(head, Incomplete, "parts did not come in time")
+		a.drop(head, Pending, Cause{Text: "parts did not come in time"})
 	}
 }

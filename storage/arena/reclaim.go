@@ -6,12 +6,13 @@ const candidates = 64
 
 // reclaim drops chunks so that a slot of the class can be allocated, or says
 // that it cannot be done. Each success makes the room that is asked for, or
-// drops an assembling chunk; so a caller that repeats it ends.
-func (a *Arena) reclaim(class uint32) bool {
+// drops an assembling chunk; so a caller that repeats it ends. by is told to
+// the observer.
+func (a *Arena) reclaim(class uint32, by Requester) bool {
 	// Chunks that wait for parts of a dead rank must not flush the cache.
 	if a.pending.pages*4 > int64(a.space.g.units)*int64(a.space.g.unitPages) {
 		if head, _ := a.oldest(); head != 0 {
-			a.drop(head, Incomplete, "too much memory waits for missing parts")
+			a.drop(head, Pending, Cause{"too much memory waits for missing parts", by})
 			return true
 		}
 	}
@@ -25,7 +26,7 @@ func (a *Arena) reclaim(class uint32) bool {
 	}
 	var cold [candidates]uint32
 	victims := cold[:a.policy.Coldest(cold[:])]
-	const cause = "its room was needed"
+	cause := Cause{"its room was needed", by}
 	for _, head := range victims {
 		if a.evictable(head) && a.hasClass(head, class) {
 			a.drop(head, Evicted, cause)
@@ -97,7 +98,7 @@ func (a *Arena) emptiable(unit uint32, order int) (used int64, ok bool) {
 }
 
 // empty drops every chunk with a slot in the run, which then is free.
-func (a *Arena) empty(unit uint32, order int, cause string) {
+func (a *Arena) empty(unit uint32, order int, cause Cause) {
 	start := unit &^ (1<<order - 1)
 	end := min(start+1<<order, a.space.g.units)
 	for u := start; u < end; {
@@ -114,7 +115,7 @@ func (a *Arena) empty(unit uint32, order int, cause string) {
 }
 
 // evictAny drops one evictable chunk with a part in the class, wherever it is.
-func (a *Arena) evictAny(class uint32, cause string) bool {
+func (a *Arena) evictAny(class uint32, cause Cause) bool {
 	for i := range a.space.slabs {
 		if a.space.slabs[i].class != class {
 			continue
@@ -135,7 +136,7 @@ func (a *Arena) evictAny(class uint32, cause string) bool {
 }
 
 // emptyAny empties the run that loses the fewest bytes.
-func (a *Arena) emptyAny(order int, cause string) bool {
+func (a *Arena) emptyAny(order int, cause Cause) bool {
 	best, least := ^uint32(0), int64(0)
 	for unit := uint32(0); unit+1<<order <= a.space.g.units; unit += 1 << order {
 		if used, ok := a.emptiable(unit, order); ok && (best == ^uint32(0) || used < least) {

@@ -125,8 +125,12 @@ func (s *script) Published(i ChunkInfo) {
 	s.printf("published %s\n", s.names[i.Key])
 }
 
-func (s *script) Dropped(i ChunkInfo, r Reason, cause string) {
-	s.printf("dropped %s with %d of %d parts: %v (%s)\n", s.names[i.Key], i.Parts, i.Expected, r, cause)
+func (s *script) Dropped(i ChunkInfo, r Reason, cause Cause) {
+	by := ""
+	if cause.By.Bytes > 0 {
+		by = fmt.Sprintf(": %d bytes for owner %d of tenant %d", cause.By.Bytes, cause.By.Owner, cause.By.Scope.Tenant)
+	}
+	s.printf("dropped %s with %d of %d parts: %v (%s%s)\n", s.names[i.Key], i.Parts, i.Expected, r, cause.Text, by)
 }
 
 func (s *script) err(err error) bool {

@@ -7,7 +7,8 @@ type Stats struct {
 	// not committed yet; Leased chunks are counted once; Pending chunks wait
 	// for parts.
 	Budget, Used, Granted, Leased, Quarantined, Pending int64
-	// Prefaulted and HugePages are what the kernel granted at Open.
+	// Prefaulted is what the kernel granted at Open, HugePages what it maps with
+	// huge pages, at most 10 s old.
 	Prefaulted, HugePages int64
 	// Sidecar and Metadata: memory beside the budget that is in use.
 	Sidecar, Metadata int64
@@ -16,7 +17,7 @@ type Stats struct {
 	Owners, QuarantinedOwners    int
 
 	// Chunks published, and dropped by reason.
-	PublishedChunks, EvictedChunks, DeletedChunks, ClearedChunks, CorruptChunks, IncompleteChunks, ReplacedChunks uint64
+	PublishedChunks, EvictedChunks, DeletedChunks, ClearedChunks, CorruptChunks, ExpiredPendingChunks, ReplacedChunks uint64
 	// Parts of commits by outcome; StoredParts were kept.
 	StoredParts, StoredBytes, DuplicateParts, ConflictParts, RejectedParts uint64
 	// LeasedParts and LeasedBytes were made readable; VerifiedParts were
@@ -30,6 +31,8 @@ type Stats struct {
 // Stats returns the figures. It walks over owners with their grants and loads,
 // not over chunks.
 func (a *Arena) Stats() Stats {
+	// Outside of the lock: the kernel may take milliseconds.
+	huge := a.huge.get(a.opt.Clock.MonotonicNanos())
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.closed {
@@ -43,7 +46,7 @@ func (a *Arena) Stats() Stats {
 	s.Used = a.space.usedPages*PageBytes + a.writeBytes
 	s.Pending = a.pending.pages * PageBytes
 	s.PendingChunks = a.pending.chunk
-	s.Prefaulted, s.HugePages = a.prefaulted, a.hugePages
+	s.Prefaulted, s.HugePages = a.prefaulted, huge
 	s.Owners = len(a.owners)
 	seen := map[uint32]bool{}
 	for _, own := range a.owners {

@@ -44,7 +44,8 @@ func (a *Arena) newPut(s Scope, c Chunk, p int, src []byte) (item, int, error) {
 	if err != nil {
 		return item{}, 0, err
 	}
-	rec := a.alloc(classPages(uint64(len(src)), a.exact), stSealing)
+	class := classPages(uint64(len(src)), a.exact)
+	rec := a.alloc(class, stSealing, Requester{Scope: s, Bytes: int64(class) * PageBytes})
 	if rec == 0 {
 		return item{}, 0, a.fullError(nil, int64(len(src)))
 	}

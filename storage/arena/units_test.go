@@ -2,8 +2,12 @@ package arena
 
 import (
 	"errors"
+	"fmt"
+	"io"
 	"math/rand/v2"
+	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 	"pgregory.net/rapid"
@@ -214,6 +218,41 @@ func TestPrefault(t *testing.T) {
 		t.Fatalf("%+v", st)
 	}
 	t.Logf("huge pages granted: %d bytes", st.HugePages)
+}
+
+// Transparent huge pages come when memory is first used; the figure follows, at
+// most one reading in 10 s.
+func TestHugePagesAfterOpen(t *testing.T) {
+	clock := &fakeClock{now: 1}
+	a, err := Open(Options{Budget: 8 << 20, SegmentBytes: 4 << 20, HugePages: Transparent, Clock: clock})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Close()
+	readings, kb := 0, 0
+	a.huge.smaps = func() (io.ReadCloser, error) {
+		readings++
+		var b strings.Builder
+		for start := range a.huge.starts {
+			fmt.Fprintf(&b, "%x-%x rw-s 00000000 00:01 7 /memfd:larder-arena (deleted)\nSize: 4096 kB\nShmemPmdMapped: %8d kB\n", start, start+4<<20, kb)
+		}
+		b.WriteString("1000-2000 rw-p 00000000 00:00 0\nShmemPmdMapped:     2048 kB\n")
+		return io.NopCloser(strings.NewReader(b.String())), nil
+	}
+	for _, c := range []struct {
+		after    time.Duration
+		kb       int
+		want     int64
+		readings int
+	}{
+		{0, 0, 0, 1}, {9 * time.Second, 2048, 0, 1}, {time.Second, 2048, 4 << 20, 2}, {time.Second, 4096, 4 << 20, 2}, {10 * time.Second, 4096, 8 << 20, 3},
+	} {
+		clock.now += int64(c.after)
+		kb = c.kb
+		if got := a.Stats().HugePages; got != c.want || readings != c.readings {
+			t.Fatalf("%+v: %d bytes after %d readings", c, got, readings)
+		}
+	}
 }
 
 // A chunk that was assembling when a Clear began, and that becomes complete

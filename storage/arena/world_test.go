@@ -146,9 +146,9 @@ func (w *world) Published(i ChunkInfo) {
 	}
 }
 
-func (w *world) Dropped(i ChunkInfo, r Reason, _ string) {
+func (w *world) Dropped(i ChunkInfo, r Reason, _ Cause) {
 	w.dropped[r]++
-	if r != Incomplete {
+	if r != Pending {
 		delete(w.visible, i.Key)
 	}
 }

@@ -206,7 +206,7 @@ func TestOneRankNeverCommits(t *testing.T) {
 	got, err := load(t.Context(), c, p)
 	require.NoError(t, err)
 	require.Zero(t, got.matched)
-	await(t, d, "the incomplete chunk is dropped", func(s *larderv1.StatusResponse) bool {
+	await(t, d, "the pending chunk is dropped", func(s *larderv1.StatusResponse) bool {
 		return s.GetCounters().GetExpiredPendingChunks() == 1 && s.GetHost().GetPendingChunks() == 0 && s.GetHost().GetUsed() == 0
 	})
 	store(t, c, p)

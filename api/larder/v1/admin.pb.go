@@ -413,7 +413,7 @@ func (x *HostTierStatus) GetHugePages() uint64 {
 	return 0
 }
 
-// Counters since start; the same figures as in /metrics.
+// Counters since start, with the figures of /metrics.
 type Counters struct {
 	state            protoimpl.MessageState `protogen:"open.v1"`
 	MatchRequests    uint64                 `protobuf:"varint,1,opt,name=match_requests,json=matchRequests,proto3" json:"match_requests,omitempty"`
@@ -432,9 +432,10 @@ type Counters struct {
 	EvictedChunks        uint64 `protobuf:"varint,13,opt,name=evicted_chunks,json=evictedChunks,proto3" json:"evicted_chunks,omitempty"`
 	ExpiredPendingChunks uint64 `protobuf:"varint,14,opt,name=expired_pending_chunks,json=expiredPendingChunks,proto3" json:"expired_pending_chunks,omitempty"`
 	Revokes              uint64 `protobuf:"varint,15,opt,name=revokes,proto3" json:"revokes,omitempty"`
-	QuarantinedSessions  uint64 `protobuf:"varint,16,opt,name=quarantined_sessions,json=quarantinedSessions,proto3" json:"quarantined_sessions,omitempty"`
-	unknownFields        protoimpl.UnknownFields
-	sizeCache            protoimpl.SizeCache
+	// A gauge: sessions in quarantine now.
+	QuarantinedSessions uint64 `protobuf:"varint,16,opt,name=quarantined_sessions,json=quarantinedSessions,proto3" json:"quarantined_sessions,omitempty"`
+	unknownFields       protoimpl.UnknownFields
+	sizeCache           protoimpl.SizeCache
 }
 
 func (x *Counters) Reset() {
@@ -1081,7 +1082,7 @@ type ExplainResponse struct {
 	ChunksAsked   uint32                 `protobuf:"varint,1,opt,name=chunks_asked,json=chunksAsked,proto3" json:"chunks_asked,omitempty"`
 	ChunksPresent uint32                 `protobuf:"varint,2,opt,name=chunks_present,json=chunksPresent,proto3" json:"chunks_present,omitempty"`
 	// "hit", "never stored", "evicted", "cleared", "deleted", "corrupt",
-	// "incomplete", "other tenant", "other salt", "other namespace",
+	// "pending", "other tenant", "other salt", "other namespace",
 	// "unknown: log too short".
 	Reason string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
 	// One paragraph for a person, with remedy.

@@ -39,7 +39,7 @@ func (a *app) inspectCommand() *cobra.Command {
 func (a *app) printChunk(r *larderv1.InspectResponse) error {
 	state := "complete"
 	if !r.GetComplete() {
-		state = "incomplete: invisible until its last part is committed"
+		state = "pending: invisible until its last part is committed"
 	}
 	err := render.Pairs(a.Out,
 		"parent", hex.EncodeToString(r.GetParent()),

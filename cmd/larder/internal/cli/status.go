@@ -33,7 +33,7 @@ func (a *app) printStatus(s *larderv1.StatusResponse) error {
 	err := render.Pairs(a.Out,
 		"larderd", fmt.Sprintf("%s, %s for %s", s.GetVersion(), s.GetState(), render.Millis(s.GetUptimeMs())),
 		"host tier", fmt.Sprintf("%s of %s used, mode %s, verify %s", render.Bytes(h.GetUsed()), render.Bytes(h.GetBudget()), h.GetMode(), h.GetVerify()),
-		"", fmt.Sprintf("%d chunks, %d parts, %d chunks incomplete", h.GetChunks(), h.GetParts(), h.GetPendingChunks()),
+		"", fmt.Sprintf("%d chunks, %d parts, %d chunks pending", h.GetChunks(), h.GetParts(), h.GetPendingChunks()),
 		"", fmt.Sprintf("%s granted, %s leased, %s in quarantine", render.Bytes(h.GetGranted()), render.Bytes(h.GetLeased()), render.Bytes(h.GetQuarantined())),
 		"", fmt.Sprintf("%s prefaulted, %s in huge pages", render.Bytes(h.GetPrefaulted()), render.Bytes(h.GetHugePages())),
 		"matches", fmt.Sprintf("%d, %d of %d chunks hit (%s)", n.GetMatchRequests(), n.GetMatchChunksHit(), n.GetMatchChunksAsked(), percent(n.GetMatchChunksHit(), n.GetMatchChunksAsked())),
