@@ -11,7 +11,8 @@ type FS interface {
 	// List returns the names in a directory, in no order.
 	List(dir string) ([]string, error)
 	// Open opens an existing file for direct I/O, or where that is not supported
-	// and buffered allows it, through the page cache.
+	// and buffered allows it, through the page cache. Without it the error is
+	// EINVAL or EOPNOTSUPP.
 	Open(name string, buffered bool) (File, error)
 	// OpenReadOnly opens an existing file through the page cache. Only ReadVec,
 	// Size, NextData and Close are called.

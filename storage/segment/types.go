@@ -112,21 +112,21 @@ type Entry struct {
 type State uint8
 
 const (
-	// Open: groups are appended.
-	Open State = 1
-	// Sealed: complete, with a footer.
-	Sealed State = 2
-	// Broken: an error ended it before a footer could be written, or neither
+	// StateOpen: groups are appended.
+	StateOpen State = 1
+	// StateSealed: complete, with a footer.
+	StateSealed State = 2
+	// StateBroken: an error ended it before a footer could be written, or neither
 	// header nor footer nor any group could be read. What can be read of it is
 	// read; it takes up space until it is dropped.
-	Broken State = 3
+	StateBroken State = 3
 )
 
 var stateNames = [...]string{"", "open", "sealed", "broken"}
 
 // String returns the state as metrics and the command line show it.
 func (s State) String() string {
-	if s < Open || s > Broken {
+	if s < StateOpen || s > StateBroken {
 		return fmt.Sprintf("state(%d)", uint8(s))
 	}
 	return stateNames[s]
