@@ -138,7 +138,7 @@ func (s *Store) loadSegment(ctx context.Context, sequence uint64) (*segment, err
 	r := &reader{f, s.super.id, sequence, &s.mem}
 	t, err := r.trailer(size)
 	if err == nil {
-		g.head, g.state = t.head, Sealed
+		g.head, g.state = t.head, StateSealed
 		g.groups, g.parts, g.bytes, g.live = t.groups, t.parts, t.bytes, t.bytes
 		return g, nil
 	}

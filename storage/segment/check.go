@@ -1,0 +1,270 @@
+package segment
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"path/filepath"
+	"slices"
+
+	"github.com/larderkv/larder/api/fault"
+	"github.com/larderkv/larder/api/part"
+)
+
+// Report is what Check found.
+type Report struct {
+	ID ID
+	// InUse: a process has the store open. What it writes meanwhile may look
+	// unfinished.
+	InUse bool
+	// Segments, of which so many have a footer.
+	Segments, Sealed int
+	// Groups and Parts named by headers; Punched parts have no bytes any more,
+	// Torn ones were being written when their process or host ended.
+	Groups, Parts, Punched, Torn int
+	// Bytes of parts that were verified.
+	Bytes int64
+	// Problems that were reported.
+	Problems int
+}
+
+// Problem is damage that Check found.
+type Problem struct {
+	// Segment is its sequence; 0 is the superblock.
+	Segment uint64
+	// Location of the part, or zero where it is not about one.
+	Location Location
+	Err      error
+}
+
+// CheckOptions say how to check.
+type CheckOptions struct {
+	// FS default: the system's.
+	FS FS
+	// SkipBytes leaves out the parts' bytes: headers and footers only.
+	SkipBytes bool
+}
+
+// Check reads a whole store without opening it: superblock, heads, headers,
+// footers and every part that was not punched. It changes nothing and takes no
+// lock. Each problem is told to visit, which may be nil. The error says why the
+// check could not be made or finished: Invalid, Corrupt (the superblock) or
+// Unavailable.
+func Check(ctx context.Context, dir string, opt CheckOptions, visit func(Problem)) (Report, error) {
+	c := &checker{opt: opt, visit: visit}
+	err := c.each(ctx, dir, opt.FS, c.segment)
+	return c.report, err
+}
+
+// Dump visits every part of a store without opening it, by segment and in the
+// order in which they were written. It changes nothing and takes no lock. The
+// Info is what can be read without an index: everything counts as alive.
+func Dump(ctx context.Context, dir string, fs FS, visit func(Info, Entry) error) (Report, error) {
+	c := &checker{}
+	err := c.each(ctx, dir, fs, func(ctx context.Context, r *reader, size int64) error {
+		info := c.info(r, size)
+		return r.scan(ctx, size, false, func(e Entry) error {
+			c.report.Parts++
+			if e.Punched {
+				c.report.Punched++
+			}
+			return visit(info, e)
+		})
+	})
+	return c.report, err
+}
+
+type checker struct {
+	opt    CheckOptions
+	visit  func(Problem)
+	report Report
+	mem    buffers
+}
+
+func (c *checker) problem(segment uint64, l Location, err error) {
+	c.report.Problems++
+	if c.visit != nil {
+		c.visit(Problem{segment, l, err})
+	}
+}
+
+// each visits the segment files of a store in order.
+func (c *checker) each(ctx context.Context, dir string, fsys FS, visit func(context.Context, *reader, int64) error) error {
+	if fsys == nil {
+		fsys = SystemFS{}
+	}
+	names, err := inspect(dir, Options{FS: fsys})
+	if err != nil {
+		return err
+	}
+	if !slices.Contains(names, storeName) {
+		return storeInvalid("there is no store").With(dir, nil)
+	}
+	if err := c.superblock(filepath.Join(dir, storeName), fsys); err != nil {
+		return err
+	}
+	if c.report.InUse, err = fsys.Locked(filepath.Join(dir, lockName)); err != nil {
+		return systemFault(err, "store", "the lock cannot be read")
+	}
+	slices.Sort(names)
+	for _, n := range names {
+		if fileSequence(n) == 0 {
+			continue
+		}
+		if err := c.file(ctx, filepath.Join(dir, n), fileSequence(n), fsys, visit); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *checker) superblock(name string, fsys FS) error {
+	f, err := fsys.OpenReadOnly(name)
+	if err != nil {
+		return systemFault(err, "store", "the superblock cannot be opened")
+	}
+	defer f.Close()
+	sb, sound, err := readSuperblock(f)
+	if err != nil {
+		return err
+	}
+	c.report.ID = sb.id
+	if !sound {
+		c.problem(0, Location{}, corrupt("store", "one of the superblock's two copies is damaged"))
+	}
+	return nil
+}
+
+func (c *checker) file(ctx context.Context, name string, sequence uint64, fsys FS, visit func(context.Context, *reader, int64) error) error {
+	if ctx.Err() != nil {
+		return stopped(ctx)
+	}
+	f, err := fsys.OpenReadOnly(name)
+	if err != nil {
+		return systemFault(err, "open", "a segment cannot be opened")
+	}
+	defer f.Close()
+	size, _, err := f.Size()
+	if err != nil {
+		return systemFault(err, "open", "a segment cannot be measured")
+	}
+	c.report.Segments++
+	return visit(ctx, &reader{f, c.report.ID, sequence, &c.mem}, size)
+}
+
+// info describes a segment by head and trailer.
+func (c *checker) info(r *reader, size int64) Info {
+	i := Info{Sequence: r.sequence, State: StateBroken, Allocated: size}
+	if t, err := r.trailer(size); err == nil {
+		i.State, i.Class, i.Created = StateSealed, t.class, t.created
+		i.Groups, i.Parts, i.Bytes, i.Live = t.groups, t.parts, t.bytes, t.bytes
+		c.report.Sealed++
+	} else if h, err := r.head(); err == nil {
+		i.State, i.Class, i.Created = StateOpen, h.class, h.created
+	}
+	return i
+}
+
+// segment checks one file.
+func (c *checker) segment(ctx context.Context, r *reader, size int64) error {
+	if _, err := r.head(); err != nil {
+		if !errors.Is(err, fault.Corrupt) {
+			return err
+		}
+		c.problem(r.sequence, Location{}, err)
+	}
+	var groups []group
+	keep := func(g *group) error {
+		own := *g
+		own.body = bytes.Clone(g.body)
+		groups = append(groups, own)
+		return ctx.Err()
+	}
+	t, err := r.trailer(size)
+	sealed := err == nil
+	if sealed {
+		c.report.Sealed++
+		if err = r.table(t, keep); err != nil {
+			c.problem(r.sequence, Location{}, err)
+		}
+	}
+	if !sealed || err != nil {
+		groups = nil
+		if _, err := r.walk(size, keep); err != nil {
+			return err
+		}
+	}
+	if sealed && len(groups) != t.groups {
+		c.problem(r.sequence, Location{}, corrupt("group", "groups cannot be reached").With(len(groups), t.groups))
+	}
+	return c.groups(ctx, r, groups, sealed)
+}
+
+func (c *checker) groups(ctx context.Context, r *reader, groups []group, sealed bool) error {
+	durable := uint64(len(groups))
+	if !sealed {
+		durable = 0
+		for i := range groups {
+			durable = max(durable, groups[i].place.durable)
+		}
+	}
+	for i := range groups {
+		g := &groups[i]
+		c.report.Groups++
+		onDisk, buf, err := r.groupAt(int64(g.place.page), int64(g.headerPages))
+		if err == nil {
+			if !bytes.Equal(onDisk.body, g.body) {
+				err = corrupt("group", "header and footer differ")
+			}
+			r.mem.put(buf)
+		}
+		if err != nil {
+			if !errors.Is(err, fault.Corrupt) {
+				return err
+			}
+			c.problem(r.sequence, g.location(r.sequence, 0), err)
+		}
+		for e := range g.entries {
+			if err := c.part(ctx, r, g, e, g.place.sequence >= durable); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// part checks one part's bytes. tearable: it may have been cut short.
+func (c *checker) part(ctx context.Context, r *reader, g *group, e int, tearable bool) error {
+	if ctx.Err() != nil {
+		return stopped(ctx)
+	}
+	l := g.location(r.sequence, e)
+	c.report.Parts++
+	punched, err := r.punched(l)
+	switch {
+	case err != nil:
+		return err
+	case punched:
+		c.report.Punched++
+		return nil
+	case c.opt.SkipBytes:
+		return nil
+	}
+	buf, err := r.readPages(int64(l.Page), pagesOf(int64(l.Length)))
+	if err == nil {
+		var d part.Descriptor
+		err = verifyEntry(g.entry(e), &d, buf.b[:l.Length])
+		r.mem.put(buf)
+	}
+	switch {
+	case err == nil:
+		c.report.Bytes += int64(l.Length)
+	case !errors.Is(err, fault.Corrupt):
+		return err
+	case tearable:
+		c.report.Torn++
+	default:
+		c.problem(r.sequence, l, err)
+	}
+	return nil
+}
