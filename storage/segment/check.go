@@ -178,7 +178,10 @@ func (c *checker) segment(ctx context.Context, r *reader, size int64) error {
 		own := *g
 		own.body = bytes.Clone(g.body)
 		groups = append(groups, own)
-		return ctx.Err()
+		if ctx.Err() != nil {
+			return stopped(ctx)
+		}
+		return nil
 	}
 	t, err := r.trailer(size)
 	sealed := err == nil

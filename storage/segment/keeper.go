@@ -40,10 +40,20 @@ func (k *keeper) run(s *Store) {
 		case answer := <-k.asked:
 			answer <- s.round()
 		case <-k.quit:
-			k.last = s.round()
+			k.last = s.sealAll()
 			return
 		}
 	}
+}
+
+// sealAll is the last round, when nobody calls any more.
+func (s *Store) sealAll() error {
+	s.mu.Lock()
+	for _, l := range s.lanes {
+		s.detach(l)
+	}
+	s.mu.Unlock()
+	return s.round()
 }
 
 // stop ends the goroutine after a last round.

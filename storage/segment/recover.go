@@ -169,7 +169,15 @@ func (s *Store) recover(ctx context.Context, g *segment, r *reader, size int64) 
 		return g, nil
 	}
 	if headErr != nil {
-		g.head.class.ID, g.head.capacity = rec.class, size
+		// Lost with the last power cut: the groups say all but the name.
+		g.head = head{created: s.opt.Now(), capacity: size, class: Class{ID: rec.class}}
+		buf := s.mem.get(PageBytes)
+		defer s.mem.put(buf)
+		encodeHead(buf.b, s.super.id, g.sequence, g.head)
+		if err := g.file.WriteVec([][]byte{buf.b}, 0); err != nil {
+			_ = s.fail(err, "open", "a segment's head cannot be written") // it can be read all the same
+			return g, nil
+		}
 	}
 	// What the last process acknowledged is on the device; that it stays there
 	// needs a sync before a footer says so.
@@ -178,9 +186,6 @@ func (s *Store) recover(ctx context.Context, g *segment, r *reader, size int64) 
 		return g, nil
 	}
 	t := trailer{head: g.head, tablePage: uint32(rec.end), groups: g.groups, parts: g.parts, bytes: g.bytes}
-	if t.tablePage+uint32(footerPages(int64(len(rec.table)))) > uint32(max(size, g.head.capacity)/PageBytes) {
-		return g, nil // no room for a footer: the head is wrong
-	}
 	if _, err := s.writeFooter(g.file, g.sequence, t, rec.table); err != nil {
 		return g, nil //nolint:nilerr // counted; the segment stays readable, without a footer
 	}

@@ -155,11 +155,6 @@ func (s *Store) Close() error {
 	s.closing = true
 	s.mu.Unlock()
 	s.calls.Wait()
-	s.mu.Lock()
-	for _, l := range s.lanes {
-		s.detach(l)
-	}
-	s.mu.Unlock()
 	err := s.keep.stop()
 	for _, g := range s.segments {
 		err = errors.Join(err, g.file.Close())
