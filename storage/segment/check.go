@@ -123,7 +123,7 @@ func (c *checker) superblock(name string, fsys FS) error {
 	if err != nil {
 		return systemFault(err, "store", "the superblock cannot be opened")
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	sb, sound, err := readSuperblock(f)
 	if err != nil {
 		return err
@@ -143,7 +143,7 @@ func (c *checker) file(ctx context.Context, name string, sequence uint64, fsys F
 	if err != nil {
 		return systemFault(err, "open", "a segment cannot be opened")
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	size, _, err := f.Size()
 	if err != nil {
 		return systemFault(err, "open", "a segment cannot be measured")

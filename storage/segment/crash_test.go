@@ -193,6 +193,9 @@ func (w *crashWorld) kept() {
 // killed process loses nothing, and a power cut nothing that was durable.
 func TestCrashes(t *testing.T) {
 	must(t, flag.Set("rapid.steps", "30"))
+	if checks := flag.Lookup("rapid.checks"); checks.Value.String() == checks.DefValue {
+		must(t, checks.Value.Set("40")) // each has its own disk
+	}
 	hits := 0
 	rapid.Check(t, func(t *rapid.T) {
 		w := newCrashWorld(t)

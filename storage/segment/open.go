@@ -83,7 +83,7 @@ func inspect(dir string, opt Options) ([]string, error) {
 	if err != nil {
 		return nil, systemFault(err, "store", "the superblock cannot be opened")
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	sb, _, err := readSuperblock(f)
 	if err != nil {
 		return nil, err

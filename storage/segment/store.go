@@ -56,7 +56,8 @@ type segment struct {
 	state     State
 	recovered bool
 	dropped   bool
-	refs      int // open uses of file beside the segment's own
+	closed    bool // the file: it was dropped, and nobody uses it
+	refs      int  // uses of the file
 	groups    int
 	parts     int
 	bytes     int64
@@ -103,7 +104,9 @@ func (s *Store) use(sequence uint64) *segment {
 func (s *Store) done(g *segment) {
 	s.mu.Lock()
 	g.refs--
-	last := g.dropped && g.refs == 0
+	// Once: by then the number of the descriptor may be another file's.
+	last := g.dropped && g.refs == 0 && !g.closed
+	g.closed = g.closed || last
 	s.mu.Unlock()
 	if last {
 		_ = g.file.Close() // it has no name any more
