@@ -86,10 +86,10 @@ func (s *Store) writeNext(l *lane, c *call) bool {
 			s.mu.Lock()
 			continue
 		}
-		size, n := l.plan()
+		size, n := l.plan(s.opt.SegmentBytes)
 		if l.seg == nil || !l.seg.fits(&size) {
 			if err := s.roll(l); err != nil {
-				size, n = l.plan()
+				size, n = l.plan(s.opt.SegmentBytes)
 				for _, it := range l.take(n) {
 					it.call.settle(it.index, Location{}, err)
 				}
@@ -111,9 +111,9 @@ func (s *Store) writeNext(l *lane, c *call) bool {
 }
 
 // plan measures the next group: the queue's first part if it is large, else
-// parts until one is large or the group is full. The queue is not empty, since
+// parts until one is large, the group is full, or an empty segment would be. The queue is not empty, since
 // somebody's item is in it.
-func (l *lane) plan() (groupSize, int) {
+func (l *lane) plan(capacity int64) (groupSize, int) {
 	if len(l.queue) == 0 {
 		return groupSize{}, 0
 	}
@@ -124,13 +124,16 @@ func (l *lane) plan() (groupSize, int) {
 	}
 	for ; n < len(l.queue) && n < GroupParts && l.queue[n].length < AloneBytes; n++ {
 		more := size.with(&l.queue[n].groupItem)
-		if more.pages()*PageBytes > GroupBytes {
+		if more.pages()*PageBytes > GroupBytes || more.alone()*PageBytes > capacity {
 			break
 		}
 		size = more
 	}
 	return size, n
 }
+
+// alone is what a segment of the one group takes, in pages.
+func (g groupSize) alone() int64 { return 1 + g.pages() + footerPages(int64(g.bodyBytes())) }
 
 // take removes the queue's first n items.
 func (l *lane) take(n int) []*item {

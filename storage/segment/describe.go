@@ -1,0 +1,60 @@
+package segment
+
+import (
+	"context"
+
+	"github.com/larderkv/larder/api/fault"
+	"github.com/larderkv/larder/api/part"
+)
+
+// Describe reads the descriptor of the part at a location into d, as Read does,
+// without the part's bytes: whether those are sound it cannot say. Errors are
+// those of Read.
+func (s *Store) Describe(ctx context.Context, l Location, c Claim, d *part.Descriptor) error {
+	if err := s.enter(); err != nil {
+		return err
+	}
+	defer s.leave()
+	if err := l.plausible(); err != nil {
+		s.count.stale.Add(1)
+		return err
+	}
+	g := s.use(l.Segment)
+	if g == nil {
+		s.count.stale.Add(1)
+		return fault.New(fault.Miss, "segment.location", "the segment is gone").With(l.Segment, nil)
+	}
+	defer s.done(g)
+	if err := s.reads.Acquire(ctx, 1); err != nil {
+		return stopped(ctx)
+	}
+	defer s.reads.Release(1)
+	gr, err := s.header(&reader{g.file, s.super.id, g.sequence, &s.mem}, l)
+	if err == nil {
+		err = describes(&gr, l, c, d)
+	}
+	if k, _ := fault.KindOf(err); k == fault.Miss {
+		s.count.stale.Add(1)
+		return err
+	}
+	return s.fail(err, "read", "a header cannot be read")
+}
+
+// describes compares what the header names with what was claimed.
+func describes(g *group, l Location, c Claim, d *part.Descriptor) error {
+	miss := fault.New(fault.Miss, "segment.claim", "another part lies there")
+	if int(l.Entry) >= g.entries || g.location(l.Segment, int(l.Entry)) != l {
+		return miss.With(l, nil)
+	}
+	e := g.entry(int(l.Entry))
+	if e.scope != c.Scope || le.Uint64(e.descriptor[len(e.descriptor)-8:]) != c.Checksum {
+		return miss
+	}
+	if err := part.Decode(d, e.descriptor); err != nil {
+		return fault.Wrap(fault.Corrupt, err, "segment.descriptor", "it is damaged")
+	}
+	if d.ID != c.ID {
+		return miss.With(d.ID, c.ID)
+	}
+	return nil
+}
