@@ -109,7 +109,7 @@ func (s *Store) prepare(c *call, recs []Record) ([]*item, error) {
 			it.hasPayload, it.payload = true, crc64nvme.Checksum(r.Data)
 		}
 		alone := groupSize{}.with(&it.groupItem)
-		if need := (1 + alone.pages() + footerPages(int64(alone.bodyBytes()))) * PageBytes; need > s.opt.SegmentBytes {
+		if need := alone.alone() * PageBytes; need > s.opt.SegmentBytes {
 			return nil, fault.New(fault.Invalid, "segment.record", "record %d does not fit into a segment", i).With(need, s.opt.SegmentBytes)
 		}
 		items[i] = it

@@ -256,7 +256,10 @@ func (c *checker) part(ctx context.Context, r *reader, g *group, e int, tearable
 	buf, err := r.readPages(int64(l.Page), pagesOf(int64(l.Length)))
 	if err == nil {
 		var d part.Descriptor
-		err = verifyEntry(g.entry(e), &d, buf.b[:l.Length])
+		entry := g.entry(e)
+		if err = entry.decode(&d); err == nil {
+			err = entry.verify(&d, buf.b[:l.Length])
+		}
 		r.mem.put(buf)
 	}
 	switch {

@@ -31,7 +31,7 @@ func (s *Store) Describe(ctx context.Context, l Location, c Claim, d *part.Descr
 	defer s.reads.Release(1)
 	gr, err := s.header(&reader{g.file, s.super.id, g.sequence, &s.mem}, l)
 	if err == nil {
-		err = describes(&gr, l, c, d)
+		_, err = describes(&gr, l, c, d)
 	}
 	if k, _ := fault.KindOf(err); k == fault.Miss {
 		s.count.stale.Add(1)
@@ -41,20 +41,20 @@ func (s *Store) Describe(ctx context.Context, l Location, c Claim, d *part.Descr
 }
 
 // describes compares what the header names with what was claimed.
-func describes(g *group, l Location, c Claim, d *part.Descriptor) error {
+func describes(g *group, l Location, c Claim, d *part.Descriptor) (groupEntry, error) {
 	miss := fault.New(fault.Miss, "segment.claim", "another part lies there")
 	if int(l.Entry) >= g.entries || g.location(l.Segment, int(l.Entry)) != l {
-		return miss.With(l, nil)
+		return groupEntry{}, miss.With(l, nil)
 	}
 	e := g.entry(int(l.Entry))
-	if e.scope != c.Scope || le.Uint64(e.descriptor[len(e.descriptor)-8:]) != c.Checksum {
-		return miss
+	if e.scope != c.Scope || le.Uint64(e.descriptor[len(e.descriptor)-sumBytes:]) != c.Checksum {
+		return e, miss
 	}
-	if err := part.Decode(d, e.descriptor); err != nil {
-		return fault.Wrap(fault.Corrupt, err, "segment.descriptor", "it is damaged")
+	if err := e.decode(d); err != nil {
+		return e, err
 	}
 	if d.ID != c.ID {
-		return miss.With(d.ID, c.ID)
+		return e, miss.With(d.ID, c.ID)
 	}
-	return nil
+	return e, nil
 }

@@ -171,22 +171,22 @@ func TestGroupLimits(t *testing.T) {
 	for range 2 * GroupParts {
 		l.queue = append(l.queue, &item{groupItem: groupItem{descriptor: d.AppendTo(nil), length: 1}})
 	}
-	size, n := l.plan()
+	size, n := l.plan(DefaultSegmentBytes)
 	if n >= GroupParts || size.pages()*PageBytes > GroupBytes || n < 100 {
 		t.Fatalf("%d parts in %d pages", n, size.pages())
 	}
 	for _, it := range l.queue {
 		it.descriptor = it.descriptor[:part.MinSize]
 	}
-	if size, n = l.plan(); n != GroupParts || size.parts != n {
+	if size, n = l.plan(DefaultSegmentBytes); n != GroupParts || size.parts != n {
 		t.Fatalf("%d parts", n)
 	}
 	l.queue[3].length = AloneBytes
-	if _, n = l.plan(); n != 3 {
+	if _, n = l.plan(DefaultSegmentBytes); n != 3 {
 		t.Fatalf("%d parts before a large one", n)
 	}
 	l.queue = l.queue[3:]
-	if _, n = l.plan(); n != 1 {
+	if _, n = l.plan(DefaultSegmentBytes); n != 1 {
 		t.Fatalf("%d parts in the group of a large one", n)
 	}
 }

@@ -34,11 +34,12 @@ func (k *keeper) run(s *Store) {
 	for {
 		select {
 		case <-tick.C:
-			_ = s.round() // counted, and told to whoever asks
+			_, _ = s.round() // counted, and told to whoever asks
 		case <-k.woken:
-			_ = s.round()
+			_, _ = s.round()
 		case answer := <-k.asked:
-			answer <- s.round()
+			unsynced, _ := s.round()
+			answer <- unsynced
 		case <-k.quit:
 			k.last = s.sealAll()
 			return
@@ -53,7 +54,7 @@ func (s *Store) sealAll() error {
 		s.detach(l)
 	}
 	s.mu.Unlock()
-	return s.round()
+	return errors.Join(s.round())
 }
 
 // stop ends the goroutine after a last round.
@@ -129,9 +130,9 @@ func (s *Store) Seal(ctx context.Context, class uint16) error {
 	return nil
 }
 
-// round syncs everything that is not durable and seals what is queued.
-func (s *Store) round() error {
-	var first error
+// round syncs everything that is not durable and seals what is queued. It says
+// what is not durable, and what got no footer.
+func (s *Store) round() (unsynced, unsealed error) {
 	s.mu.Lock()
 	var dirty []*segment
 	for _, g := range s.segments {
@@ -142,20 +143,21 @@ func (s *Store) round() error {
 	}
 	s.mu.Unlock()
 	for _, g := range dirty {
-		first = errors.Join(first, s.sync(g))
+		unsynced = errors.Join(unsynced, s.sync(g))
 		s.done(g)
 	}
 	for {
 		s.mu.Lock()
 		if len(s.keep.queue) == 0 {
 			s.mu.Unlock()
-			return first
+			return unsynced, unsealed
 		}
 		g := s.keep.queue[0]
 		s.keep.queue = s.keep.queue[1:]
 		g.refs++
 		s.mu.Unlock()
-		first = errors.Join(first, s.seal(g))
+		syncErr, sealErr := s.seal(g)
+		unsynced, unsealed = errors.Join(unsynced, syncErr), errors.Join(unsealed, sealErr)
 		s.done(g)
 	}
 }
@@ -206,25 +208,24 @@ func (s *Store) detachSegment(g *segment) {
 }
 
 // seal ends a segment that nothing is written to any more.
-func (s *Store) seal(g *segment) error {
+func (s *Store) seal(g *segment) (syncErr, sealErr error) {
 	s.mu.Lock()
 	w, gone, empty := g.w, g.dropped, g.groups == 0
 	s.mu.Unlock()
 	if w == nil {
-		return nil // sealed before
+		return nil, nil // sealed before
 	}
-	var err error
 	state := StateSealed
 	size := g.head.capacity
 	switch {
 	case gone:
 	case empty:
-		_, err = s.drop(g.sequence)
+		_, sealErr = s.drop(g.sequence)
 	default:
-		if err = s.sync(g); err == nil && !w.unsyncable {
-			size, err = s.writeFooter(g.file, g.sequence, s.trailerOf(g), w.table)
+		if syncErr = s.sync(g); syncErr == nil && !w.unsyncable {
+			size, sealErr = s.writeFooter(g.file, g.sequence, s.trailerOf(g), w.table)
 		}
-		if err != nil || w.unsyncable {
+		if syncErr != nil || sealErr != nil || w.unsyncable {
 			state = StateBroken
 		}
 	}
@@ -237,7 +238,7 @@ func (s *Store) seal(g *segment) error {
 		s.count.sealed.Add(1)
 	}
 	close(w.sealed)
-	return err
+	return syncErr, sealErr
 }
 
 func (s *Store) trailerOf(g *segment) trailer {

@@ -111,8 +111,7 @@ func (s *Store) writeNext(l *lane, c *call) bool {
 }
 
 // plan measures the next group: the queue's first part if it is large, else
-// parts until one is large, the group is full, or an empty segment would be. The queue is not empty, since
-// somebody's item is in it.
+// parts until one is large, the group is full, or an empty segment would be.
 func (l *lane) plan(capacity int64) (groupSize, int) {
 	if len(l.queue) == 0 {
 		return groupSize{}, 0

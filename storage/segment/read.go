@@ -145,18 +145,9 @@ func (s *Store) remember(l Location, g group) group {
 
 // matches compares what lies there with what was claimed, and verifies it.
 func matches(g *group, l Location, c Claim, d *part.Descriptor, room []byte) error {
-	if int(l.Entry) >= g.entries || g.location(l.Segment, int(l.Entry)) != l {
-		return fault.New(fault.Miss, "segment.location", "this is no place of a part").With(l, nil)
-	}
-	e := g.entry(int(l.Entry))
-	if e.scope != c.Scope || le.Uint64(e.descriptor[len(e.descriptor)-8:]) != c.Checksum {
-		return fault.New(fault.Miss, "segment.claim", "another part lies there")
-	}
-	if err := verifyEntry(e, d, room[:l.Length]); err != nil {
+	e, err := describes(g, l, c, d)
+	if err != nil {
 		return err
 	}
-	if d.ID != c.ID {
-		return fault.New(fault.Miss, "segment.claim", "another part lies there").With(d.ID, c.ID)
-	}
-	return nil
+	return e.verify(d, room[:l.Length])
 }

@@ -276,7 +276,10 @@ func (s *Store) surveyPart(ctx context.Context, g *segment, r *reader, gr *group
 	buf, err := r.readPages(int64(l.Page), pagesOf(int64(l.Length)))
 	if err == nil {
 		var d part.Descriptor
-		err = verifyEntry(gr.entry(e), &d, buf.b[:l.Length])
+		entry := gr.entry(e)
+		if err = entry.decode(&d); err == nil {
+			err = entry.verify(&d, buf.b[:l.Length])
+		}
 		r.mem.put(buf)
 	}
 	if err == nil {
@@ -303,11 +306,16 @@ func (r *reader) punched(l Location) (bool, error) {
 	return next >= at+l.Footprint(), nil
 }
 
-// verifyEntry decodes the entry's descriptor and checks the bytes against it.
-func verifyEntry(e groupEntry, d *part.Descriptor, data []byte) error {
+// decode reads the entry's descriptor.
+func (e groupEntry) decode(d *part.Descriptor) error {
 	if err := part.Decode(d, e.descriptor); err != nil {
 		return fault.Wrap(fault.Corrupt, err, "segment.descriptor", "it is damaged")
 	}
+	return nil
+}
+
+// verify checks the bytes against the decoded descriptor.
+func (e groupEntry) verify(d *part.Descriptor, data []byte) error {
 	if e.hasPayload {
 		if crc64nvme.Checksum(data) != e.payload {
 			return corrupt("payload", "the bytes do not match their checksum")

@@ -555,6 +555,27 @@ func TestSequencesAreUsedOnce(t *testing.T) {
 	}
 }
 
+// Small parts that would fill more than a segment are several groups.
+func TestGroupsFitSegments(t *testing.T) {
+	opt := options(simfs.New(64 << 20))
+	opt.SegmentBytes = 64 << 10
+	s := open(t, opt)
+	var recs []segment.Record
+	for i := range 40 {
+		recs = append(recs, record(uint64(i), 4096, 1, scope(1)))
+	}
+	for i, l := range appendAll(t, s, recs...) {
+		require.NoError(t, get(t, s, l, recs[i]))
+		var d part.Descriptor
+		require.NoError(t, s.Describe(context.Background(), l, claimOf(recs[i]), &d))
+		require.Equal(t, *recs[i].Part, d)
+		l.Entry++
+		require.ErrorIs(t, s.Describe(context.Background(), l, claimOf(recs[i]), &d), fault.Miss)
+	}
+	require.Greater(t, len(s.Segments()), 2)
+	require.NoError(t, s.Close())
+}
+
 // Parts of one affinity lie together; others elsewhere.
 func TestLanes(t *testing.T) {
 	opt := options(simfs.New(64 << 20))
