@@ -2,6 +2,7 @@ package segment
 
 import (
 	"context"
+	"sync"
 
 	"github.com/larderkv/larder/api/fault"
 	"github.com/larderkv/larder/api/part"
@@ -63,9 +64,28 @@ func (s *Store) Append(ctx context.Context, t Target, recs []Record) ([]Location
 	if err != nil {
 		return c.locations, err
 	}
+	// One group after another would leave the device idle in between.
+	var helpers sync.WaitGroup
+	for range min(groupsOf(items), s.opt.WritesInFlight) - 1 {
+		helpers.Go(func() { s.drive(ctx, l, c) })
+	}
 	s.drive(ctx, l, c)
+	helpers.Wait()
 	<-c.done
 	return c.locations, c.err
+}
+
+// groupsOf is about how many groups the items will be.
+func groupsOf(items []*item) int {
+	large, small := 0, int64(0)
+	for _, it := range items {
+		if it.length >= AloneBytes {
+			large++
+		} else {
+			small += int64(it.length)
+		}
+	}
+	return large + int((small+GroupBytes-1)/GroupBytes)
 }
 
 // drive writes groups of the lane, whoever's they are, until none of the call's

@@ -29,7 +29,7 @@ func fileSequence(name string) uint64 {
 
 // reserveStep is how many sequences are reserved at a time: none is used twice,
 // though the newest segment may be dropped before a restart.
-const reserveStep = 1 << 16
+const reserveStep = 1 << 10
 
 // create makes an empty segment within budget and reserve. On an error nothing
 // of it is left.
@@ -72,7 +72,7 @@ func (s *Store) admit(bytes int64) (uint64, error) {
 		return 0, fault.New(fault.Full, "segment.reserve", "another segment would take the file system's reserve").With(free-bytes, s.opt.Reserve)
 	}
 	if s.next >= s.super.reserved {
-		// Once in 65536 segments: it may hold the mutex.
+		// Once in 1024 segments: it may hold the mutex.
 		if err := s.reserveSequences(); err != nil {
 			return 0, s.fail(err, "store", "no sequences can be reserved")
 		}

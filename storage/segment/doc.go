@@ -24,8 +24,9 @@
 //     file system needs.
 //
 // Concurrency: every method is safe for concurrent use. I/O is done by the
-// goroutines that call, bounded by WritesInFlight and ReadsInFlight; one
-// goroutine of the store syncs and seals, and ends in Close. A caller's memory
+// goroutines that call, and for an Append of several groups by helpers that end
+// with it, bounded by WritesInFlight and ReadsInFlight; one goroutine of the
+// store syncs and seals, and ends in Close. A caller's memory
 // is read until its Append returns, and written until its Read returns. A
 // context is honoured until an operation was given to the device: the device
 // cannot be interrupted.

@@ -288,9 +288,9 @@ func (s *Store) detach(l *lane) {
 	}
 }
 
-// roll gives the lane a new segment. It lets go of the mutex meanwhile.
+// roll gives the lane a new segment. It lets go of the mutex meanwhile. If there
+// is none, the lane keeps what it has: something smaller may fit.
 func (s *Store) roll(l *lane) error {
-	s.detach(l)
 	l.rolling = make(chan struct{})
 	class := l.class
 	s.mu.Unlock()
@@ -301,6 +301,7 @@ func (s *Store) roll(l *lane) error {
 	if err != nil {
 		return err
 	}
+	s.detach(l)
 	s.segments[g.sequence] = g
 	l.seg = g
 	return nil
