@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"sync"
 
 	"github.com/larderkv/larder/api/fault"
 	"github.com/larderkv/larder/api/part"
@@ -45,7 +46,9 @@ func (s *Store) Read(ctx context.Context, l Location, c Claim, d *part.Descripto
 	if err := s.reads.Acquire(ctx, 1); err != nil {
 		return 0, stopped(ctx)
 	}
-	defer s.reads.Release(1)
+	// Given back before the bytes are verified: the device goes on meanwhile.
+	release := sync.OnceFunc(func() { s.reads.Release(1) })
+	defer release()
 
 	room := dst
 	if int64(len(dst)) < l.Footprint() || !isAligned(dst) {
@@ -53,7 +56,7 @@ func (s *Store) Read(ctx context.Context, l Location, c Claim, d *part.Descripto
 		defer s.mem.put(bounce)
 		room = bounce.b
 	}
-	err := s.readInto(g, l, c, d, room[:l.Footprint()])
+	err := s.readInto(g, l, c, d, room[:l.Footprint()], release)
 	if err != nil {
 		clear(dst[:l.Length])
 		if errors.Is(err, fault.Miss) {
@@ -79,8 +82,8 @@ func (l Location) plausible() error {
 	return nil
 }
 
-// readInto reads header and part and verifies both.
-func (s *Store) readInto(g *segment, l Location, c Claim, d *part.Descriptor, room []byte) error {
+// readInto reads header and part, calls release, and verifies both.
+func (s *Store) readInto(g *segment, l Location, c Claim, d *part.Descriptor, room []byte, release func()) error {
 	r := &reader{g.file, s.super.id, g.sequence, &s.mem}
 	if l.HeaderPages <= besidePages && l.Page == l.Group+uint32(l.HeaderPages) {
 		head := s.mem.get(int(l.HeaderPages) * PageBytes)
@@ -88,6 +91,7 @@ func (s *Store) readInto(g *segment, l Location, c Claim, d *part.Descriptor, ro
 		g.punch.RLock()
 		n, err := g.file.ReadVec([][]byte{head.b, room}, int64(l.Group)*PageBytes)
 		g.punch.RUnlock()
+		release()
 		switch {
 		case err != nil:
 			return err
@@ -110,6 +114,7 @@ func (s *Store) readInto(g *segment, l Location, c Claim, d *part.Descriptor, ro
 	g.punch.RLock()
 	n, err := g.file.ReadVec([][]byte{room}, int64(l.Page)*PageBytes)
 	g.punch.RUnlock()
+	release()
 	switch {
 	case err != nil:
 		return err
