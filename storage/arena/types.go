@@ -92,12 +92,7 @@ type Revocation struct {
 }
 
 // PartSpec is one part of every full chunk of a namespace.
-type PartSpec struct {
-	Group, Span uint8
-	HeadGroup   uint16
-	RawLength   uint64
-	Layers      uint32
-}
+type PartSpec = storage.PartSpec
 
 // NamespaceSpec registers a namespace.
 type NamespaceSpec struct {
