@@ -219,10 +219,10 @@ func (ad *adoption) addPart(rec uint32, r *record) bool {
 	}
 	e := &ad.ent[rec]
 	*e = entry{gen: ad.nextGen(), quality: r.quality}
-	hash := ad.index.hash(r.key[:])
+	hash := ad.index.Hash(r.key[:])
 	head := ad.lookup(hash, &r.key, s, func(e *entry) bool { return e.state == stPending && e.quality == r.quality })
 	if head == 0 {
-		if ad.index.insert(hash, rec) == nil {
+		if ad.index.Insert(hash, rec) == nil {
 			e.state, e.count = stPending, 1
 			ad.pending.chunk++
 			ad.pending.pages += int64(r.class)

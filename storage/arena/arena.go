@@ -8,6 +8,7 @@ import (
 
 	"github.com/larderkv/larder/api/fault"
 	"github.com/larderkv/larder/storage/evict"
+	"github.com/larderkv/larder/storage/internal/keyindex"
 	"github.com/larderkv/larder/storage/internal/offheap"
 )
 
@@ -35,7 +36,7 @@ type Arena struct {
 	recFree, recHigh, recUsed uint32
 	gen, genLimit             uint32
 
-	index  *index
+	index  *keyindex.Index
 	policy evict.Policy
 	names  names
 	owners map[Owner]*owner
@@ -122,7 +123,7 @@ func (a *Arena) prepare() (err error) {
 		return err
 	}
 	a.ent = a.entMem.All()
-	if a.index, err = newIndex(); err != nil {
+	if a.index, err = keyindex.New(); err != nil {
 		return err
 	}
 	if a.policy, err = a.opt.Policy(int(a.lay.records)); err != nil {
@@ -175,7 +176,7 @@ func (a *Arena) unmap() error {
 		keep(a.entMem.Close())
 	}
 	if a.index != nil {
-		keep(a.index.close())
+		keep(a.index.Close())
 	}
 	if a.policy != nil {
 		keep(a.policy.Close())

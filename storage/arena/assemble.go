@@ -52,7 +52,7 @@ func (a *Arena) find(at *cursor, head, id uint32) (rec, after uint32) {
 func (a *Arena) assemble(as *assembly, it *item) (storage.Outcome, error) {
 	c := &as.chunk
 	id := partID(it.spec.Group, it.spec.Span, it.spec.HeadGroup)
-	hash := a.index.hash(c.Key[:])
+	hash := a.index.Hash(c.Key[:])
 	if old := a.lookup(hash, &c.Key, as.scope, isVisible); old != 0 && a.ent[old].quality <= c.Quality {
 		rec, _ := a.find(&as.at, old, id)
 		if rec == 0 {
@@ -65,7 +65,7 @@ func (a *Arena) assemble(as *assembly, it *item) (storage.Outcome, error) {
 		if err := a.fill(as, it); err != nil {
 			return 0, err
 		}
-		if err := a.index.insert(hash, it.rec); err != nil {
+		if err := a.index.Insert(hash, it.rec); err != nil {
 			return 0, fault.Wrap(fault.Full, err, "arena.index", "no memory for the index")
 		}
 		e := &a.ent[it.rec]
@@ -130,7 +130,7 @@ func (a *Arena) order(head uint32) uint32 {
 	a.ent[after].next = head
 	f := &a.ent[first]
 	f.state, f.count, f.quality = e.state, e.count, e.quality
-	a.index.replace(a.index.hash(recs[head].key[:]), head, first)
+	a.index.Replace(a.index.Hash(recs[head].key[:]), head, first)
 	return first
 }
 

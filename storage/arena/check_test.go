@@ -136,17 +136,17 @@ func (c *checker) records() error {
 func (c *checker) index() error {
 	a := c.a
 	n := 0
-	for _, e := range a.index.tab {
-		if e.rec != 0 {
+	for _, e := range a.index.Tab {
+		if e.Rec != 0 {
 			n++
 		}
 	}
-	if n != a.index.len || n != len(c.heads) {
-		return fmt.Errorf("index has %d entries, counted %d, for %d chunks", n, a.index.len, len(c.heads))
+	if n != a.index.Len || n != len(c.heads) {
+		return fmt.Errorf("index has %d entries, counted %d, for %d chunks", n, a.index.Len, len(c.heads))
 	}
 	for _, head := range c.heads {
 		r := &a.side.recs[head]
-		if a.lookup(a.index.hash(r.key[:]), &r.key, scopeOf(r), func(e *entry) bool { return e == &a.ent[head] }) != head {
+		if a.lookup(a.index.Hash(r.key[:]), &r.key, scopeOf(r), func(e *entry) bool { return e == &a.ent[head] }) != head {
 			return fmt.Errorf("chunk %d is not found by its key", head)
 		}
 	}

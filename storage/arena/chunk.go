@@ -8,9 +8,9 @@ import (
 // A key may have one visible chunk and one assembling chunk for each quality.
 func (a *Arena) lookup(hash uint32, key *keys.Key, s Scope, want func(*entry) bool) uint32 {
 	ix := a.index
-	for p := ix.start(hash); ix.tab[p].rec != 0; p = ix.step(p) {
-		if e := ix.tab[p]; e.hash == hash && a.is(e.rec, key, s) && want(&a.ent[e.rec]) {
-			return e.rec
+	for p := ix.Start(hash); ix.Tab[p].Rec != 0; p = ix.Step(p) {
+		if e := ix.Tab[p]; e.Hash == hash && a.is(e.Rec, key, s) && want(&a.ent[e.Rec]) {
+			return e.Rec
 		}
 	}
 	return 0
@@ -50,7 +50,7 @@ func (a *Arena) info(head uint32) ChunkInfo {
 func (a *Arena) publish(head uint32) {
 	head = a.order(head)
 	r, e := &a.side.recs[head], &a.ent[head]
-	s, hash := scopeOf(r), a.index.hash(r.key[:])
+	s, hash := scopeOf(r), a.index.Hash(r.key[:])
 	for {
 		old := a.lookup(hash, &r.key, s, func(x *entry) bool {
 			return x != e && (x.state.visible() || x.state == stPending && x.quality >= e.quality)
@@ -71,7 +71,7 @@ func (a *Arena) publish(head uint32) {
 	// A chunk is useful only after its parent, so it must go before it: chunks
 	// of a prompt are stored from head to tail, and the plain order of arrival
 	// would evict the head first.
-	if parent := a.lookup(a.index.hash(r.parent[:]), &r.parent, s, isVisible); parent != 0 && a.ent[parent].state == stListed {
+	if parent := a.lookup(a.index.Hash(r.parent[:]), &r.parent, s, isVisible); parent != 0 && a.ent[parent].state == stListed {
 		a.policy.AddBelow(head, parent)
 	} else {
 		a.policy.Add(head)
@@ -90,7 +90,7 @@ func (a *Arena) publish(head uint32) {
 func (a *Arena) drop(head uint32, why Reason, cause Cause) {
 	r, e := &a.side.recs[head], &a.ent[head]
 	info := a.info(head)
-	a.index.remove(a.index.hash(r.key[:]), head)
+	a.index.Remove(a.index.Hash(r.key[:]), head)
 	leases := uint16(0)
 	if e.state == stPending {
 		a.unqueue(head)

@@ -11,7 +11,7 @@ func (a *Arena) Drop(s Scope, key keys.Key) bool {
 		return false
 	}
 	visible := false
-	hash := a.index.hash(key[:])
+	hash := a.index.Hash(key[:])
 	for {
 		head := a.lookup(hash, &key, s, func(*entry) bool { return true })
 		if head == 0 {

@@ -30,9 +30,9 @@ func (a *Arena) Inspect(key keys.Key) []Inspection {
 		return nil
 	}
 	var out []Inspection
-	ix, hash := a.index, a.index.hash(key[:])
-	for p := ix.start(hash); ix.tab[p].rec != 0; p = ix.step(p) {
-		head := ix.tab[p].rec
+	ix, hash := a.index, a.index.Hash(key[:])
+	for p := ix.Start(hash); ix.Tab[p].Rec != 0; p = ix.Step(p) {
+		head := ix.Tab[p].Rec
 		if a.side.recs[head].key != key {
 			continue
 		}

@@ -55,15 +55,15 @@ func (a *Arena) Match(s Scope, ks []byte, worst uint8, hold bool, dst []ChunkRef
 func (a *Arena) matchSome(s Scope, list []keys.Key, worst uint8, dst []ChunkRef) ([]ChunkRef, int) {
 	var hash, cand [matchBatch]uint32
 	sink := uint32(0)
-	tab := a.index.tab
+	tab := a.index.Tab
 	for i := range list {
-		hash[i] = a.index.hash(list[i][:])
-		sink += tab[a.index.start(hash[i])].rec
+		hash[i] = a.index.Hash(list[i][:])
+		sink += tab[a.index.Start(hash[i])].Rec
 	}
 	for i := range list {
-		for p := a.index.start(hash[i]); tab[p].rec != 0; p = a.index.step(p) {
-			if tab[p].hash == hash[i] {
-				cand[i] = tab[p].rec
+		for p := a.index.Start(hash[i]); tab[p].Rec != 0; p = a.index.Step(p) {
+			if tab[p].Hash == hash[i] {
+				cand[i] = tab[p].Rec
 				break
 			}
 		}

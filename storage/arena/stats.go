@@ -59,7 +59,7 @@ func (a *Arena) Stats() Stats {
 		}
 	}
 	s.Sidecar = headerBytes + recordBytes*int64(a.recHigh)
-	s.Metadata = 16*int64(a.recHigh) + a.policy.Bytes() + a.index.bytes() + a.space.metadata() + 24*int64(cap(a.pending.q))
+	s.Metadata = 16*int64(a.recHigh) + a.policy.Bytes() + a.index.Bytes() + a.space.metadata() + 24*int64(cap(a.pending.q))
 	s.VerifiedParts = a.verified.Load()
 	return s
 }

@@ -142,7 +142,7 @@ func (t tier) locate(id part.ID, use bool) (ref ChunkRef, rec uint32, length int
 	if a.closed {
 		return ref, 0, 0, errClosed()
 	}
-	head := a.lookup(a.index.hash(id.Chunk[:]), &id.Chunk, t.s, isVisible)
+	head := a.lookup(a.index.Hash(id.Chunk[:]), &id.Chunk, t.s, isVisible)
 	if head != 0 {
 		rec, _ = a.find(&cursor{}, head, partID(id.Group, id.Span, id.HeadGroup))
 	}

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"strings"
 	"testing"
 	"time"
@@ -110,59 +109,6 @@ func TestSpace(t *testing.T) {
 			t.Fatalf("left: %v", s.classes)
 		}
 	})
-}
-
-// The index is a map with few bits: also where hashes collide and clusters
-// wrap around the end.
-func TestIndex(t *testing.T) {
-	ix, err := newIndex()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ix.close()
-	r := rand.New(rand.NewPCG(1, 2))
-	hashes := map[uint32]uint32{} // rec -> hash
-	var recs []uint32
-	next := uint32(1)
-	for range 30000 {
-		if len(recs) > 0 && r.IntN(5) < 2 {
-			i := r.IntN(len(recs))
-			ix.remove(hashes[recs[i]], recs[i])
-			delete(hashes, recs[i])
-			recs[i] = recs[len(recs)-1]
-			recs = recs[:len(recs)-1]
-			continue
-		}
-		h := r.Uint32()
-		switch r.IntN(4) {
-		case 0:
-			h = ^uint32(0) - h%4 // clusters at the end
-		case 1:
-			h = h % 64 << 20 // and elsewhere
-		}
-		if err := ix.insert(h, next); err != nil {
-			t.Fatal(err)
-		}
-		hashes[next] = h
-		recs = append(recs, next)
-		next++
-	}
-	if ix.len != len(recs) {
-		t.Fatalf("%d entries, expected %d", ix.len, len(recs))
-	}
-	for rec, h := range hashes {
-		if got := ix.tab[ix.find(h, rec)]; got != (indexEntry{h, rec}) {
-			t.Fatalf("record %d: %v", rec, got)
-		}
-	}
-	for _, rec := range recs {
-		ix.remove(hashes[rec], rec)
-	}
-	for p, e := range ix.tab {
-		if e != (indexEntry{}) {
-			t.Fatalf("position %d: %v", p, e)
-		}
-	}
 }
 
 func TestOptions(t *testing.T) {

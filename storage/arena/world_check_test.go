@@ -54,7 +54,7 @@ func (w *world) checkBytes() error {
 	defer a.mu.Unlock()
 	for k, variant := range w.visible {
 		i := 0
-		for rec := a.lookup(a.index.hash(k[:]), &k, w.scope, isVisible); rec != 0; rec = a.ent[rec].next {
+		for rec := a.lookup(a.index.Hash(k[:]), &k, w.scope, isVisible); rec != 0; rec = a.ent[rec].next {
 			r := &a.side.recs[rec]
 			if !isPattern(w.maps[r.segment][uint64(r.page)*PageBytes:][:r.stored], k, i, variant) {
 				return fmt.Errorf("the bytes of chunk %x part %d changed", k[:4], i)
