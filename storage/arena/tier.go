@@ -2,6 +2,7 @@ package arena
 
 import (
 	"context"
+	"slices"
 
 	"github.com/larderkv/larder/api/fault"
 	"github.com/larderkv/larder/api/keys"
@@ -171,4 +172,85 @@ func (a *Arena) partIndex(s Scope, d *part.Descriptor) (int, error) {
 		}
 	}
 	return 0, fault.New(fault.Invalid, "part.id", "the namespace has no such part").With(d.ID, nil)
+}
+
+// Fill is Put for a part that fill brings: it gets the slot's own memory, a
+// range that begins on a page and is as long as the part, and sets descriptor
+// and bytes. They are verified as in Put. What fill says is returned, and then
+// nothing is kept. A chunk that is there in exact quality is a duplicate, and
+// fill is not called.
+func (t tier) Fill(ctx context.Context, id part.ID, fill func(d *part.Descriptor, dst []byte) (int, error)) (storage.Outcome, error) {
+	a := t.a
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	it, expected, there, err := t.newFill(id)
+	if err != nil {
+		return storage.Rejected, err
+	}
+	if there {
+		return storage.Duplicate, nil
+	}
+	var d part.Descriptor
+	a.busy++
+	a.mu.Unlock()
+	if err = ctx.Err(); err != nil {
+		it.err = fault.Wrap(fault.Unavailable, err, "put", "stopped")
+	} else {
+		it.err = it.fill(id, &d, fill)
+	}
+	if it.err == nil {
+		it.sums = a.sums.Get().(*[]uint64)
+		*it.sums = layerSums((*it.sums)[:0], it.data, int(it.spec.Layers))
+		if !slices.Equal(*it.sums, d.Table) {
+			it.err = fault.New(fault.Corrupt, "part.table", "the bytes do not match their checksums")
+		}
+	}
+	a.mu.Lock()
+	a.leave()
+	c := Chunk{Key: id.Chunk, Parent: d.Parent, Ordinal: d.Ordinal, Tokens: d.Tokens, Quality: d.Quality}
+	var res [1]Result
+	a.settle(t.s, c, expected, []item{it}, res[:])
+	return res[0].Outcome, res[0].Err
+}
+
+// newFill takes a slot for a part of the namespace's list. The caller holds the
+// lock.
+func (t tier) newFill(id part.ID) (it item, expected int, there bool, err error) {
+	a := t.a
+	if err := a.writable(t.s); err != nil {
+		return it, 0, false, err
+	}
+	if head := a.lookup(a.index.Hash(id.Chunk[:]), &id.Chunk, t.s, isVisible); head != 0 && a.ent[head].quality == part.QualityExact {
+		return it, 0, true, nil
+	}
+	list := storage.Layout(a.names.of[nameNamespace][t.s.Namespace].parts)
+	i := list.Index(id)
+	if i < 0 {
+		return it, 0, false, fault.New(fault.Invalid, "part.id", "the namespace has no such part").With(id, nil)
+	}
+	spec := list[i]
+	rec := a.alloc(classPages(spec.RawLength, a.exact), stSealing)
+	if rec == 0 {
+		return it, 0, false, a.fullError(nil, int64(spec.RawLength))
+	}
+	return item{rec: rec, data: a.space.bytes(a.pageOf(rec), uint32(spec.RawLength)), spec: spec, clears: a.clears}, len(list), false, nil
+}
+
+// fill lets f bring the part, and checks what it brought but for the sums.
+func (it *item) fill(id part.ID, d *part.Descriptor, f func(d *part.Descriptor, dst []byte) (int, error)) error {
+	n, err := f(d, it.data)
+	if err != nil {
+		return err
+	}
+	switch err := part.VerifySeal(d); {
+	case err != nil:
+		return err
+	case !d.Known():
+		return fault.New(fault.Miss, "part.encoding", "unknown encoding").With(d.Encoding, part.EncodingRaw)
+	case d.ID != id:
+		return fault.New(fault.Corrupt, "part.id", "another part came").With(d.ID, id)
+	case n != len(it.data) || len(d.Table) != int(it.spec.Layers):
+		return fault.New(fault.Invalid, "part.raw_length", "wrong length or number of checksums").With(n, len(it.data))
+	}
+	return nil
 }
