@@ -1,0 +1,182 @@
+package nvme
+
+import (
+	"context"
+	"errors"
+	"slices"
+
+	"github.com/larderkv/larder/api/fault"
+	"github.com/larderkv/larder/storage/segment"
+)
+
+// ahead drops the oldest segment before the last room is taken, so that chunks
+// that are copied forward find some. It does not wait for others who do.
+func (s *Store) ahead(ctx context.Context) {
+	if sp, err := s.segments.Space(); err != nil || sp.Room >= sp.SegmentBytes || !s.room.TryLock() {
+		return
+	}
+	defer s.room.Unlock()
+	// What goes wrong here, the write that follows meets as well.
+	_ = s.evict(ctx)
+}
+
+// makeRoom drops the oldest segment, unless somebody else made room meanwhile.
+// force: there was room and the device did not agree.
+func (s *Store) makeRoom(ctx context.Context, force bool) error {
+	s.room.Lock()
+	defer s.room.Unlock()
+	sp, err := s.segments.Space()
+	if err != nil {
+		return s.device(err)
+	}
+	if sp.Room >= sp.SegmentBytes && !force {
+		return nil
+	}
+	return s.evict(ctx)
+}
+
+// evict drops the oldest sealed segment. The caller holds room.
+func (s *Store) evict(ctx context.Context) error {
+	for tries := range 3 {
+		for _, info := range s.segments.Segments() {
+			if info.State != segment.StateOpen {
+				if err := s.forward(ctx, info.Sequence, true); ctx.Err() != nil {
+					return err
+				}
+				return s.dropSegment(info)
+			}
+		}
+		// The oldest are full and wait to be sealed, or the budget is so small that
+		// everything is in open segments.
+		err := error(nil)
+		if tries == 0 {
+			err = s.segments.Sync(ctx)
+		} else {
+			err = s.segments.Seal(ctx, normal.ID)
+		}
+		if err != nil {
+			return s.device(err)
+		}
+	}
+	return fault.New(fault.Full, "nvme.budget", "there is no segment to drop").With(s.opt.Segment.Budget, nil)
+}
+
+// dropSegment drops the file and what is in it. Chunks with a part in it go
+// whole.
+func (s *Store) dropSegment(info segment.Info) error {
+	seq := uint32(info.Sequence)
+	s.mu.Lock()
+	s.dropping[seq] = true
+	var locs []segment.Location
+	for {
+		seg := s.dir.segments[seq]
+		for n := 0; n < dropBatch && seg != nil && seg.first != 0; n++ {
+			chunk := s.dir.parts.all[seg.first].chunk
+			if s.dir.chunks.all[chunk].state == chunkVisible {
+				s.st.Evicted++
+			}
+			locs = s.forget(chunk, locs)
+		}
+		if seg == nil || seg.first == 0 {
+			break
+		}
+		s.mu.Unlock() // others have a turn
+		s.mu.Lock()
+	}
+	delete(s.dir.segments, seq)
+	s.index.RemoveSegment(info.Sequence)
+	s.st.DroppedSegments++
+	s.mu.Unlock()
+
+	_, err := s.segments.Drop(info.Sequence)
+	s.mu.Lock()
+	delete(s.dropping, seq)
+	s.mu.Unlock()
+	s.punch(slices.DeleteFunc(locs, func(l segment.Location) bool { return l.Segment == info.Sequence }))
+	if errors.Is(err, fault.Miss) {
+		return nil
+	}
+	return s.device(err)
+}
+
+// forward copies parts out of a segment: of chunks that were used, as far as
+// bytes have been earned, most used first; or of all chunks. What finds no room
+// stays.
+func (s *Store) forward(ctx context.Context, seq uint64, hotOnly bool) error {
+	wanted := s.choose(uint32(seq), hotOnly)
+	if len(wanted) == 0 {
+		return nil
+	}
+	var moves []segment.Move
+	var recs []uint32
+	err := s.segments.Scan(ctx, seq, func(e segment.Entry) error {
+		if rec, ok := wanted[e.Location]; ok {
+			recs = append(recs, rec)
+			moves = append(moves, segment.Move{From: e.Location, Claim: segment.Claim{Scope: e.Scope, ID: e.Part.ID, Checksum: e.Part.Checksum}})
+		}
+		return nil
+	})
+	if err != nil {
+		return s.device(err)
+	}
+	number := s.begin()
+	defer s.end(number)
+	var locs []segment.Location
+	err = s.segments.CopyForward(ctx, segment.Target{Class: normal}, moves, func(i int, to segment.Location, err error) {
+		if err == nil {
+			locs = s.moved(recs[i], &moves[i], to, locs)
+		}
+	})
+	s.punch(locs)
+	if errors.Is(err, fault.Full) {
+		return nil
+	}
+	return s.device(err)
+}
+
+// choose returns the records of parts to copy, by where they lie.
+func (s *Store) choose(seq uint32, hotOnly bool) map[segment.Location]uint32 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	seg := s.dir.segments[seq]
+	if seg == nil {
+		return nil
+	}
+	type candidate struct {
+		rec  uint32
+		uses uint8
+	}
+	var all []candidate
+	for rec := seg.first; rec != 0; rec = s.dir.parts.all[rec].after {
+		if c := &s.dir.chunks.all[s.dir.parts.all[rec].chunk]; c.state == chunkVisible && (c.uses > 0 || !hotOnly) {
+			all = append(all, candidate{rec, c.uses})
+		}
+	}
+	slices.SortStableFunc(all, func(a, b candidate) int { return int(b.uses) - int(a.uses) })
+	wanted := map[segment.Location]uint32{}
+	for _, c := range all {
+		l := s.dir.parts.all[c.rec].location()
+		if s.earned < l.Footprint() {
+			break
+		}
+		s.earned -= l.Footprint()
+		wanted[l] = c.rec
+	}
+	return wanted
+}
+
+// moved notes a part's new place, if it still is where it was.
+func (s *Store) moved(rec uint32, m *segment.Move, to segment.Location, locs []segment.Location) []segment.Location {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := &s.dir.parts.all[rec]
+	if p.location() != m.From || p.checksum != m.Claim.Checksum || p.chunk == 0 {
+		return append(locs, to)
+	}
+	s.index.Remove(s.entry(p, m.Claim.ID.Chunk))
+	s.dir.move(rec, to)
+	s.dir.chunks.all[p.chunk].uses = 0
+	s.index.Add(s.entry(p, m.Claim.ID.Chunk))
+	s.st.ForwardedBytes += to.Footprint()
+	return locs
+}

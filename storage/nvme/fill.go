@@ -1,0 +1,199 @@
+package nvme
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+
+	"github.com/larderkv/larder/api/fault"
+	"github.com/larderkv/larder/storage"
+	"github.com/larderkv/larder/storage/index"
+	"github.com/larderkv/larder/storage/segment"
+)
+
+// filler reads what is there at start. The store is not shared yet.
+type filler struct {
+	s      *Store
+	report Report
+	// present segments; scan says which of them the index does not vouch for.
+	present map[uint64]segment.Info
+	scan    map[uint64]bool
+	// gone segments have entries in the index only.
+	gone map[uint64]bool
+	// twice are parts that are there already.
+	twice []segment.Location
+}
+
+// fill opens the index, reads it, and scans what it does not vouch for.
+func (s *Store) fill(ctx context.Context, dir string) (Report, error) {
+	f := &filler{s: s, present: map[uint64]segment.Info{}, scan: map[uint64]bool{}, gone: map[uint64]bool{}}
+	for _, info := range s.segments.Segments() {
+		if info.Sequence > math.MaxUint32 {
+			return f.report, fault.New(fault.Invalid, "nvme.segment", "the sequence is too large").With(info.Sequence, uint32(math.MaxUint32))
+		}
+		f.present[info.Sequence] = info
+		f.scan[info.Sequence] = true
+	}
+	f.report.Segments = len(f.present)
+	if err := f.load(dir); err != nil {
+		return f.report, err
+	}
+	if err := f.scanAll(ctx); err != nil {
+		return f.report, err
+	}
+	for seq, seg := range s.dir.segments {
+		s.segments.SetLive(uint64(seq), seg.live)
+	}
+	for seq := range f.present {
+		if s.dir.segments[uint32(seq)] == nil {
+			s.segments.SetLive(seq, 0)
+		}
+	}
+	s.punch(f.twice)
+	f.report.Parts = s.dir.parts.used
+	return f.report, nil
+}
+
+// load reads the index; one that cannot be trusted is made anew.
+func (f *filler) load(dir string) error {
+	s := f.s
+	open := func() (err error) {
+		s.index, err = index.Open(dir, index.Options{
+			Store: s.segments.ID(), SyncInterval: s.opt.Segment.SyncInterval, SyncBytes: s.opt.Segment.SyncBytes, FS: s.opt.IndexFS,
+			Trouble: s.opt.Trouble,
+		})
+		return err
+	}
+	err := open()
+	if err == nil && s.index.Fresh() && len(f.present) > 0 {
+		f.report.Rebuilt = "there was none"
+	}
+	if err == nil {
+		err = f.read()
+	}
+	if !errors.Is(err, fault.Corrupt) {
+		return err
+	}
+	f.report.Rebuilt = err.Error()
+	f.report.Stale = 0
+	if s.index != nil {
+		_ = s.index.Close() // it is damaged; what it says about that is known
+	}
+	if err := index.Destroy(dir, s.opt.IndexFS); err != nil {
+		return err
+	}
+	if err := s.dir.close(); err != nil {
+		return fault.Wrap(fault.Unavailable, err, "nvme", "cannot begin again")
+	}
+	if s.dir, err = newDirectory(s.opt.MaxParts); err != nil {
+		return err
+	}
+	s.scopes, f.twice, f.gone = nil, nil, map[uint64]bool{}
+	for seq := range f.present {
+		f.scan[seq] = true
+	}
+	return open()
+}
+
+func (f *filler) read() error {
+	s := f.s
+	for n, sc := range s.index.Scopes() {
+		s.scope(uint16(n), sc)
+	}
+	err := s.index.Load(func(seq uint64) {
+		if info, ok := f.present[seq]; !ok {
+			f.gone[seq] = true
+		} else if !info.Recovered {
+			delete(f.scan, seq)
+		}
+	}, func(e index.Entry) error {
+		switch _, present := f.present[e.Location.Segment]; {
+		case !present:
+			f.gone[e.Location.Segment] = true
+			f.report.Stale++
+			return nil
+		case f.scan[e.Location.Segment]:
+			return nil // the segment itself knows better
+		}
+		return f.add(&e, false)
+	})
+	if err != nil {
+		return err
+	}
+	for seq := range f.gone {
+		s.index.RemoveSegment(seq)
+	}
+	for seq := range f.present {
+		if seg := s.dir.segments[uint32(seq)]; seg != nil && !f.scan[seq] {
+			seg.sealed, seg.settled = true, true
+		}
+	}
+	return nil
+}
+
+// add puts a part into the directory.
+func (f *filler) add(e *index.Entry, fresh bool) error {
+	s, key := f.s, &e.ID.Chunk
+	chunk := s.dir.lookup(e.Scope, key, func(c *chunkRec) bool { return c.state == chunkLoaded && c.quality == e.Quality })
+	if chunk == 0 {
+		if chunk = s.dir.addChunk(e.Scope, key, e.Quality, chunkLoaded, key[keyBytes]); chunk == 0 {
+			return f.noRoom()
+		}
+	} else if s.dir.find(chunk, idOf(e.ID)) != 0 {
+		f.twice = append(f.twice, e.Location)
+		if !fresh {
+			s.index.Remove(*e)
+		}
+		return nil
+	}
+	if !s.dir.addPart(chunk, idOf(e.ID), e.Checksum, e.Location) {
+		return f.noRoom()
+	}
+	if fresh {
+		s.index.Add(*e)
+	}
+	return nil
+}
+
+func (f *filler) noRoom() error {
+	return fault.New(fault.Full, "nvme.max_parts", "there are more parts on the disk than the directory may have").
+		With(f.s.dir.parts.used, f.s.opt.MaxParts)
+}
+
+// scanAll reads the tables of the segments that the index does not vouch for.
+// A segment that cannot be read has no parts; it goes when its time comes.
+func (f *filler) scanAll(ctx context.Context) error {
+	s := f.s
+	total, done := len(f.scan), 0
+	for _, info := range s.segments.Segments() {
+		if !f.scan[info.Sequence] {
+			continue
+		}
+		s.index.RemoveSegment(info.Sequence)
+		err := s.segments.Scan(ctx, info.Sequence, func(e segment.Entry) error { return f.found(&e) })
+		switch {
+		case errors.Is(err, fault.Full) || ctx.Err() != nil:
+			return err
+		case err != nil:
+			s.device(fmt.Errorf("segment %d: %w", info.Sequence, err))
+		}
+		f.report.Scanned++
+		done++
+		s.opt.Progress(done, total)
+	}
+	return nil
+}
+
+func (f *filler) found(e *segment.Entry) error {
+	if e.Punched {
+		return nil
+	}
+	sc := storage.Scope(e.Scope)
+	number, err := f.s.index.Scope(sc)
+	if err != nil {
+		return err
+	}
+	f.s.scope(number, sc)
+	return f.add(&index.Entry{Scope: number, ID: e.Part.ID, Quality: e.Part.Quality, Location: e.Location, Checksum: e.Part.Checksum}, true)
+}
