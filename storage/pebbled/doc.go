@@ -10,6 +10,8 @@
 // deleted before them. A crash in between leaves values without a name, which
 // Open removes.
 //
+// After an error that Pebble calls fatal the database may not open again.
+//
 // Invariants: those of storage.Tier. Budget bounds payload and descriptors,
 // pending chunks included; the oldest chunk goes first.
 //
