@@ -1,0 +1,90 @@
+package tiered
+
+import (
+	"context"
+	"sync"
+
+	"github.com/larderkv/larder/api/fault"
+	"github.com/larderkv/larder/api/keys"
+	"github.com/larderkv/larder/api/part"
+	"github.com/larderkv/larder/storage"
+)
+
+// Chunk is what is to be copied from one tier to another of the same scope.
+type Chunk struct {
+	Scope  storage.Scope
+	Key    keys.Key
+	Layout storage.Layout
+	From   storage.Tier
+	To     storage.Tier
+}
+
+// Gate keeps copies apart from removals: copies hold it shared, whoever removes
+// chunks from several tiers holds it alone, so that no copy brings back what was
+// removed. A removal waits for the copies of chunks at work.
+type Gate struct{ mu sync.RWMutex }
+
+// Remove runs f while nothing is copied.
+func (g *Gate) Remove(f func() error) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return f()
+}
+
+// Filler is a tier that lends its own memory to what is put, so that a device
+// can write straight into it.
+type Filler interface {
+	// Fill is Put where fill brings the bytes: it gets memory for the part of
+	// that id, and sets descriptor and bytes, or says why it cannot; then
+	// nothing is kept and its error is returned.
+	Fill(ctx context.Context, id part.ID, fill func(d *part.Descriptor, dst []byte) (int, error)) (storage.Outcome, error)
+}
+
+// Holder is a tier that knows without a device whether it has a chunk.
+type Holder interface{ Has(keys.Key) bool }
+
+func has(t storage.Tier, key keys.Key) bool {
+	h, ok := t.(Holder)
+	return ok && h.Has(key)
+}
+
+func (c *Chunk) id(p *storage.PartSpec) part.ID {
+	return part.ID{Chunk: c.Key, Group: p.Group, Span: p.Span, HeadGroup: p.HeadGroup}
+}
+
+// copy brings all parts over and returns the bytes. Parts that are there
+// already are as good.
+func (c *Chunk) copy(ctx context.Context, g *Gate) (bytes int64, err error) {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	var d part.Descriptor
+	var buf []byte
+	filler, fills := c.To.(Filler)
+	for i := range c.Layout {
+		p := &c.Layout[i]
+		if err := ctx.Err(); err != nil {
+			return bytes, fault.Wrap(fault.Unavailable, err, "copy", "stopped")
+		}
+		var out storage.Outcome
+		if fills {
+			out, err = filler.Fill(ctx, c.id(p), func(d *part.Descriptor, dst []byte) (int, error) {
+				return c.From.Get(ctx, c.id(p), d, dst)
+			})
+		} else {
+			if uint64(len(buf)) < p.RawLength {
+				buf = make([]byte, p.RawLength)
+			}
+			var n int
+			if n, err = c.From.Get(ctx, c.id(p), &d, buf); err == nil {
+				out, err = c.To.Put(ctx, &d, buf[:n])
+			}
+		}
+		if err != nil {
+			return bytes, err
+		}
+		if out == storage.Kept || out == storage.Published {
+			bytes += int64(p.RawLength)
+		}
+	}
+	return bytes, nil
+}

@@ -1,0 +1,119 @@
+package tiered
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/singleflight"
+
+	"github.com/larderkv/larder/api/fault"
+)
+
+// PromoterOptions of a promoter. The zero value of a field means its default.
+type PromoterOptions struct {
+	Gate *Gate
+	// InFlight chunks are copied at a time. Default 8. More asks more of the
+	// device at once, and takes that much of the front tier.
+	InFlight int
+	// Timeout of one chunk, its wait for a turn included. Default 10 s.
+	Timeout time.Duration
+}
+
+// Promoter copies chunks into the front tier.
+type Promoter struct {
+	opt    PromoterOptions
+	flight singleflight.Group
+	turns  chan struct{}
+	// work are copies that may outlive those who asked.
+	work   sync.WaitGroup
+	ctx    context.Context
+	cancel context.CancelFunc
+
+	chunks, failed atomic.Uint64
+	bytes          atomic.Int64
+	nanos          atomic.Int64
+}
+
+// NewPromoter makes one.
+func NewPromoter(o PromoterOptions) *Promoter {
+	if o.Gate == nil {
+		o.Gate = &Gate{}
+	}
+	if o.InFlight == 0 {
+		o.InFlight = 8
+	}
+	if o.Timeout == 0 {
+		o.Timeout = 10 * time.Second
+	}
+	p := &Promoter{opt: o, turns: make(chan struct{}, o.InFlight)}
+	p.ctx, p.cancel = context.WithCancel(context.Background())
+	return p
+}
+
+// Close ends the copies at work and waits for them.
+func (p *Promoter) Close() {
+	p.cancel()
+	p.work.Wait()
+}
+
+// Start begins to copy a chunk, unless somebody already does, and returns the
+// outcome when it is there. Turns are given in the order of the calls, as far as
+// goroutines keep it. Nobody has to wait for the outcome.
+func (p *Promoter) Start(c Chunk) <-chan singleflight.Result {
+	p.work.Add(1)
+	name := string(c.Scope.Namespace[:]) + string(c.Scope.Tenant[:]) + string(c.Key[:])
+	in := p.flight.DoChan(name, func() (any, error) { return nil, p.copy(&c) })
+	out := make(chan singleflight.Result, 1)
+	go func() {
+		defer p.work.Done()
+		out <- <-in
+	}()
+	return out
+}
+
+// Promote is Start, and the wait for it: as long as ctx allows.
+func (p *Promoter) Promote(ctx context.Context, c Chunk) error {
+	select {
+	case r := <-p.Start(c):
+		return r.Err
+	case <-ctx.Done():
+		return fault.Wrap(fault.Unavailable, ctx.Err(), "promote", "stopped")
+	}
+}
+
+func (p *Promoter) copy(c *Chunk) error {
+	ctx, cancel := context.WithTimeout(p.ctx, p.opt.Timeout)
+	defer cancel()
+	select {
+	case p.turns <- struct{}{}:
+		defer func() { <-p.turns }()
+	case <-ctx.Done():
+		p.failed.Add(1)
+		return fault.Wrap(fault.Unavailable, ctx.Err(), "promote", "no turn came in time").With(nil, p.opt.Timeout)
+	}
+	began := time.Now()
+	n, err := c.copy(ctx, p.opt.Gate)
+	if err != nil {
+		p.failed.Add(1)
+		return err
+	}
+	p.chunks.Add(1)
+	p.bytes.Add(n)
+	p.nanos.Add(int64(time.Since(began)))
+	return nil
+}
+
+// PromoterStats are counters since the start.
+type PromoterStats struct {
+	Chunks, Failed uint64
+	Bytes          int64
+	// Took is the sum over chunks, without the wait for a turn.
+	Took time.Duration
+}
+
+// Stats of now.
+func (p *Promoter) Stats() PromoterStats {
+	return PromoterStats{p.chunks.Load(), p.failed.Load(), p.bytes.Load(), time.Duration(p.nanos.Load())}
+}

@@ -1,0 +1,105 @@
+package tiered
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"testing"
+
+	"golang.org/x/sync/singleflight"
+
+	"github.com/larderkv/larder/api/fault"
+	"github.com/larderkv/larder/api/part"
+)
+
+func TestPromote(t *testing.T) {
+	p := NewPromoter(PromoterOptions{})
+	defer p.Close()
+	front, back := &filler{store: newStore()}, newStore()
+	back.fill(t, 1)
+	if err := p.Promote(t.Context(), chunkOf(1, back, front)); err != nil || !front.whole(t, 1) {
+		t.Fatalf("%v, or not all of it", err)
+	}
+	if front.fills != len(layout) {
+		t.Errorf("%d parts went straight into the front's memory", front.fills)
+	}
+	if err := p.Promote(t.Context(), chunkOf(2, back, front)); !errors.Is(err, fault.Miss) {
+		t.Errorf("what is not there: %v", err)
+	}
+	st := p.Stats()
+	if st.Chunks != 1 || st.Failed != 1 || st.Bytes != 1536 {
+		t.Errorf("%+v", st)
+	}
+}
+
+// Many who want one chunk cause one copy, and a caller who gives up does not
+// end it for the others.
+func TestPromoteOnce(t *testing.T) {
+	p := NewPromoter(PromoterOptions{})
+	defer p.Close()
+	front, back := newStore(), newStore()
+	back.fill(t, 1)
+	begun, goOn := make(chan struct{}), make(chan struct{})
+	var first atomic.Bool
+	back.before = func(context.Context, part.ID) error {
+		if first.CompareAndSwap(false, true) {
+			close(begun)
+			<-goOn
+		}
+		return nil
+	}
+	var outcomes []<-chan singleflight.Result
+	outcomes = append(outcomes, p.Start(chunkOf(1, back, front)))
+	<-begun
+	for range 9 {
+		outcomes = append(outcomes, p.Start(chunkOf(1, back, front)))
+	}
+	impatient, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := p.Promote(impatient, chunkOf(1, back, front)); !errors.Is(err, fault.Unavailable) {
+		t.Errorf("a caller that gave up: %v", err)
+	}
+	close(goOn)
+	for _, o := range outcomes {
+		if r := <-o; r.Err != nil {
+			t.Error(r.Err)
+		}
+	}
+	if !front.whole(t, 1) || back.gets != len(layout) {
+		t.Errorf("%d reads for %d parts", back.gets, len(layout))
+	}
+}
+
+// No more than InFlight chunks are copied at a time, and Close ends those that
+// wait.
+func TestPromoteBounded(t *testing.T) {
+	p := NewPromoter(PromoterOptions{InFlight: 2})
+	front, back := newStore(), newStore()
+	back.fill(t, 1, 2, 3, 4, 5, 6)
+	var now, most atomic.Int64
+	begun := make(chan struct{}, 20)
+	back.before = func(ctx context.Context, _ part.ID) error {
+		if n := now.Add(1); n > most.Load() {
+			most.Store(n)
+		}
+		defer now.Add(-1)
+		begun <- struct{}{}
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	var outcomes []<-chan singleflight.Result
+	for n := byte(1); n <= 6; n++ {
+		outcomes = append(outcomes, p.Start(chunkOf(n, back, front)))
+	}
+	<-begun
+	<-begun
+	p.Close()
+	for _, o := range outcomes {
+		if r := <-o; r.Err == nil {
+			t.Error("a copy that was ended succeeded")
+		}
+	}
+	if most.Load() > 2 {
+		t.Errorf("%d copies at a time", most.Load())
+	}
+}
