@@ -19,6 +19,9 @@ import (
 // Fewer and shorter explorations than the default: each step writes files.
 // Flags on the command line win.
 func TestMain(m *testing.M) {
+	if os.Getenv(childEnv) != "" {
+		writerChild()
+	}
 	for name, v := range map[string]string{"rapid.checks": "25", "rapid.steps": "40"} {
 		if err := flag.Set(name, v); err != nil {
 			panic(err)

@@ -21,6 +21,14 @@ import (
 // one makes part i of chunk n; variant changes the bytes.
 func one(tb testing.TB, n, i, variant int) (*part.Descriptor, []byte) {
 	tb.Helper()
+	d, b, err := make1(n, i, variant)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return d, b
+}
+
+func make1(n, i, variant int) (*part.Descriptor, []byte, error) {
 	p := layout[i]
 	b := make([]byte, p.RawLength)
 	for j := range b {
@@ -34,10 +42,7 @@ func one(tb testing.TB, n, i, variant int) (*part.Descriptor, []byte) {
 	if d.Table, err = part.Checksums(nil, b, int(p.Layers)); err == nil {
 		err = part.Seal(d)
 	}
-	if err != nil {
-		tb.Fatal(err)
-	}
-	return d, b
+	return d, b, err
 }
 
 func keyOf(n int) (k keys.Key) {
