@@ -145,6 +145,9 @@ func chain(root keys.Key, n *registry.Namespace, tokens []uint32) ([]keys.Key, e
 // visible says whether a chunk can be matched, and what pending forms of it
 // there are. It is no use of the chunk.
 func (e *explanation) visible(scope arena.Scope, key keys.Key) (complete bool, pending []arena.Inspection) {
+	if below := e.service.options.Below; below != nil && below.Has(scope, key) {
+		complete = true
+	}
 	for _, i := range e.service.options.Arena.Inspect(key) {
 		switch {
 		case i.Info.Scope != scope:

@@ -25,6 +25,13 @@ type Arena interface {
 	Tier(arena.Scope) storage.Tier
 }
 
+// Below are the tiers below the host tier.
+type Below interface {
+	Has(s arena.Scope, key keys.Key) bool
+	// Clear is the arena's Clear, for all tiers.
+	Clear(ctx context.Context, f arena.Filter) (chunks int, bytes int64, err error)
+}
+
 // Sessions is what the service asks of server/session.
 type Sessions interface {
 	Sessions() []*larderv1.SessionStatus
@@ -36,7 +43,9 @@ type Sessions interface {
 
 // Options of the service.
 type Options struct {
-	Arena    Arena
+	Arena Arena
+	// Below may be nil: there is the host tier only.
+	Below    Below
 	Sessions Sessions
 	Registry *registry.Registry
 	Log      *directory.Log
@@ -123,7 +132,7 @@ func (v *Service) epoch(n *registry.Namespace) uint64 {
 }
 
 // Clear implements larder.v1.Admin.
-func (v *Service) Clear(_ context.Context, req *larderv1.ClearRequest) (*larderv1.ClearResponse, error) {
+func (v *Service) Clear(ctx context.Context, req *larderv1.ClearRequest) (*larderv1.ClearResponse, error) {
 	f := arena.Filter{Namespace: arena.Any, Tenant: arena.Any}
 	switch w := req.GetWhat().(type) {
 	case *larderv1.ClearRequest_Fingerprint:
@@ -145,9 +154,20 @@ func (v *Service) Clear(_ context.Context, req *larderv1.ClearRequest) (*larderv
 	default:
 		return nil, fault.New(fault.Invalid, "what", "name a fingerprint, a tenant or everything")
 	}
-	chunks, bytes := v.options.Arena.Clear(f)
+	chunks, bytes, err := v.clear(ctx, f)
 	v.options.Sessions.EpochsChanged()
+	if err != nil {
+		return nil, err
+	}
 	return &larderv1.ClearResponse{Chunks: uint64(chunks), Bytes: uint64(bytes)}, nil
+}
+
+func (v *Service) clear(ctx context.Context, f arena.Filter) (chunks int, bytes int64, err error) {
+	if v.options.Below != nil {
+		return v.options.Below.Clear(ctx, f)
+	}
+	chunks, bytes = v.options.Arena.Clear(f)
+	return chunks, bytes, nil
 }
 
 // Config implements larder.v1.Admin.

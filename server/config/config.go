@@ -6,6 +6,7 @@ import "time"
 type Config struct {
 	Listen  Listen
 	Host    Host
+	NVMe    NVMe
 	Session Session
 	Objects Objects
 	Auth    Auth
@@ -40,6 +41,16 @@ type Host struct {
 	ScrubBytes   int64
 
 	WriteSegmentBytes, WriteReserveBytes int64
+}
+
+// NVMe is the tier on a local disk; an empty Path is none.
+type NVMe struct {
+	Path          string
+	Bytes         int64
+	ReserveBytes  int64
+	WriteBack     string
+	WritesPerHour int64
+	Buffered      bool
 }
 
 // Session bounds what engines may ask for.

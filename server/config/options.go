@@ -3,6 +3,8 @@ package config
 import (
 	"math"
 	"time"
+
+	"github.com/larderkv/larder/storage/tiered"
 )
 
 // Option is one row of the table.
@@ -94,6 +96,32 @@ func table(c *Config) []*Option {
 			Key: "host.pending", value: duration(&c.Host.Pending, 30*time.Second, time.Second, time.Hour),
 			Help:   "A chunk whose parts are not all committed after this time is dropped.",
 			Hazard: "Too short: chunks of slow ranks never become visible. Too long: dead ranks hold memory.",
+		},
+
+		{
+			Key: "nvme.path", value: text(&c.NVMe.Path, ""),
+			Help:   "Directory on a local disk for the nvme tier, which keeps KV over restarts. Empty: no such tier.",
+			Hazard: "Whoever reads it can read the KV of all tenants; it belongs to one daemon at a time.",
+		}, {
+			Key: "nvme.bytes", value: size(&c.NVMe.Bytes, 64*gib, 16*mib, 1024*1024*gib),
+			Help:   "Disk space for the nvme tier, its index aside (about 100 bytes a part).",
+			Hazard: "Memory for its directory is taken as parts come: about 100 bytes a part.",
+		}, {
+			Key: "nvme.reserve_bytes", value: size(&c.NVMe.ReserveBytes, gib, 0, 1024*gib),
+			Help:   "Space that stays free on the file system, for others; the oldest data is dropped for it. 0: 1GiB.",
+			Hazard: "A full file system slows down and fails others.",
+		}, {
+			Key: "nvme.write_back", value: choice(&c.NVMe.WriteBack, tiered.Policies()...),
+			Help:   "Which chunks are written to the disk: on-reuse: when they are matched again, or near eviction from the host tier; always: at once; on-evict: only near eviction; never.",
+			Hazard: "always wears the drive most. never keeps what is there and adds nothing.",
+		}, {
+			Key: "nvme.writes_per_hour", value: size(&c.NVMe.WritesPerHour, 0, 0, 1024*1024*gib),
+			Help:   "Bytes that may be written in an hour, for the life of the drive. 0: no limit.",
+			Hazard: "Beyond it chunks that are evicted from the host tier are lost.",
+		}, {
+			Key: "nvme.buffered", value: boolean(&c.NVMe.Buffered, false),
+			Help:   "Allow a file system without direct I/O, such as tmpfs.",
+			Hazard: "The page cache then takes memory and CPU.",
 		},
 
 		{

@@ -40,7 +40,8 @@ func (d *Daemon) build() error {
 	}
 	clock := arena.SystemClock{}
 	journal := directory.NewLog(directory.LogOptions{})
-	if d.arena, err = arena.Open(arenaOptions(&c.Config, journal)); err != nil {
+	observers := &observers{journal: journal}
+	if d.arena, err = arena.Open(arenaOptions(&c.Config, observers)); err != nil {
 		return asOption(err)
 	}
 	d.onClose(func() { _ = d.arena.Close() })
@@ -53,30 +54,35 @@ func (d *Daemon) build() error {
 		// Later than any epoch that an earlier start has given out.
 		Epoch: uint64(time.Now().UnixMilli()),
 	})
+	if err := d.openNVMe(names, observers); err != nil {
+		return err
+	}
 	meter, shown := metrics.New(metrics.Sources{
 		Host:     d.arena.Stats,
+		NVMe:     d.nvmeSource(),
 		Sessions: func() (int, int) { return d.sessions.Count() },
 		Lanes:    func() int { return d.sessions.Lanes() },
 		Version:  d.options.Version,
 	})
 	limits := limits(&c.Session)
+	below := d.below()
 	d.sessions = session.New(session.Options{
-		Arena: d.arena, Registry: names, Policy: who, Clock: clock, Meter: meter, Logger: d.log,
+		Arena: d.arena, Below: below.sessions, Registry: names, Policy: who, Clock: clock, Meter: meter, Logger: d.log,
 		Directory: directory.New(directory.Options{
-			Arena: d.arena, Clock: clock, Log: journal,
+			Arena: d.arena, Below: below.directory, Clock: clock, Log: journal,
 			HoldDefault: limits.HoldDefault, HoldMax: limits.HoldMax, MaxHolds: limits.MaxHolds,
 		}),
 		Limits: limits, Mode: modes[c.Host.Mode], HandoverSocket: c.HandoverSocket(), NoLanes: !c.Session.Lanes, Daemon: "larderd " + d.options.Version,
 	})
 	if d.objects, err = objects.New(objects.Options{
-		Arena: d.arena, Sessions: d.sessions, Registry: names, Policy: who, Meter: meter,
+		Arena: below.objects, Sessions: d.sessions, Registry: names, Policy: who, Meter: meter,
 		MaxParts: limits.MaxParts, MaxFileBytes: c.Objects.MaxFileBytes, Budget: c.Host.Bytes,
 	}); err != nil {
 		return err
 	}
 	d.handover = handover.New(handover.Options{Sessions: d.sessions, Logger: d.log, Refused: meter.Refused})
 	operator := admin.New(admin.Options{
-		Arena: d.arena, Sessions: d.sessions, Registry: names, Log: journal, Meter: meter, Config: c,
+		Arena: d.arena, Below: below.admin, Sessions: d.sessions, Registry: names, Log: journal, Meter: meter, Config: c,
 		Version: d.options.Version, Started: time.Now(),
 	})
 

@@ -25,7 +25,9 @@ import (
 	"github.com/larderkv/larder/server/metrics"
 	"github.com/larderkv/larder/server/objects"
 	"github.com/larderkv/larder/server/session"
+	"github.com/larderkv/larder/server/tiers"
 	"github.com/larderkv/larder/storage/arena"
+	"github.com/larderkv/larder/storage/nvme"
 )
 
 // Options beside the configuration.
@@ -47,6 +49,8 @@ type Daemon struct {
 	log     *slog.Logger
 
 	arena    *arena.Arena
+	disk     *nvme.Store  // nil: no nvme tier
+	tiers    *tiers.Tiers // with disk
 	sessions *session.Service
 	objects  *objects.Service
 	handover *handover.Server
@@ -86,6 +90,9 @@ func New(c *config.Loaded, o Options) (*Daemon, error) {
 		return nil, err
 	}
 	d.loops.Go(func() { d.sessions.Run(ctx) })
+	if d.tiers != nil {
+		d.loops.Go(func() { d.tiers.Run(ctx) })
+	}
 	if c.Host.ScrubBytes > 0 {
 		d.loops.Go(func() { d.scrub(ctx) })
 	}
@@ -149,6 +156,9 @@ func (d *Daemon) Close() {
 		d.notify("STOPPING=1")
 		ctx, cancel := context.WithTimeout(context.Background(), d.config.Drain)
 		d.sessions.Drain(ctx)
+		if d.tiers != nil {
+			d.log.Info("written to the nvme tier", "chunks", d.tiers.Drain(ctx))
+		}
 		cancel()
 		d.undo()
 		d.log.Info("stopped")

@@ -18,9 +18,21 @@ type Arena interface {
 	Unhold([]arena.ChunkRef)
 }
 
+// Below are the tiers below the host tier.
+type Below interface {
+	// Match returns how many leading chunks lie there, and the worst quality
+	// among them. It answers from memory.
+	Match(s arena.Scope, list []keys.Key, worst uint8) (chunks int, quality uint8)
+	// Reused learns of chunks of the host tier that were matched. It must not
+	// wait, and keeps the list.
+	Reused(s arena.Scope, list []keys.Key)
+}
+
 // Options of a directory.
 type Options struct {
 	Arena Arena
+	// Below may be nil: there is the host tier only.
+	Below Below
 	Clock arena.Clock
 	// Log may be shared with the arena as its Observer.
 	Log *Log
@@ -50,10 +62,19 @@ func New(o Options) *Directory {
 	}
 }
 
+// Run is a number of chunks that lie in one tier.
+type Run struct {
+	// Host: in the arena; else below.
+	Host   bool
+	Chunks int
+}
+
 // Matched answers a Match.
 type Matched struct {
 	Chunks  int
 	Quality uint8
+	// Runs in prompt order; their chunks add up to Chunks.
+	Runs []Run
 	// HoldID is 0 where nothing matched or no hold was wanted.
 	HoldID   uint64
 	Deadline int64
@@ -70,16 +91,61 @@ func (d *Directory) Match(in *Instance, root keys.Key, ks []byte, worst uint8, w
 	if hold {
 		refs = make([]arena.ChunkRef, 0, len(ks)/keys.Size)
 	}
-	refs, quality := d.options.Arena.Match(scope, ks, worst, hold, refs)
-	m := Matched{Chunks: len(refs), Quality: quality}
+	m, refs := d.find(scope, ks, worst, hold, refs)
 	if !hold || len(refs) == 0 {
 		return m, nil
 	}
-	h := d.add(in, refs, quality, want)
+	h := d.add(in, refs, m, ks, want)
 	if h == nil {
 		d.options.Arena.Unhold(refs)
 		return Matched{}, fault.New(fault.Busy, "hold", "the instance has as many holds as it may").With(nil, d.options.MaxHolds)
 	}
 	m.HoldID, m.Deadline = h.ID, h.deadline
 	return m, nil
+}
+
+// find walks through the tiers: what is in the arena, then what lies below until
+// the arena has a chunk again, and so on. References to chunks below are zero.
+func (d *Directory) find(scope arena.Scope, ks []byte, worst uint8, hold bool, refs []arena.ChunkRef) (Matched, []arena.ChunkRef) {
+	refs, quality := d.options.Arena.Match(scope, ks, worst, hold, refs)
+	m := Matched{Chunks: len(refs), Quality: quality}
+	if len(refs) > 0 {
+		m.Runs = append(m.Runs, Run{true, len(refs)})
+	}
+	if d.options.Below == nil {
+		return m, refs
+	}
+	list, _ := keys.FromList(ks) // the session has checked the length
+	d.options.Below.Reused(scope, list[:len(refs)])
+	for m.Chunks < len(list) {
+		below, quality := d.options.Below.Match(scope, list[m.Chunks:], worst)
+		if below == 0 {
+			break
+		}
+		// One that is in both tiers is the host's: there it costs nothing.
+		n := 0
+		host := refs[len(refs):]
+		for ; n < below; n++ {
+			host, _ = d.options.Arena.Match(scope, ks[keys.Size*(m.Chunks+n):keys.Size*(m.Chunks+n+1)], worst, false, host[:0])
+			if len(host) > 0 {
+				break
+			}
+		}
+		if n > 0 {
+			m.Runs = append(m.Runs, Run{false, n})
+			m.Chunks += n
+			m.Quality = max(m.Quality, quality)
+			refs = append(refs, make([]arena.ChunkRef, n)...)
+		}
+		before := len(refs)
+		refs, quality = d.options.Arena.Match(scope, ks[keys.Size*m.Chunks:], worst, hold, refs)
+		if got := len(refs) - before; got > 0 {
+			m.Runs = append(m.Runs, Run{true, got})
+			m.Chunks += got
+			m.Quality = max(m.Quality, quality)
+		} else if n == 0 {
+			break
+		}
+	}
+	return m, refs
 }

@@ -99,7 +99,7 @@ func TestMatchAndHold(t *testing.T) {
 	require.Zero(t, m2)
 	m2, err = d.Match(in, keys.Key{}, list(0), 0, NoHold)
 	require.NoError(t, err)
-	require.Equal(t, Matched{Chunks: 1}, m2)
+	require.Equal(t, Matched{Chunks: 1, Runs: []Run{{Host: true, Chunks: 1}}}, m2)
 	require.Equal(t, 3, f.total())
 
 	_, err = d.Match(in, keys.Key{}, list(0), 0, time.Hour)

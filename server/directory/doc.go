@@ -1,7 +1,8 @@
 // Package directory answers what can be loaded, keeps the holds that make the
 // answer last, and remembers why chunks are absent.
 //
-// A Match goes over the tiers in order; today there is one, the host tier. A
+// A Match walks through the tiers: what is in the arena is held, what lies below
+// is named and brought when it is loaded. A
 // hold belongs to an engine instance, not to a session: the scheduler of an
 // engine takes it and its workers load under it. The log behind
 // Admin.Explain keeps the roots that were asked for and the chunks that were

@@ -2,9 +2,11 @@ package directory
 
 import (
 	"container/heap"
+	"slices"
 	"time"
 
 	"github.com/larderkv/larder/api/fault"
+	"github.com/larderkv/larder/api/keys"
 	"github.com/larderkv/larder/storage/arena"
 )
 
@@ -12,8 +14,11 @@ import (
 type Hold struct {
 	ID uint64
 	// Refs are the held chunks in prompt order. Not to be changed. Once the
-	// hold has ended they may be stale, which the arena recognises.
+	// hold has ended they may be stale, which the arena recognises. A zero
+	// reference is a chunk that lies below the host tier; it is not held.
 	Refs []arena.ChunkRef
+	// Keys of the chunks, where any lies below; else nil.
+	Keys []keys.Key
 	// Quality is the worst among them.
 	Quality uint8
 
@@ -33,10 +38,14 @@ func (d *Directory) clamp(want time.Duration) time.Duration {
 }
 
 // add registers a hold on refs, whose pins it takes over.
-func (d *Directory) add(in *Instance, refs []arena.ChunkRef, quality uint8, want time.Duration) *Hold {
+func (d *Directory) add(in *Instance, refs []arena.ChunkRef, m Matched, ks []byte, want time.Duration) *Hold {
 	h := &Hold{
-		Refs: refs, Quality: quality, instance: in,
+		Refs: refs, Quality: m.Quality, instance: in,
 		deadline: d.options.Clock.MonotonicNanos() + int64(d.clamp(want)),
+	}
+	if slices.ContainsFunc(m.Runs, func(r Run) bool { return !r.Host }) {
+		list, _ := keys.FromList(ks) // the session has checked the length
+		h.Keys = list[:len(refs)]
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -13,6 +13,8 @@ import (
 // Sources are read on every scrape.
 type Sources struct {
 	Host func() arena.Stats
+	// NVMe is nil where there is no such tier.
+	NVMe func() NVMe
 	// Sessions open, and in quarantine.
 	Sessions func() (open, quarantined int)
 	// Lanes counts sessions whose messages go over a lane.
@@ -27,6 +29,9 @@ func New(s Sources) (*Meter, *prometheus.Registry) {
 	r.MustRegister(m.matches, m.loads, m.commits, collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		&hostCollector{s.Host, hostMetrics()})
+	if s.NVMe != nil {
+		r.MustRegister(&nvmeCollector{s.NVMe, nvmeMetrics()})
+	}
 	counter := func(name, help string, labels prometheus.Labels, v *atomic.Uint64) {
 		r.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help, ConstLabels: labels},
 			func() float64 { return float64(v.Load()) }))

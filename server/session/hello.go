@@ -61,6 +61,9 @@ func (s *session) greet(h *larderv1.Hello) (*larderv1.HelloReply, error) {
 			s.attached = true
 			reply.Arena = v.arenaInfo(s.owner())
 		}
+		if v.options.Below != nil {
+			v.options.Below.Open(s.scope)
+		}
 		reply.Epoch = v.options.Arena.Epoch(s.scope)
 		s.epoch.Store(reply.Epoch)
 		reply.Parts = ns.Specs

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/larderkv/larder/api/fault"
+	"github.com/larderkv/larder/api/keys"
 	larderv1 "github.com/larderkv/larder/api/larder/v1"
 	"github.com/larderkv/larder/server/wirefault"
 	"github.com/larderkv/larder/storage/arena"
@@ -26,8 +27,12 @@ type load struct {
 	id    uint64
 	began time.Time
 	refs  []arena.ChunkRef
-	first uint32
-	parts []int // nil: all
+	// cold are the places in refs of chunks that lie below the host tier, and
+	// coldKeys their keys.
+	cold     []int
+	coldKeys []keys.Key
+	first    uint32
+	parts    []int // nil: all
 
 	// Under session.mu.
 	running  bool
@@ -60,10 +65,16 @@ func (s *session) load(id uint64, m *larderv1.Load) error {
 	l := &load{
 		id: id, began: time.Now(), refs: hold.Refs[m.GetFirstChunk():end], first: m.GetFirstChunk(), parts: parts, running: true,
 	}
+	for i := range l.refs {
+		if hold.Keys != nil && l.refs[i] == (arena.ChunkRef{}) {
+			l.cold = append(l.cold, i)
+			l.coldKeys = append(l.coldKeys, hold.Keys[int(l.first)+i])
+		}
+	}
 	if err := s.register(l); err != nil {
 		return err
 	}
-	if bytes*int64(len(l.refs)) <= inlineBytes {
+	if bytes*int64(len(l.refs)) <= inlineBytes && len(l.cold) == 0 {
 		s.runLoad(l)
 		return nil
 	}
@@ -132,14 +143,29 @@ func (s *session) runLoad(l *load) {
 		reply.Failed = append(reply.Failed, &larderv1.FailedPart{Chunk: chunk, Part: uint32(part), Error: p})
 		failed++
 	}
+	var promotion Promotion
+	if len(l.cold) > 0 {
+		promotion = s.service.options.Below.Start(s.scope, l.coldKeys)
+	}
+	brought := 0
 	for i, ref := range l.refs {
 		chunk := l.first + uint32(i)
 		var err error
-		if s.stopped(l) {
+		leased = leased[:0]
+		switch {
+		case s.stopped(l):
 			err = fault.New(fault.Miss, "load", "released before it was done")
-			leased = leased[:0]
-		} else {
-			leased, err = s.service.options.Arena.Lease(s.owner(), l.id, ref, l.parts, leased[:0])
+		case brought < len(l.cold) && l.cold[brought] == i:
+			if waiting > 0 { // what is ready need not wait for a disk
+				deadline := reply.DeadlineNs
+				s.reply(l.id, &larderv1.SessionResponse{Body: &larderv1.SessionResponse_Load{Load: reply}})
+				reply = &larderv1.LoadReply{DeadlineNs: deadline}
+				waiting, sent = 0, time.Now()
+			}
+			leased, err = s.bring(l, promotion, brought, leased)
+			brought++
+		default:
+			leased, err = s.service.options.Arena.Lease(s.owner(), l.id, ref, l.parts, leased)
 		}
 		if err != nil {
 			for _, p := range s.partsOf(l) {
@@ -173,6 +199,16 @@ func (s *session) runLoad(l *load) {
 	reply.Done = true
 	s.reply(l.id, &larderv1.SessionResponse{Body: &larderv1.SessionResponse_Load{Load: reply}})
 	s.service.options.Meter.Loaded(time.Since(l.began), ready, failed, total)
+}
+
+// bring leases a chunk that lies below, when it is in the arena.
+func (s *session) bring(l *load, p Promotion, i int, dst []arena.Leased) ([]arena.Leased, error) {
+	ref, err := p.Wait(s.ctx, i)
+	if err != nil {
+		return dst, err
+	}
+	defer s.service.options.Arena.Unhold([]arena.ChunkRef{ref})
+	return s.service.options.Arena.Lease(s.owner(), l.id, ref, l.parts, dst)
 }
 
 func (s *session) partsOf(l *load) []int {

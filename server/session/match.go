@@ -9,6 +9,10 @@ import (
 	"github.com/larderkv/larder/server/directory"
 )
 
+// guess is what a chunk costs at least that lies below, until some were
+// brought; 0 would say that it is in the arena.
+const guess = time.Microsecond
+
 // noHold is Match.hold_ms for a match without a hold.
 const noHold = 1<<32 - 1
 
@@ -32,8 +36,12 @@ func (s *session) match(id uint64, m *larderv1.Match) error {
 	reply := &larderv1.MatchReply{
 		Chunks: uint32(got.Chunks), HoldId: got.HoldID, HoldDeadlineNs: uint64(got.Deadline), Quality: uint32(got.Quality),
 	}
-	if got.Chunks > 0 {
-		reply.Tiers = []*larderv1.TierRun{{Tier: larderv1.Tier_TIER_HOST, Chunks: reply.Chunks}}
+	for _, r := range got.Runs {
+		run := &larderv1.TierRun{Tier: larderv1.Tier_TIER_HOST, Chunks: uint32(r.Chunks)}
+		if !r.Host {
+			run.Tier, run.CostNs = larderv1.Tier_TIER_NVME, uint64(max(s.service.options.Below.Cost(), guess))
+		}
+		reply.Tiers = append(reply.Tiers, run)
 	}
 	s.reply(id, &larderv1.SessionResponse{Body: &larderv1.SessionResponse_Match{Match: reply}})
 	s.service.options.Meter.Matched(time.Since(began), len(m.GetKeys())/keys.Size, got.Chunks)
@@ -89,7 +97,8 @@ func (s *session) endHolds(id uint64, e *larderv1.EndHolds) error {
 	return nil
 }
 
-// prefetch has nothing to bring with a single tier: it counts as a use.
+// prefetch begins to bring what lies below, and counts as a use of the rest. It
+// answers what is in the arena now.
 func (s *session) prefetch(id uint64, p *larderv1.Prefetch) error {
 	root, err := s.prompt(p.GetRoot(), p.GetKeys())
 	if err != nil {
@@ -99,8 +108,19 @@ func (s *session) prefetch(id uint64, p *larderv1.Prefetch) error {
 	if err != nil {
 		return err
 	}
+	resident, at := 0, 0
+	list, _ := keys.FromList(p.GetKeys()) // prompt has checked the length
+	for i, r := range got.Runs {
+		switch {
+		case !r.Host:
+			s.service.options.Below.Prefetch(s.scope, list[at:at+r.Chunks])
+		case i == 0:
+			resident = r.Chunks
+		}
+		at += r.Chunks
+	}
 	s.reply(id, &larderv1.SessionResponse{Body: &larderv1.SessionResponse_Prefetch{
-		Prefetch: &larderv1.PrefetchReply{Resident: uint32(got.Chunks)},
+		Prefetch: &larderv1.PrefetchReply{Resident: uint32(resident)},
 	}})
 	return nil
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/larderkv/larder/api/fault"
+	"github.com/larderkv/larder/api/keys"
 	larderv1 "github.com/larderkv/larder/api/larder/v1"
 	"github.com/larderkv/larder/server/auth"
 	"github.com/larderkv/larder/server/directory"
@@ -36,9 +37,28 @@ type Arena interface {
 	Release(o arena.Owner, load uint64) (confirmed bool)
 	Expire(now int64) []arena.Revocation
 	Overdue(now int64) []arena.Owner
+	Unhold([]arena.ChunkRef)
 	AnswerRevoke(o arena.Owner, slots []arena.Slot, loads []uint64)
 	Detach(arena.Owner) int64
 	Gone(arena.Owner)
+}
+
+// Below are the tiers below the host tier.
+type Below interface {
+	// Open makes a scope known to them. It may take as long as a disk does.
+	Open(arena.Scope)
+	// Start begins to bring chunks into the arena, in the order of the list.
+	Start(s arena.Scope, list []keys.Key) Promotion
+	// Prefetch is Start for nobody in particular; it returns at once.
+	Prefetch(s arena.Scope, list []keys.Key)
+	// Cost is what bringing one chunk takes about; 0 = not known yet.
+	Cost() time.Duration
+}
+
+// Promotion are the chunks of one load on their way.
+type Promotion interface {
+	// Wait until chunk i of the list is in the arena. It comes back held.
+	Wait(ctx context.Context, i int) (arena.ChunkRef, error)
 }
 
 // Meter counts what sessions do. Its methods are called on the hot path: they
@@ -72,12 +92,14 @@ type Limits struct {
 type Options struct {
 	Arena     Arena
 	Directory *directory.Directory
-	Registry  *registry.Registry
-	Policy    *auth.Policy
-	Clock     arena.Clock
-	Meter     Meter
-	Logger    *slog.Logger
-	Limits    Limits
+	// Below may be nil: there is the host tier only.
+	Below    Below
+	Registry *registry.Registry
+	Policy   *auth.Policy
+	Clock    arena.Clock
+	Meter    Meter
+	Logger   *slog.Logger
+	Limits   Limits
 	// Mode and HandoverSocket are told to clients.
 	Mode           arena.Mode
 	HandoverSocket string

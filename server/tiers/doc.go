@@ -1,0 +1,20 @@
+// Package tiers is what sessions, directory and admin see of the tiers below
+// the host tier. Today that is one nvme tier.
+//
+// It knows which scope of the arena is which scope on the disk, answers what is
+// there (from memory), brings chunks into the arena when a load wants them, and
+// lets chunks be written back: those that were matched again, and by the
+// cleaner those that near the arena's eviction tail, so that dropping them loses
+// nothing. On the way down it writes what is left, the most recently used first.
+//
+// Invariants: nothing here makes a match wait for a disk, nor a store for a
+// write. What cannot be brought in time is a miss. Delete and Clear remove
+// chunks from all tiers, and no copy under way brings them back.
+//
+// Concurrency: everything is safe for concurrent use. Published is called
+// under the arena's lock: it takes the nvme tier's lock, which is never held while
+// the arena is called, and never waits.
+//
+// It does not: hold chunks in the arena beyond one lease, choose between loading
+// and computing, serve opaque files.
+package tiers

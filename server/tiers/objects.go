@@ -1,0 +1,59 @@
+package tiers
+
+import (
+	"context"
+	"errors"
+
+	"github.com/larderkv/larder/api/fault"
+	"github.com/larderkv/larder/api/keys"
+	"github.com/larderkv/larder/api/part"
+	"github.com/larderkv/larder/storage"
+	"github.com/larderkv/larder/storage/arena"
+)
+
+// Host is the arena for those who read and delete through tiers and hold
+// nothing: what the arena has not got, they find below. Nothing is promoted for
+// them.
+type Host struct {
+	*arena.Arena
+	Tiers *Tiers
+}
+
+// Tier of a scope: the arena's, with what lies below behind it.
+func (h Host) Tier(s arena.Scope) storage.Tier {
+	front := h.Arena.Tier(s)
+	if p := h.Tiers.find(s); p != nil {
+		return behind{front, p, h.Tiers, s}
+	}
+	return front
+}
+
+type behind struct {
+	storage.Tier
+	p     *pair
+	tiers *Tiers
+	scope arena.Scope
+}
+
+// Get implements storage.Tier.
+func (b behind) Get(ctx context.Context, id part.ID, d *part.Descriptor, dst []byte) (int, error) {
+	n, err := b.Tier.Get(ctx, id, d, dst)
+	if errors.Is(err, fault.Miss) {
+		return b.p.disk.Get(ctx, id, d, dst)
+	}
+	return n, err
+}
+
+// Stat implements storage.Tier.
+func (b behind) Stat(ctx context.Context, id part.ID, d *part.Descriptor) error {
+	err := b.Tier.Stat(ctx, id, d)
+	if errors.Is(err, fault.Miss) {
+		return b.p.disk.Stat(ctx, id, d)
+	}
+	return err
+}
+
+// Delete implements storage.Tier.
+func (b behind) Delete(ctx context.Context, key keys.Key) (bool, error) {
+	return b.tiers.Delete(ctx, b.scope, key)
+}

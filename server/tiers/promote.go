@@ -1,0 +1,85 @@
+package tiers
+
+import (
+	"context"
+	"time"
+
+	"golang.org/x/sync/singleflight"
+
+	"github.com/larderkv/larder/api/fault"
+	"github.com/larderkv/larder/api/keys"
+	"github.com/larderkv/larder/server/session"
+	"github.com/larderkv/larder/storage/arena"
+)
+
+// lookAhead chunks of a load are on their way at a time: more than the promoter
+// copies at once, so that it never waits; few, so that what was brought is not
+// evicted before it is leased.
+const lookAhead = 16
+
+// promotion brings the chunks of one load, in order. It belongs to one
+// goroutine.
+type promotion struct {
+	t     *Tiers
+	p     *pair
+	scope arena.Scope
+	keys  []keys.Key
+	on    []<-chan singleflight.Result
+}
+
+// Start begins to bring chunks into the arena, in the order of the list.
+func (t *Tiers) Start(s arena.Scope, list []keys.Key) session.Promotion {
+	m := &promotion{t: t, p: t.find(s), scope: s, keys: list}
+	m.ahead(lookAhead)
+	return m
+}
+
+func (m *promotion) ahead(n int) {
+	for m.p != nil && len(m.on) < min(n, len(m.keys)) {
+		m.on = append(m.on, m.t.promoter.Start(m.p.up(m.keys[len(m.on)])))
+	}
+}
+
+// Wait until chunk i is in the arena. It comes back held: the caller ends the
+// hold by Unhold.
+func (m *promotion) Wait(ctx context.Context, i int) (arena.ChunkRef, error) {
+	if m.p == nil {
+		return arena.ChunkRef{}, fault.New(fault.Miss, "load.chunk", "the chunk is gone")
+	}
+	m.ahead(i + lookAhead)
+	select {
+	case r := <-m.on[i]:
+		if r.Err != nil {
+			return arena.ChunkRef{}, r.Err
+		}
+	case <-ctx.Done():
+		return arena.ChunkRef{}, fault.Wrap(fault.Unavailable, ctx.Err(), "load", "stopped")
+	}
+	refs, _ := m.t.options.Arena.Match(m.scope, m.keys[i][:], 255, true, nil)
+	if len(refs) == 0 {
+		return arena.ChunkRef{}, fault.New(fault.Miss, "load.chunk", "the chunk was evicted before it could be leased")
+	}
+	return refs[0], nil
+}
+
+// prefetchChunks bounds what one prefetch brings.
+const prefetchChunks = 256
+
+// Prefetch begins to bring chunks and returns at once.
+func (t *Tiers) Prefetch(s arena.Scope, list []keys.Key) {
+	if p := t.find(s); p != nil {
+		for _, key := range list[:min(len(list), prefetchChunks)] {
+			t.promoter.Start(p.up(key))
+		}
+	}
+}
+
+// Cost is what one chunk has taken on average until now, without the wait for a
+// turn; 0 = nothing was brought yet.
+func (t *Tiers) Cost() time.Duration {
+	st := t.promoter.Stats()
+	if st.Chunks == 0 {
+		return 0
+	}
+	return st.Took / time.Duration(st.Chunks)
+}

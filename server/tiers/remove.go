@@ -1,0 +1,56 @@
+package tiers
+
+import (
+	"context"
+	"crypto/sha256"
+
+	"github.com/larderkv/larder/api/keys"
+	"github.com/larderkv/larder/storage"
+	"github.com/larderkv/larder/storage/arena"
+)
+
+// Delete drops a chunk from all tiers and says whether there was one.
+func (t *Tiers) Delete(ctx context.Context, s arena.Scope, key keys.Key) (was bool, err error) {
+	err = t.gate.Remove(func() error {
+		was = t.options.Arena.Drop(s, key)
+		p := t.find(s)
+		if p == nil {
+			return nil
+		}
+		below, err := p.disk.Delete(ctx, key)
+		was = was || below
+		return err
+	})
+	return was, err
+}
+
+// Clear drops the chunks that the filter selects, of all tiers; below the host
+// also those of tenants and namespaces without a session since the start, where
+// the filter is for all. Chunks and bytes of all tiers are added up.
+func (t *Tiers) Clear(ctx context.Context, f arena.Filter) (chunks int, bytes int64, err error) {
+	err = t.gate.Remove(func() error {
+		chunks, bytes = t.options.Arena.Clear(f)
+		n, b, err := t.options.Store.Clear(ctx, t.selects(f))
+		chunks, bytes = chunks+n, bytes+b
+		return err
+	})
+	return chunks, bytes, err
+}
+
+// selects translates the filter into names that outlive a process.
+func (t *Tiers) selects(f arena.Filter) func(storage.Scope) bool {
+	var namespace, tenant [32]byte
+	for _, n := range t.options.Registry.Namespaces() {
+		if int(n.Number) == f.Namespace {
+			namespace = n.Fingerprint
+		}
+	}
+	for _, n := range t.options.Registry.Tenants() {
+		if int(n.Number) == f.Tenant {
+			tenant = sha256.Sum256(n.Key[:])
+		}
+	}
+	return func(s storage.Scope) bool {
+		return (f.Namespace == arena.Any || s.Namespace == namespace) && (f.Tenant == arena.Any || s.Tenant == tenant)
+	}
+}

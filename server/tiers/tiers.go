@@ -1,0 +1,240 @@
+package tiers
+
+import (
+	"context"
+	"crypto/sha256"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/larderkv/larder/api/keys"
+	"github.com/larderkv/larder/server/registry"
+	"github.com/larderkv/larder/storage"
+	"github.com/larderkv/larder/storage/arena"
+	"github.com/larderkv/larder/storage/nvme"
+	"github.com/larderkv/larder/storage/tiered"
+)
+
+// Arena is what this package asks of the host tier.
+type Arena interface {
+	Tier(arena.Scope) storage.Tier
+	Match(s arena.Scope, ks []byte, worst uint8, hold bool, dst []arena.ChunkRef) ([]arena.ChunkRef, uint8)
+	Unhold([]arena.ChunkRef)
+	Coldest(bytes int64, limit int, dst []arena.ChunkInfo) []arena.ChunkInfo
+	Drop(s arena.Scope, key keys.Key) bool
+	Clear(arena.Filter) (chunks int, bytes int64)
+}
+
+// Options of the tiers.
+type Options struct {
+	Arena    Arena
+	Store    *nvme.Store
+	Registry *registry.Registry
+	Logger   *slog.Logger
+	Policy   tiered.Policy
+	// WritesPerHour bounds the bytes written to the disk; 0 = no limit.
+	WritesPerHour int64
+	// HostBytes is the arena's budget; the cleaner looks at its coldest tenth.
+	HostBytes int64
+	// Tick of the cleaner. Default 1 s.
+	Tick time.Duration
+}
+
+// Tiers is described in the package's documentation.
+type Tiers struct {
+	options  Options
+	gate     tiered.Gate
+	budget   *tiered.Budget
+	promoter *tiered.Promoter
+	writer   *tiered.Writer
+	reused   chan reuse
+
+	mu     sync.RWMutex
+	scopes map[arena.Scope]*pair
+}
+
+// pair is one scope in both tiers.
+type pair struct {
+	scope  storage.Scope
+	layout storage.Layout
+	front  storage.Tier
+	// back takes writes within the budget; disk is the same without it.
+	back storage.Tier
+	disk *nvme.Tier
+}
+
+// admitted is the disk with the budget before it, which still knows what it has.
+type admitted struct {
+	storage.Tier
+	disk *nvme.Tier
+}
+
+// Has implements tiered.Holder.
+func (a admitted) Has(key keys.Key) bool { return a.disk.Has(key) }
+
+// reuse is a prompt whose leading chunks were matched.
+type reuse struct {
+	scope arena.Scope
+	keys  []keys.Key
+}
+
+// New makes the tiers. Run must be running.
+func New(o Options) *Tiers {
+	if o.Tick == 0 {
+		o.Tick = time.Second
+	}
+	t := &Tiers{options: o, budget: tiered.NewBudget(o.WritesPerHour, nil), reused: make(chan reuse, 256), scopes: map[arena.Scope]*pair{}}
+	t.promoter = tiered.NewPromoter(tiered.PromoterOptions{Gate: &t.gate})
+	t.writer = tiered.NewWriter(tiered.WriterOptions{Gate: &t.gate, Policy: o.Policy})
+	return t
+}
+
+// Open makes a scope known; until then nothing of it is found below. It may
+// read and write the disk. An error leaves the scope without lower tiers.
+func (t *Tiers) Open(s arena.Scope) {
+	if t.find(s) != nil {
+		return
+	}
+	ns, tenant := t.options.Registry.Lookup(s)
+	if ns == nil || tenant == nil || len(ns.Parts) == 0 {
+		return
+	}
+	p := &pair{scope: storage.Scope{Namespace: ns.Fingerprint, Tenant: sha256.Sum256(tenant.Key[:])}, front: t.options.Arena.Tier(s)}
+	for _, n := range ns.Parts {
+		p.layout = append(p.layout, storage.PartSpec{
+			Group: n.Group, Span: n.Span, HeadGroup: n.HeadGroup, RawLength: n.RawLength, Layers: uint32(len(n.Layers)),
+		})
+	}
+	disk, err := t.options.Store.Tier(p.scope, p.layout)
+	if err != nil {
+		t.options.Logger.Warn("the nvme tier does not serve a tenant", "tenant", tenant.Name, "namespace", ns.Short(), "error", err)
+		return
+	}
+	p.disk, p.back = disk, admitted{tiered.Admission(disk, t.budget), disk}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.scopes[s] == nil {
+		t.scopes[s] = p
+	}
+}
+
+func (t *Tiers) find(s arena.Scope) *pair {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return t.scopes[s]
+}
+
+// Match returns how many leading chunks lie below, and the worst quality among
+// them.
+func (t *Tiers) Match(s arena.Scope, list []keys.Key, worst uint8) (chunks int, quality uint8) {
+	if p := t.find(s); p != nil {
+		return p.disk.Match(list, worst)
+	}
+	return 0, 0
+}
+
+// Has says whether the chunk lies below.
+func (t *Tiers) Has(s arena.Scope, key keys.Key) bool {
+	n, _ := t.Match(s, []keys.Key{key}, 255)
+	return n == 1
+}
+
+// Reused notes that chunks of the host tier were matched. It keeps the list. It
+// never waits; what is too much is forgotten.
+func (t *Tiers) Reused(s arena.Scope, list []keys.Key) {
+	if !t.options.Policy.Wants(tiered.Reused) || len(list) == 0 {
+		return
+	}
+	select {
+	case t.reused <- reuse{s, list}:
+	default:
+	}
+}
+
+// Published learns of a new chunk of the host tier, as an arena.Observer does.
+func (t *Tiers) Published(info arena.ChunkInfo) {
+	if t.options.Policy.Wants(tiered.Published) {
+		t.offer(tiered.Published, info.Scope, info.Key)
+	}
+}
+
+func (t *Tiers) offer(o tiered.Occasion, s arena.Scope, key keys.Key) {
+	if p := t.find(s); p != nil {
+		t.writer.Offer(o, p.down(key))
+	}
+}
+
+func (p *pair) down(key keys.Key) tiered.Chunk {
+	return tiered.Chunk{Scope: p.scope, Key: key, Layout: p.layout, From: p.front, To: p.back}
+}
+
+func (p *pair) up(key keys.Key) tiered.Chunk {
+	return tiered.Chunk{Scope: p.scope, Key: key, Layout: p.layout, From: p.disk, To: p.front}
+}
+
+// cleanShare of the arena, as a divisor: so much of the eviction tail is kept
+// clean; cleanChunks bounds how many chunks are looked at in one tick.
+const (
+	cleanShare  = 10
+	cleanChunks = 1024
+)
+
+// Run offers chunks to the writer until ctx ends.
+func (t *Tiers) Run(ctx context.Context) {
+	tick := time.NewTicker(t.options.Tick)
+	defer tick.Stop()
+	var cold []arena.ChunkInfo
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case r := <-t.reused:
+			for _, key := range r.keys {
+				t.offer(tiered.Reused, r.scope, key)
+			}
+		case <-tick.C:
+			if !t.options.Policy.Wants(tiered.Cold) {
+				continue
+			}
+			cold = t.options.Arena.Coldest(t.options.HostBytes/cleanShare, cleanChunks, cold[:0])
+			for i := range cold {
+				t.offer(tiered.Cold, cold[i].Scope, cold[i].Key)
+			}
+		}
+	}
+}
+
+// Drain writes what is not below yet, the hottest first, until ctx ends.
+func (t *Tiers) Drain(ctx context.Context) (chunks int) {
+	if t.options.Policy == tiered.Never {
+		return 0
+	}
+	all := t.options.Arena.Coldest(t.options.HostBytes, 1<<30, nil)
+	for i := len(all) - 1; i >= 0 && ctx.Err() == nil; i-- {
+		if p := t.find(all[i].Scope); p != nil && !p.disk.Has(all[i].Key) {
+			if t.writer.Write(ctx, p.down(all[i].Key)) == nil {
+				chunks++
+			}
+		}
+	}
+	return chunks
+}
+
+// Close ends copies. The store is the caller's.
+func (t *Tiers) Close() {
+	t.promoter.Close()
+	t.writer.Close()
+}
+
+// Stats are those of the workers.
+type Stats struct {
+	Promoter tiered.PromoterStats
+	Writer   tiered.WriterStats
+	// OverBudget writes were refused by the hour's budget.
+	OverBudget uint64
+}
+
+// Stats of now.
+func (t *Tiers) Stats() Stats {
+	return Stats{t.promoter.Stats(), t.writer.Stats(), t.budget.Refused()}
+}
