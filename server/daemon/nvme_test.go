@@ -2,7 +2,10 @@ package daemon_test
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -10,10 +13,12 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc/metadata"
 
 	larderv1 "github.com/larderkv/larder/api/larder/v1"
 	"github.com/larderkv/larder/server/internal/daemontest"
 	"github.com/larderkv/larder/server/internal/rawtest"
+	"github.com/larderkv/larder/server/objects"
 )
 
 // chunks of the host tier in these tests: 4 MiB of 128 KiB.
@@ -43,6 +48,14 @@ func metric(t testing.TB, addr, name string) float64 {
 }
 
 const written = `larder_nvme_writes_total{outcome="done"}`
+
+// freeAddress is one that nobody listens on now.
+func freeAddress(t testing.TB) string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	require.NoError(t, l.Close())
+	return l.Addr().String()
+}
 
 // storeAll stores prompts of two chunks each, and waits until all are below.
 func storeAll(t testing.TB, c *rawtest.Client, addr string, from, to int) (prompts []rawtest.Prompt) {
@@ -146,7 +159,7 @@ func flat(p rawtest.Prompt) (b []byte) {
 // and without its index.
 func TestNVMeKilled(t *testing.T) {
 	dir := t.TempDir()
-	addr := freePort(t)
+	addr := freeAddress(t)
 	env := daemonEnv(dir, "LARDER_LISTEN_METRICS="+addr)
 	for _, e := range nvmeEnv(dir, "NVME_WRITE_BACK=always") {
 		env = append(env, "LARDER_"+e)
@@ -194,6 +207,74 @@ func TestNVMeOnReuse(t *testing.T) {
 	c = d.Connect()
 	c.Check(a, 3)
 	c.Check(b, 3)
+	require.NoError(t, c.End())
+}
+
+// The cleaner writes what nears the eviction tail, though nobody matched it; so
+// it is found when memory has dropped it.
+func TestNVMeCleaner(t *testing.T) {
+	dir := t.TempDir()
+	d := daemontest.Start(t, nvmeEnv(dir, "NVME_WRITE_BACK=on-evict", "LISTEN_METRICS=127.0.0.1:0")...)
+	c := d.Connect()
+	var prompts []rawtest.Prompt
+	for i := range hostChunks / 2 {
+		prompts = append(prompts, c.Prompt(uint32(i), 2))
+		c.Store(prompts[i], 0, 2)
+	}
+	// A tenth of the arena: the first prompt and the tail of the second.
+	eventually(t, "the tail is clean", func() bool { return metric(t, d.MetricsAddr(), written) >= 3 })
+	require.Less(t, metric(t, d.MetricsAddr(), written), float64(hostChunks)/2)
+	for i := range 4 { // more than a prompt's worth of memory, whatever is free
+		c.Store(c.Prompt(uint32(100+i), 1), 0, 1)
+	}
+	m := c.Match(prompts[0])
+	require.EqualValues(t, 2, m.GetChunks())
+	require.NotZero(t, below(t, m), "%v, %v", m, d.Status(c.Conn).Host)
+	c.EndHold(m.GetHoldId())
+	c.Check(prompts[0], 2)
+	require.NoError(t, c.End())
+}
+
+// Who has no arena reads from the disk too, and deletes there.
+func TestNVMeObjects(t *testing.T) {
+	dir := t.TempDir()
+	d := daemontest.Start(t, nvmeEnv(dir, "NVME_WRITE_BACK=always", "LISTEN_METRICS=127.0.0.1:0")...)
+	c := d.Connect()
+	prompts := storeAll(t, c, d.MetricsAddr(), 0, hostChunks)
+	p := prompts[0]
+	m := c.Match(p)
+	require.Equal(t, 2, below(t, m))
+	c.EndHold(m.GetHoldId())
+	ctx := metadata.AppendToOutgoingContext(t.Context(), objects.MetadataToken, string(c.Reply.GetSessionToken()))
+	files := larderv1.NewObjectsClient(c.Conn)
+	want := &larderv1.GetParts{Ids: []*larderv1.PartId{{ChunkKey: p.Keys[1][:], HeadGroup: 1}}}
+	st, err := files.Stat(ctx, &larderv1.StatRequest{Object: &larderv1.StatRequest_Parts{Parts: want}})
+	require.NoError(t, err)
+	require.True(t, st.GetParts()[0].GetPresent())
+	stream, err := files.Get(ctx, &larderv1.GetRequest{Object: &larderv1.GetRequest_Parts{Parts: want}})
+	require.NoError(t, err)
+	var data []byte
+	for {
+		r, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		require.NoError(t, err)
+		data = append(data, r.GetData()...)
+	}
+	require.Equal(t, rawtest.Content(p.Keys[1], 1), data)
+
+	// Nothing was promoted for it.
+	m = c.Match(p)
+	require.Equal(t, 2, below(t, m))
+	c.EndHold(m.GetHoldId())
+	r, err := files.Delete(ctx, &larderv1.DeleteRequest{Object: &larderv1.DeleteRequest_ChunkKey{ChunkKey: p.Keys[1][:]}})
+	require.NoError(t, err)
+	require.True(t, r.GetExisted())
+	c.Check(p, 1)
+	r, err = files.Delete(ctx, &larderv1.DeleteRequest{Object: &larderv1.DeleteRequest_ChunkKey{ChunkKey: p.Keys[1][:]}})
+	require.NoError(t, err)
+	require.False(t, r.GetExisted())
 	require.NoError(t, c.End())
 }
 

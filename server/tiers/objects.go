@@ -38,17 +38,27 @@ type behind struct {
 // Get implements storage.Tier.
 func (b behind) Get(ctx context.Context, id part.ID, d *part.Descriptor, dst []byte) (int, error) {
 	n, err := b.Tier.Get(ctx, id, d, dst)
-	if errors.Is(err, fault.Miss) {
-		return b.p.disk.Get(ctx, id, d, dst)
+	if !errors.Is(err, fault.Miss) {
+		return n, err
 	}
-	return n, err
+	n, lower := b.p.disk.Get(ctx, id, d, dst)
+	return n, lesser(err, lower)
+}
+
+// lesser is the disk's error, unless it is about the disk: then the part is a
+// miss like any other.
+func lesser(miss, lower error) error {
+	if k, _ := fault.KindOf(lower); k == fault.Unavailable || k == fault.Corrupt {
+		return miss
+	}
+	return lower
 }
 
 // Stat implements storage.Tier.
 func (b behind) Stat(ctx context.Context, id part.ID, d *part.Descriptor) error {
 	err := b.Tier.Stat(ctx, id, d)
 	if errors.Is(err, fault.Miss) {
-		return b.p.disk.Stat(ctx, id, d)
+		return lesser(err, b.p.disk.Stat(ctx, id, d))
 	}
 	return err
 }

@@ -18,6 +18,8 @@ import (
 // Arena is what this package asks of the host tier.
 type Arena interface {
 	Tier(arena.Scope) storage.Tier
+	// Background is Tier without effect on the order of eviction.
+	Background(arena.Scope) storage.Tier
 	Match(s arena.Scope, ks []byte, worst uint8, hold bool, dst []arena.ChunkRef) ([]arena.ChunkRef, uint8)
 	Unhold([]arena.ChunkRef)
 	Coldest(bytes int64, limit int, dst []arena.ChunkInfo) []arena.ChunkInfo
@@ -58,6 +60,8 @@ type pair struct {
 	scope  storage.Scope
 	layout storage.Layout
 	front  storage.Tier
+	// source is the front tier for reads that are no use of a chunk.
+	source storage.Tier
 	// back takes writes within the budget; disk is the same without it.
 	back storage.Tier
 	disk *nvme.Tier
@@ -99,7 +103,7 @@ func (t *Tiers) Open(s arena.Scope) {
 	if ns == nil || tenant == nil || len(ns.Parts) == 0 {
 		return
 	}
-	p := &pair{scope: storage.Scope{Namespace: ns.Fingerprint, Tenant: sha256.Sum256(tenant.Key[:])}, front: t.options.Arena.Tier(s)}
+	p := &pair{scope: storage.Scope{Namespace: ns.Fingerprint, Tenant: sha256.Sum256(tenant.Key[:])}, front: t.options.Arena.Tier(s), source: t.options.Arena.Background(s)}
 	for _, n := range ns.Parts {
 		p.layout = append(p.layout, storage.PartSpec{
 			Group: n.Group, Span: n.Span, HeadGroup: n.HeadGroup, RawLength: n.RawLength, Layers: uint32(len(n.Layers)),
@@ -165,7 +169,7 @@ func (t *Tiers) offer(o tiered.Occasion, s arena.Scope, key keys.Key) {
 }
 
 func (p *pair) down(key keys.Key) tiered.Chunk {
-	return tiered.Chunk{Scope: p.scope, Key: key, Layout: p.layout, From: p.front, To: p.back}
+	return tiered.Chunk{Scope: p.scope, Key: key, Layout: p.layout, From: p.source, To: p.back}
 }
 
 func (p *pair) up(key keys.Key) tiered.Chunk {

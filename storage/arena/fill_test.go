@@ -101,6 +101,14 @@ func TestColdest(t *testing.T) {
 			}
 		}
 	}
+	// A copy in the background is no use: chunk 1 stays the coldest.
+	for i := range w.spec.Parts {
+		d, b := tierPart(w, 10, i)
+		var got part.Descriptor
+		if _, err := w.a.Background(w.scope).Get(context.Background(), d.ID, &got, b); err != nil {
+			t.Fatal(err)
+		}
+	}
 	k := keyOf(0)
 	w.a.Match(w.scope, k[:], 0, false, nil)
 	var got []int

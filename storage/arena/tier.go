@@ -66,11 +66,17 @@ func (a *Arena) writable(s Scope) error {
 }
 
 // Tier is the arena as a tier, for one scope.
-func (a *Arena) Tier(s Scope) storage.Tier { return tier{a, s} }
+func (a *Arena) Tier(s Scope) storage.Tier { return tier{a, s, true} }
+
+// Background is Tier for copies in the background: a Get is no use of the
+// chunk. Were it one, writing back what nears eviction would keep it.
+func (a *Arena) Background(s Scope) storage.Tier { return tier{a, s, false} }
 
 type tier struct {
 	a *Arena
 	s Scope
+	// uses: a Get counts as one.
+	uses bool
 }
 
 // Name implements storage.Tier.
@@ -79,7 +85,7 @@ func (t tier) Name() string { return "host" }
 // Get implements storage.Tier. The bytes are copied first and the copy is
 // verified, so that nobody can change them in between.
 func (t tier) Get(ctx context.Context, id part.ID, d *part.Descriptor, dst []byte) (int, error) {
-	ref, rec, n, err := t.locate(id, true)
+	ref, rec, n, err := t.locate(id, t.uses)
 	if err != nil {
 		return 0, err
 	}

@@ -6,7 +6,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -209,8 +208,7 @@ func TestDamage(t *testing.T) {
 		for _, at := range []int{0, 1, 2, 3} {
 			bad := copyFS(t, fs, dir)
 			damage(t, bad, dir+"/"+name, at)
-			var mu sync.Mutex
-			x, err := Open(dir, Options{Store: segment.ID{1}, FS: bad, Trouble: func(string, error) { mu.Lock(); mu.Unlock() }})
+			x, err := Open(dir, Options{Store: segment.ID{1}, FS: bad})
 			if err != nil {
 				if !errors.Is(err, fault.Corrupt) {
 					t.Errorf("%s at %d: %v", name, at, err)

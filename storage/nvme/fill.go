@@ -176,7 +176,7 @@ func (f *filler) scanAll(ctx context.Context) error {
 		case errors.Is(err, fault.Full) || ctx.Err() != nil:
 			return err
 		case err != nil:
-			s.device(fmt.Errorf("segment %d: %w", info.Sequence, err))
+			_ = s.device(fmt.Errorf("segment %d: %w", info.Sequence, err))
 		}
 		f.report.Scanned++
 		done++

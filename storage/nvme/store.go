@@ -205,28 +205,37 @@ func (s *Store) punch(locs []segment.Location) {
 		return
 	}
 	if err := s.segments.Punch(context.Background(), locs); err != nil {
-		s.device(err)
+		_ = s.device(err)
 	}
 }
 
 // device counts what the device answered; it returns err. Only Unavailable is
 // about the device, and not where the caller gave up.
 func (s *Store) device(err error) error {
-	k, _ := fault.KindOf(err)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	switch {
-	case err == nil:
+	if err == nil {
+		s.mu.Lock()
+		defer s.mu.Unlock()
 		s.errors = 0
-	case k != fault.Unavailable || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) || s.closed:
-	default:
+		return nil
+	}
+	if k, _ := fault.KindOf(err); k != fault.Unavailable || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	s.mu.Lock()
+	counts := !s.closed
+	turnedOff := false
+	if counts {
 		s.st.DeviceErrors++
+		s.errors++
+		turnedOff = s.errors >= s.opt.MaxErrors && !s.off
+		s.off = s.off || turnedOff
+	}
+	s.mu.Unlock()
+	if counts {
 		s.opt.Trouble("device", err)
-		if s.errors++; s.errors >= s.opt.MaxErrors && !s.off {
-			s.off = true
-			s.opt.Trouble("off", fault.New(fault.Unavailable, "nvme", "too many errors in a row; the tier is off until the next start").
-				With(s.errors, s.opt.MaxErrors))
-		}
+	}
+	if turnedOff {
+		s.opt.Trouble("off", fault.New(fault.Unavailable, "nvme", "too many errors in a row; the tier is off until the next start").With(nil, s.opt.MaxErrors))
 	}
 	return err
 }

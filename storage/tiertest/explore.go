@@ -3,6 +3,8 @@ package tiertest
 import (
 	"context"
 	"os"
+	"path/filepath"
+	"strconv"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -16,9 +18,11 @@ import (
 // outlives them. So little is stored that nothing may be evicted; so what the
 // model has, the tier must have.
 func Explore(t *testing.T, s *Subject) {
+	base, runs := t.TempDir(), 0
 	rapid.Check(t, func(rt *rapid.T) {
-		dir, err := os.MkdirTemp("", "larder-explore-")
-		if err != nil {
+		runs++
+		dir := filepath.Join(base, strconv.Itoa(runs))
+		if err := os.Mkdir(dir, 0o700); err != nil {
 			rt.Fatal(err)
 		}
 		defer func() { _ = os.RemoveAll(dir) }()
