@@ -3,6 +3,7 @@ package nvme
 import (
 	"errors"
 	"math"
+	"unsafe"
 
 	"github.com/larderkv/larder/api/fault"
 	"github.com/larderkv/larder/api/keys"
@@ -143,7 +144,7 @@ func (d *directory) close() error {
 
 // bytes of memory that the tables have touched.
 func (d *directory) bytes() int64 {
-	return d.index.Bytes() + 36*int64(d.chunks.high) + 48*int64(d.parts.high)
+	return d.index.Bytes() + int64(unsafe.Sizeof(chunkRec{}))*int64(d.chunks.high) + int64(unsafe.Sizeof(partRec{}))*int64(d.parts.high)
 }
 
 func (d *directory) newChunk() uint32 {

@@ -27,7 +27,7 @@
 // One goroutine looks after sealed segments, incomplete chunks and sparse
 // segments; it ends in Close.
 //
-// Costs: 48 bytes a part, 44 a chunk, and 9 to 14 in its hash table; no Go
+// Costs: 48 bytes a part, 32 a chunk, and 9 to 14 in its hash table; no Go
 // pointer for either.
 //
 // It does not: decide what is worth writing or reading (storage/tiered), know
