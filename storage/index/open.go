@@ -3,7 +3,6 @@ package index
 import (
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"sync"
 	"time"
 
@@ -242,10 +241,4 @@ func (x *Index) Err() error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	return x.err
-}
-
-// String describes the index to people.
-func (x *Index) String() string {
-	m := x.db.Metrics()
-	return fmt.Sprintf("%d tables, %d bytes", m.Total().TablesCount, m.DiskSpaceUsage())
 }

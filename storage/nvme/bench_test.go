@@ -59,7 +59,7 @@ func BenchmarkRestart(b *testing.B) {
 		})
 	}
 	group.Wait()
-	b.ReportMetric(float64(s.Stats().Metadata)/float64(*benchParts), "directory-B/part")
+	memory := float64(s.Stats().Metadata) / float64(*benchParts)
 	if err := s.Close(); err != nil {
 		b.Fatal(err)
 	}
@@ -88,6 +88,7 @@ func BenchmarkRestart(b *testing.B) {
 				}
 				b.StartTimer()
 			}
+			b.ReportMetric(memory, "directory-B/part")
 		})
 	}
 }

@@ -145,9 +145,6 @@ func (w *Writer) Close() {
 	w.work.Wait()
 }
 
-// Policy of the writer.
-func (w *Writer) Policy() Policy { return w.opt.Policy }
-
 // Offer a chunk. It never blocks, and says whether the chunk waits now.
 func (w *Writer) Offer(o Occasion, c Chunk) bool {
 	if !w.opt.Policy.Wants(o) || has(c.To, c.Key) {
