@@ -19,6 +19,7 @@ func TestAlertsNameSeriesThatExist(t *testing.T) {
 	_, registry := metrics.New(metrics.Sources{
 		Host:     func() arena.Stats { return arena.Stats{} },
 		NVMe:     func() metrics.NVMe { return metrics.NVMe{} },
+		Lanes:    func() int { return 0 },
 		Sessions: func() (open, quarantined int) { return 0, 0 },
 	})
 	families, err := registry.Gather()

@@ -22,9 +22,10 @@ var kills = flag.Int("nvme.kills", 12, "times that TestKill9 kills a writer")
 // childEnv makes the test binary a writer instead: "directory first-chunk".
 const childEnv = "NVME_TEST_CHILD"
 
+// killOptions have room for all that is ever stored, so that nothing is evicted.
 func killOptions() Options {
 	return Options{
-		Segment: segment.Options{Budget: 64 << 20, Reserve: 1 << 20, SegmentBytes: 256 << 10, Lanes: 2, Buffered: true, SyncInterval: 5 * time.Millisecond},
+		Segment: segment.Options{Budget: 4 << 30, Reserve: 1 << 20, SegmentBytes: 256 << 10, Lanes: 2, Buffered: true, SyncInterval: 5 * time.Millisecond},
 		Tick:    10 * time.Millisecond,
 	}
 }
