@@ -1,0 +1,123 @@
+package rans
+
+import (
+	"bytes"
+
+	"github.com/larderkv/larder/api/fault"
+)
+
+// Run is Steps whole steps of 64 symbols that share a table. In the last run of
+// a body the last step may have fewer symbols; its other lanes rest.
+type Run struct {
+	Table *Table
+	Steps int
+}
+
+// Bound returns the most bytes that a body of so many symbols takes.
+func Bound(symbols int) int { return symbols }
+
+// Encode appends the body of src to dst and moves st to where it begins: the
+// state that its decoder needs. It answers invalid when the runs do not cover
+// src exactly, a symbol has no slot in its table, or a lane of st is out of
+// range; dst and st are then as they were. Bytes of dst's capacity behind what
+// it returns may have been written.
+func (c *Coder) Encode(dst []byte, st *State, runs []Run, src []byte) ([]byte, error) {
+	if err := check(runs, len(src)); err != nil {
+		return dst, err
+	}
+	if err := st.valid(fault.Invalid); err != nil {
+		return dst, err
+	}
+	was := len(dst)
+	out := grow(dst, Bound(len(src)))
+	room := out[was:]
+	s := *st
+	end, stop := len(room), len(src)
+	for i := len(runs) - 1; i >= 0; i-- {
+		t := runs[i].Table
+		start := stop - runs[i].Steps*Lanes
+		if i == len(runs)-1 {
+			start = (stop+Lanes-1)/Lanes*Lanes - runs[i].Steps*Lanes
+		}
+		part := src[start:stop]
+		stop = start
+		ok := true
+		if only, single := t.single(); single {
+			ok = bytes.Count(part, []byte{only}) == len(part)
+		} else {
+			end, ok = c.encode(&s, t, room, end, part)
+		}
+		if !ok {
+			return dst, fault.New(fault.Invalid, "rans.symbols", "a symbol has no slot in the table of run %d", i)
+		}
+	}
+	n := copy(room, room[end:])
+	*st = s
+	return out[:was+n], nil
+}
+
+// Decode fills dst with the symbols of body and moves st to where the body
+// ends. It answers invalid when the runs do not cover dst exactly, and corrupt
+// when body does not end exactly with the last symbol or a lane of st is out of
+// range; st is then as it was and dst holds anything.
+func (c *Coder) Decode(dst []byte, st *State, runs []Run, body []byte) error {
+	if err := check(runs, len(dst)); err != nil {
+		return err
+	}
+	if err := st.valid(fault.Corrupt); err != nil {
+		return err
+	}
+	s := *st
+	pos := 0
+	for i := range runs {
+		t := runs[i].Table
+		n := min(runs[i].Steps*Lanes, len(dst))
+		part := dst[:n]
+		dst = dst[n:]
+		if only, single := t.single(); single {
+			fill(part, only)
+			continue
+		}
+		var ok bool
+		if pos, ok = c.decode(&s, t, part, body, pos); !ok {
+			return fault.New(fault.Corrupt, "rans.body", "ends early").With(len(body), nil)
+		}
+	}
+	if pos != len(body) {
+		return fault.New(fault.Corrupt, "rans.body", "goes on behind the last symbol").With(len(body), pos)
+	}
+	*st = s
+	return nil
+}
+
+// check: the runs are whole, and cover so many symbols.
+func check(runs []Run, symbols int) error {
+	left := symbols/Lanes + min(1, symbols%Lanes)
+	for i, r := range runs {
+		if r.Table == nil || r.Table.symbols == 0 {
+			return fault.New(fault.Invalid, "rans.runs", "run %d has no table", i)
+		}
+		if r.Steps < 1 || r.Steps > left {
+			return fault.New(fault.Invalid, "rans.runs", "run %d does not fit the symbols", i).With(r.Steps, left)
+		}
+		left -= r.Steps
+	}
+	if left != 0 {
+		return fault.New(fault.Invalid, "rans.runs", "the runs do not cover the symbols").With(left, 0)
+	}
+	return nil
+}
+
+// grow returns dst with n bytes more, whatever they hold.
+func grow(dst []byte, n int) []byte {
+	if cap(dst)-len(dst) >= n {
+		return dst[:len(dst)+n]
+	}
+	return append(dst, make([]byte, n)...)
+}
+
+func fill(dst []byte, b byte) {
+	for i := range dst {
+		dst[i] = b
+	}
+}
