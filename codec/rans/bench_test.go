@@ -4,7 +4,6 @@ import (
 	"math/rand/v2"
 	"testing"
 
-	"github.com/larderkv/larder/codec/rans"
 	"github.com/stretchr/testify/require"
 )
 

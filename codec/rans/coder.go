@@ -13,8 +13,13 @@ type Run struct {
 	Steps int
 }
 
-// Bound returns the most bytes that a body of so many symbols takes.
-func Bound(symbols int) int { return symbols }
+// slack is what a kernel may write before a body's first byte.
+const slack = 64
+
+// Bound returns the capacity behind its length that Encode wants of dst, so
+// that it allocates nothing: the most bytes that so many symbols take, and what
+// kernels write beside them.
+func Bound(symbols int) int { return symbols + slack }
 
 // Encode appends the body of src to dst and moves st to where it begins: the
 // state that its decoder needs. It answers invalid when the runs do not cover

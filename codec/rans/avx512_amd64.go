@@ -1,0 +1,58 @@
+package rans
+
+// What avx512_amd64.s has; its comments say what each function may touch.
+
+//go:noescape
+func decodeAVX512(st *State, t *Table, dst *byte, steps int, src *byte, avail int) (left, pos int)
+
+//go:noescape
+func encodeAVX512(st *State, t *Table, dst *byte, end int, src *byte, steps int) (size int, bad uint64)
+
+//go:noescape
+func encodeSmallAVX512(st *State, t *Table, dst *byte, end int, src *byte, steps int) (size int, bad uint64)
+
+// smallSymbols is the number of symbols of one register's look-up.
+const smallSymbols = 64
+
+// encodeWide encodes src, which belongs to lanes 0 and up, into the bytes of
+// dst before end, as encodeGo does.
+func encodeWide(st *State, t *Table, dst []byte, end int, src []byte) (int, bool) {
+	whole := len(src) / Lanes
+	end, ok := encodeGo(st, t, dst, end, src[whole*Lanes:])
+	if !ok || whole == 0 {
+		return end, ok
+	}
+	var size int
+	var bad uint64
+	if t.last < smallSymbols {
+		size, bad = encodeSmallAVX512(st, t, &dst[0], end, &src[0], whole)
+	} else {
+		size, bad = encodeAVX512(st, t, &dst[0], end, &src[0], whole)
+	}
+	return end - size, bad == 0
+}
+
+// decodeWide decodes as decodeGo does.
+func decodeWide(st *State, t *Table, dst, src []byte, pos int) (int, bool) {
+	whole := len(dst) / Lanes
+	left := whole
+	if left > 0 && len(src)-pos >= Lanes {
+		var took int
+		left, took = decodeAVX512(st, t, &dst[0], left, &src[pos], len(src)-pos)
+		pos += took
+	}
+	if left > 0 {
+		// Less than a step's worth of bytes is left, which may still be many
+		// steps. They go on over a copy that is readable for 64 bytes behind the
+		// last cursor; a cursor behind rest says that src ended early.
+		var tail [2 * Lanes]byte
+		rest := copy(tail[:Lanes], src[pos:])
+		var took int
+		left, took = decodeAVX512(st, t, &dst[(whole-left)*Lanes], left, &tail[0], rest+Lanes)
+		if left > 0 || took > rest {
+			return pos, false
+		}
+		pos += took
+	}
+	return decodeGo(st, t, dst[whole*Lanes:], src, pos)
+}
