@@ -68,18 +68,21 @@
 	VPERMI2B a3, a2, tmp; \
 	VMOVDQU8 tmp, K1, dst
 
-// ADVANCE: what a decoder does with the frequencies in Z4 and the biases in Z5.
-// x = freq * hi + bias, and a lane below 256 takes one more byte. Z8 has the
-// next 64 bytes of the body; SI moves on. No step takes more than 64.
+// FREQ_WORDS: the bytes of Z4 as words, even in Z12 and odd in Z13.
+#define FREQ_WORDS \
+	VPANDD Z2, Z4, Z12; \
+	VPSRLW $8, Z4, Z13
+
+// ADVANCE: what a decoder does with the frequencies in Z12 and Z13 and the biases
+// in Z5. x = freq * hi + bias, and a lane below 256 takes one more byte. Z8 has
+// the next 64 bytes of the body; SI moves on. No step takes more than 64.
 //	Z6, Z7   even and odd products
 //	K2, R8   the lanes that take a byte, and their number
 #define ADVANCE \
 	VPANDD Z2, Z0, Z6; \
 	VPSRLW $8, Z0, Z7; \
-	VPANDD Z2, Z4, Z9; \
-	VPSRLW $8, Z4, Z4; \
-	VPMULLW Z9, Z6, Z6; \
-	VPMULLW Z4, Z7, Z7; \
+	VPMULLW Z12, Z6, Z6; \
+	VPMULLW Z13, Z7, Z7; \
 	VPANDD Z2, Z5, Z9; \
 	VPSRLW $8, Z5, Z5; \
 	VPADDW Z9, Z6, Z6; \
@@ -133,6 +136,7 @@ decodeStep:
 	LOOKUP256(Z16, Z17, Z18, Z19, Z1, Z12, Z13)
 	VMOVDQU64 Z13, (DI)
 	ADDQ $64, DI
+	FREQ_WORDS
 	ADVANCE
 	DECQ CX
 	JNZ  decodeStep
@@ -145,20 +149,10 @@ decodeEnd:
 	MOVQ SI, pos+56(FP)
 	RET
 
-// RETREAT: what an encoder does with, for each lane's symbol, the frequency in
-// Z4, the first slot in Z5 and floor(65535 / frequency) in Z6 (low bytes) and Z7
-// (high bytes). A lane whose hi is at least the frequency emits lo and goes on
-// with hi alone; then lo:hi becomes 256 (x / freq) + x mod freq + start.
-//
-// The quotient comes from the high half of x * reciprocal: x < 256 freq, so it
-// is right or 1 too small, and a remainder of freq or more says which.
-//	Z15      -1 in every word
-//	Z8, Z9   x, even and odd; then the remainders
-//	Z10, Z11 the quotients
-//	Z12, Z13 the frequencies
-//	K2, R8   the lanes that emit, and their number; R10 has all bits set
-#define RETREAT \
-	VPCMPUB $5, Z4, Z0, K2; \
+// EMIT: a lane in K2, whose hi is at least its symbol's frequency, emits lo and
+// goes on with hi alone. SI moves down.
+//	R8       the number of lanes that emit; R10 has all bits set
+#define EMIT \
 	VPCOMPRESSB.Z Z1, K2, Z3; \
 	VMOVDQU8 Z0, K2, Z1; \
 	KNOTQ K2, K3; \
@@ -168,7 +162,18 @@ decodeEnd:
 	SUBQ R8, SI; \
 	BZHIQ R8, R10, R8; \
 	KMOVQ R8, K2; \
-	VMOVDQU8 Z3, K2, (SI); \
+	VMOVDQU8 Z3, K2, (SI)
+
+// RETREAT: x becomes 256 (x / freq) + x mod freq + start, with, for each lane's
+// symbol, the frequencies in Z12 and Z13, the first slot in Z5, and
+// floor(65535 / frequency) in Z6 (low bytes) and Z7 (high bytes).
+//
+// The quotient comes from the high half of x * reciprocal: x < 256 freq, so it
+// is right or 1 too small, and a remainder of freq or more says which.
+//	Z15      -1 in every word
+//	Z8, Z9   x, even and odd; then the remainders, and with start the lower bytes
+//	Z10, Z11 reciprocals, then quotients: the upper bytes
+#define RETREAT \
 	VPSLLW $8, Z0, Z8; \
 	VPSRLW $8, Z1, Z9; \
 	PICK_LOW(Z1, Z8); \
@@ -179,8 +184,6 @@ decodeEnd:
 	PICK_HIGH(Z7, Z11); \
 	VPMULHUW Z8, Z10, Z10; \
 	VPMULHUW Z9, Z11, Z11; \
-	VPANDD Z2, Z4, Z12; \
-	VPSRLW $8, Z4, Z13; \
 	VPMULLW Z12, Z10, Z4; \
 	VPMULLW Z13, Z11, Z6; \
 	VPSUBW Z4, Z8, Z8; \
@@ -247,6 +250,9 @@ encodeStep:
 	LOOKUP256(Z28, Z29, Z30, Z31, Z3, Z11, Z7)
 	VPTESTNMB Z4, Z4, K1
 	KORQ K1, K7, K7
+	VPCMPUB $5, Z4, Z0, K2
+	EMIT
+	FREQ_WORDS
 	RETREAT
 	SUBQ $64, CX
 	JNZ  encodeStep
@@ -288,6 +294,9 @@ encodeSmallStep:
 	VPERMB Z19, Z3, Z7
 	VPTESTNMB Z4, Z4, K1
 	KORQ K1, K7, K7
+	VPCMPUB $5, Z4, Z0, K2
+	EMIT
+	FREQ_WORDS
 	RETREAT
 	SUBQ $64, CX
 	JNZ  encodeSmallStep
@@ -304,4 +313,147 @@ encodeSmallStep:
 	ADDQ end+24(FP), AX
 	SUBQ SI, AX
 	MOVQ AX, size+48(FP)
+	RET
+
+// func decodeTernaryAVX512(st *State, t *TernaryTable, dst, ctx *byte, steps int, src *byte, avail int) (left, pos int, top uint8)
+//
+// As decodeAVX512; top is the greatest context in the steps done, which the
+// caller checks afterwards: look-ups take it modulo 64, so nothing else can come
+// of a wrong one than wrong symbols.
+TEXT ·decodeTernaryAVX512(SB), NOSPLIT, $0-73
+	MOVQ st+0(FP), BX
+	MOVQ t+8(FP), AX
+	MOVQ dst+16(FP), DI
+	MOVQ ctx+24(FP), DX
+	MOVQ steps+32(FP), CX
+	MOVQ src+40(FP), SI
+	MOVQ avail+48(FP), R9
+	LEAQ -64(SI)(R9*1), R9
+	SUBQ DI, DX // contexts lie at (DI)(DX*1)
+	MOVQ DX, R11
+	LOW_BYTES
+	LOAD_STATE
+	VPTERNLOGD $0xff, Z15, Z15, Z15
+	VPXORQ Z14, Z14, Z14 // the greatest contexts
+	VMOVDQU64 TernaryTable_bound1(AX), Z16
+	VMOVDQU64 TernaryTable_bound2(AX), Z17
+	VMOVDQU64 (TernaryTable_rankFreq+0)(AX), Z18
+	VMOVDQU64 (TernaryTable_rankFreq+64)(AX), Z19
+	VMOVDQU64 (TernaryTable_rankFreq+128)(AX), Z20
+	VMOVDQU64 (TernaryTable_rankSym+0)(AX), Z21
+	VMOVDQU64 (TernaryTable_rankSym+64)(AX), Z22
+	VMOVDQU64 (TernaryTable_rankSym+128)(AX), Z23
+
+ternaryStep:
+	CMPQ SI, R9
+	JGT  ternaryEnd
+	VMOVDQU64 (SI), Z8
+	VMOVDQU64 (DI)(R11*1), Z3
+	VPMAXUB Z3, Z14, Z14
+	VPERMB Z16, Z3, Z6
+	VPERMB Z17, Z3, Z7
+	VPERMB Z18, Z3, Z4
+	VPERMB Z19, Z3, Z9
+	VPERMB Z20, Z3, Z10
+	VPERMB Z21, Z3, Z11
+	VPERMB Z22, Z3, Z12
+	VPERMB Z23, Z3, Z13
+	// K1: the slot is the second symbol's or the third's; K3: the third's.
+	VPCMPUB $5, Z6, Z1, K1
+	VPCMPUB $5, Z7, Z1, K3
+	VMOVDQU8 Z9, K1, Z4
+	VMOVDQU8 Z10, K3, Z4
+	VMOVDQU8 Z12, K1, Z11
+	VMOVDQU8 Z13, K3, Z11
+	VMOVDQU64 Z11, (DI)
+	VMOVDQA64 Z1, Z5
+	VPSUBB Z6, Z1, K1, Z5
+	VPSUBB Z7, Z1, K3, Z5
+	ADDQ $64, DI
+	FREQ_WORDS
+	VPSUBW Z15, Z12, Z12 // the table has frequency - 1: 1 to 256
+	VPSUBW Z15, Z13, Z13
+	ADVANCE
+	DECQ CX
+	JNZ  ternaryStep
+
+ternaryEnd:
+	STORE_STATE
+	VEXTRACTI64X4 $1, Z14, Y3
+	VPMAXUB Y3, Y14, Y3
+	VEXTRACTI128 $1, Y3, X4
+	VPMAXUB X4, X3, X3
+	VPSRLDQ $8, X3, X4
+	VPMAXUB X4, X3, X3
+	VPSRLDQ $4, X3, X4
+	VPMAXUB X4, X3, X3
+	VPSRLDQ $2, X3, X4
+	VPMAXUB X4, X3, X3
+	VPSRLDQ $1, X3, X4
+	VPMAXUB X4, X3, X3
+	VPEXTRB $0, X3, AX
+	VZEROUPPER
+	MOVB AX, top+72(FP)
+	MOVQ CX, left+56(FP)
+	SUBQ src+40(FP), SI
+	MOVQ SI, pos+64(FP)
+	RET
+
+// func encodeTernaryAVX512(st *State, t *TernaryTable, dst *byte, end int, ctx, src *byte, steps int) (size int, bad uint64)
+//
+// As encodeAVX512. bad is not 0 when a symbol is above 2, has no slot in its
+// context, or a context is not in the table.
+TEXT ·encodeTernaryAVX512(SB), NOSPLIT, $0-72
+	MOVQ st+0(FP), BX
+	MOVQ t+8(FP), AX
+	MOVQ dst+16(FP), SI
+	ADDQ end+24(FP), SI
+	MOVQ ctx+32(FP), R11
+	MOVQ src+40(FP), DI
+	MOVQ steps+48(FP), CX
+	ENCODE_HEAD
+	VMOVDQU64 TernaryTable_symFreq(AX), Z16
+	VMOVDQU64 TernaryTable_symStart(AX), Z17
+	VMOVDQU64 TernaryTable_symRcpLo(AX), Z18
+	VMOVDQU64 TernaryTable_symRcpHi(AX), Z19
+	MOVL $0x02020202, DX
+	VPBROADCASTD DX, Z20 // the greatest symbol
+	MOVQ TernaryTable_contexts(AX), DX
+	VPBROADCASTB DX, Z21 // the number of contexts
+	SHLQ $6, CX
+
+encodeTernaryStep:
+	VMOVDQU64 -64(DI)(CX*1), Z3
+	VMOVDQU64 -64(R11)(CX*1), Z4
+	VPCMPUB $6, Z20, Z3, K1 // symbol > 2
+	VPCMPUB $5, Z21, Z4, K3 // context >= contexts
+	KORQ K1, K7, K7
+	KORQ K3, K7, K7
+	VPADDB Z4, Z3, Z3
+	VPADDB Z4, Z4, Z4
+	VPADDB Z4, Z3, Z3 // 3 context + symbol
+	VPERMB Z16, Z3, Z4
+	VPERMB Z17, Z3, Z5
+	VPERMB Z18, Z3, Z6
+	VPERMB Z19, Z3, Z7
+	VPORQ Z6, Z7, Z8 // a reciprocal of 0: no slot
+	VPTESTNMB Z8, Z8, K1
+	KORQ K1, K7, K7
+	VPCMPUB $6, Z4, Z0, K2 // hi > frequency - 1
+	EMIT
+	FREQ_WORDS
+	VPSUBW Z15, Z12, Z12
+	VPSUBW Z15, Z13, Z13
+	RETREAT
+	SUBQ $64, CX
+	JNZ  encodeTernaryStep
+
+	STORE_STATE
+	VZEROUPPER
+	KMOVQ K7, AX
+	MOVQ AX, bad+64(FP)
+	MOVQ dst+16(FP), AX
+	ADDQ end+24(FP), AX
+	SUBQ SI, AX
+	MOVQ AX, size+56(FP)
 	RET

@@ -23,3 +23,17 @@ func (c *Coder) decode(st *State, t *Table, dst, src []byte, pos int) (int, bool
 	}
 	return decodeGo(st, t, dst, src, pos)
 }
+
+func (c *Coder) encodeTernary(st *State, t *TernaryTable, dst, ctx, src []byte) (int, bool) {
+	if c.kernel == AVX512 {
+		return encodeTernaryWide(st, t, dst, ctx, src)
+	}
+	return encodeTernaryGo(st, t, dst, len(dst), ctx, src)
+}
+
+func (c *Coder) decodeTernary(st *State, t *TernaryTable, dst, ctx, src []byte) (int, trouble) {
+	if c.kernel == AVX512 {
+		return decodeTernaryWide(st, t, dst, ctx, src)
+	}
+	return decodeTernaryGo(st, t, dst, ctx, src, 0)
+}

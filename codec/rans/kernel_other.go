@@ -11,3 +11,11 @@ func (c *Coder) encode(st *State, t *Table, dst []byte, end int, src []byte) (in
 func (c *Coder) decode(st *State, t *Table, dst, src []byte, pos int) (int, bool) {
 	return decodeGo(st, t, dst, src, pos)
 }
+
+func (c *Coder) encodeTernary(st *State, t *TernaryTable, dst, ctx, src []byte) (int, bool) {
+	return encodeTernaryGo(st, t, dst, len(dst), ctx, src)
+}
+
+func (c *Coder) decodeTernary(st *State, t *TernaryTable, dst, ctx, src []byte) (int, trouble) {
+	return decodeTernaryGo(st, t, dst, ctx, src, 0)
+}
