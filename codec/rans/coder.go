@@ -13,7 +13,7 @@ type Run struct {
 	Steps int
 }
 
-// slack is what a kernel may write before a body's first byte.
+// slack is what kernels may write before a body's first byte.
 const slack = 64
 
 // Bound returns the capacity behind its length that Encode wants of dst, so

@@ -4,25 +4,32 @@ import "golang.org/x/sys/cpu"
 
 func simdKernels() []Kernel {
 	var ks []Kernel
-	if cpu.X86.HasAVX512F && cpu.X86.HasAVX512BW && cpu.X86.HasAVX512VBMI && cpu.X86.HasAVX512VBMI2 && cpu.X86.HasBMI2 && cpu.X86.HasPOPCNT {
+	x := &cpu.X86
+	avx2 := x.HasAVX2 && x.HasBMI2 && x.HasPOPCNT
+	if avx2 && x.HasAVX512F && x.HasAVX512BW && x.HasAVX512VBMI && x.HasAVX512VBMI2 {
 		ks = append(ks, AVX512)
+	}
+	if avx2 {
+		ks = append(ks, AVX2)
 	}
 	return ks
 }
 
 func (c *Coder) encode(st *State, t *Table, dst []byte, end int, src []byte) (int, bool) {
-	if c.kernel == AVX512 {
-		return encodeWide(st, t, dst, end, src)
+	if c.kernel == Go {
+		return encodeGo(st, t, dst, end, src)
 	}
-	return encodeGo(st, t, dst, end, src)
+	return c.encodeWide(st, t, dst, end, src)
 }
 
 func (c *Coder) decode(st *State, t *Table, dst, src []byte, pos int) (int, bool) {
-	if c.kernel == AVX512 {
-		return decodeWide(st, t, dst, src, pos)
+	if c.kernel == Go {
+		return decodeGo(st, t, dst, src, pos)
 	}
-	return decodeGo(st, t, dst, src, pos)
+	return c.decodeWide(st, t, dst, src, pos)
 }
+
+// There is no AVX2 kernel for ternary bodies.
 
 func (c *Coder) encodeTernary(st *State, t *TernaryTable, dst, ctx, src []byte) (int, bool) {
 	if c.kernel == AVX512 {

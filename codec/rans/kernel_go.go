@@ -12,8 +12,8 @@ func decodeGo(st *State, t *Table, dst, src []byte, pos int) (next int, ok bool)
 	for i := range dst {
 		x := uint32(st[i%Lanes])
 		e := t.dec[x&0xff]
-		dst[i] = byte(e)
-		x = x>>8*(e>>8&0xfff) + e>>20
+		dst[i] = byte(e >> 8)
+		x = x>>8*(e&0xff) + e>>16
 		if x < low {
 			if pos >= len(src) {
 				return pos, false
@@ -33,12 +33,12 @@ func stepGo(st *State, t *Table, dst, src *[Lanes]byte) int {
 	for l := range Lanes {
 		x := uint32(st[l])
 		e := t.dec[x&0xff]
-		dst[l] = byte(e)
-		x = x>>8*(e>>8&0xfff) + e>>20
-		full := x<<8 | uint32(src[pos&(Lanes-1)])
+		dst[l] = byte(e >> 8)
+		x = x>>8*(e&0xff) + e>>16
+		more := x<<8 | uint32(src[pos&(Lanes-1)])
 		took := uint(0)
 		if x < low {
-			x = full
+			x = more
 			took = 1
 		}
 		pos += took
@@ -48,26 +48,33 @@ func stepGo(st *State, t *Table, dst, src *[Lanes]byte) int {
 }
 
 // encodeGo encodes src, last symbol first, into the bytes before dst[end] and
-// returns where they begin. dst has room for one byte for each symbol. ok is
-// false when a symbol has no slot.
+// returns where they begin. At most one byte for each symbol is used, and one
+// more below may be written, which dst has as slack. ok is false when a symbol
+// has no slot.
 func encodeGo(st *State, t *Table, dst []byte, end int, src []byte) (begin int, ok bool) {
+	bad := uint32(0)
 	for i := len(src) - 1; i >= 0; i-- {
 		e := t.enc[src[i]]
-		f := uint32(e & 0xffff)
-		if f == 0 {
-			return end, false
-		}
+		f := e & 0xff
+		bad |= f - 1 // the upper half: f is 0
 		x := uint32(st[i%Lanes])
 		// Whatever comes out lies in [low, 2^16) exactly if x < f * 2^8 goes in,
 		// and since low = 2^8 one byte less is always enough.
+		dst[end-1] = byte(x)
+		less := x >> 8
+		took := 0
 		if x >= f<<8 {
-			end--
-			dst[end] = byte(x)
-			x >>= 8
+			x = less
+			took = 1
 		}
-		// Exact: x < 2^8 f, and the reciprocal's error is below f / 2^24.
-		q := uint32(uint64(x) * (e >> 24) >> 24)
-		st[i%Lanes] = uint16(q<<8 + x - q*f + uint32(e>>16&0xff))
+		end -= took
+		q := x * (e >> 16) >> 16 // right or 1 too small
+		r := x - q*f
+		out := q<<8 + r + e>>8&0xff
+		if r >= f {
+			out += low - f
+		}
+		st[i%Lanes] = uint16(out)
 	}
-	return end, true
+	return end, bad>>16 == 0
 }

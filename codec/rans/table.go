@@ -8,8 +8,7 @@ import (
 // that the kernels look up. It holds no pointers and may be built again in
 // place when no run refers to it any more. The zero Table is not usable.
 //
-// The assembly reads the byte arrays at fixed offsets (checked at compile time
-// in kernel_amd64.go): their order and sizes are theirs too.
+// The assembly reads the arrays by their names: sizes and layouts are its too.
 type Table struct {
 	// By slot: the symbol that owns it, the owner's frequency modulo 256 (only a
 	// table with one symbol has 256), and the slot's index among the owner's.
@@ -18,8 +17,10 @@ type Table struct {
 	// as two byte planes. Zero where the symbol has no slot.
 	symFreq, symStart, symRcpLo, symRcpHi [Slots]byte
 
-	dec [Slots]uint32 // by slot: symbol | frequency << 8 | bias << 20
-	enc [Slots]uint64 // by symbol: ceil(2^24 / frequency) << 24 | start << 16 | frequency; 0: no slot
+	// The same for kernels that look up a lane at a time: by slot
+	// freq | symbol << 8 | bias << 16, and by symbol
+	// freq | start << 8 | rcp << 16, which is 0 where the symbol has no slot.
+	dec, enc [Slots]uint32
 
 	symbols int // with a slot; 0: not built
 	last    int // greatest symbol with a slot
@@ -66,17 +67,23 @@ func (t *Table) add(s, f, first int) {
 	t.symStart[s] = byte(first)
 	rcp := 65535 / f
 	t.symRcpLo[s], t.symRcpHi[s] = byte(rcp), byte(rcp>>8)
-	t.enc[s] = uint64((1<<24+f-1)/f)<<24 | uint64(first)<<16 | uint64(f)
+	t.enc[s] = uint32(f&0xff) | uint32(first)<<8 | uint32(rcp)<<16
 	for b := range f {
 		t.slotSym[first+b] = byte(s)
 		t.slotFreq[first+b] = byte(f)
 		t.slotBias[first+b] = byte(b)
-		t.dec[first+b] = uint32(s) | uint32(f)<<8 | uint32(b)<<20
+		t.dec[first+b] = uint32(f&0xff) | uint32(s)<<8 | uint32(b)<<16
 	}
 }
 
 // Freq returns the frequency of the symbol: 0 when the table cannot code it.
-func (t *Table) Freq(symbol byte) int { return int(t.enc[symbol] & 0xffff) }
+func (t *Table) Freq(symbol byte) int {
+	e := t.enc[symbol]
+	if e != 0 && e&0xff == 0 {
+		return Slots
+	}
+	return int(e & 0xff)
+}
 
 // Symbols returns the number of symbols with a slot.
 func (t *Table) Symbols() int { return t.symbols }

@@ -55,11 +55,14 @@ func encodeTernaryGo(st *State, t *TernaryTable, dst []byte, end int, ctx, src [
 			return end, false
 		}
 		x := uint32(st[i%Lanes])
+		dst[end-1] = byte(x)
+		less := x >> 8
+		took := 0
 		if x >= f<<8 {
-			end--
-			dst[end] = byte(x)
-			x >>= 8
+			x = less
+			took = 1
 		}
+		end -= took
 		st[i%Lanes] = uint16(x/f<<8 + x%f + uint32(t.symStart[k]))
 	}
 	return end, true

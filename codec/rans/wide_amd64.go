@@ -1,0 +1,95 @@
+package rans
+
+// smallSymbols is the number of symbols of one register's look-up.
+const smallSymbols = 64
+
+// encodeWide encodes as encodeGo does, whole steps by the kernel.
+func (c *Coder) encodeWide(st *State, t *Table, dst []byte, end int, src []byte) (int, bool) {
+	whole := len(src) / Lanes
+	end, ok := encodeGo(st, t, dst, end, src[whole*Lanes:])
+	if !ok || whole == 0 {
+		return end, ok
+	}
+	var size int
+	var bad uint64
+	switch {
+	case c.kernel == AVX2:
+		size, bad = encodeAVX2(st, &t.enc[0], &dst[0], end, &src[0], whole)
+	case t.last < smallSymbols:
+		size, bad = encodeSmallAVX512(st, t, &dst[0], end, &src[0], whole)
+	default:
+		size, bad = encodeAVX512(st, t, &dst[0], end, &src[0], whole)
+	}
+	return end - size, bad == 0
+}
+
+// decodeWide decodes as decodeGo does.
+func (c *Coder) decodeWide(st *State, t *Table, dst, src []byte, pos int) (int, bool) {
+	whole := len(dst) / Lanes
+	left := whole
+	if left > 0 && len(src)-pos >= Lanes {
+		var took int
+		left, took = c.decodeSteps(st, t, &dst[0], left, &src[pos], len(src)-pos)
+		pos += took
+	}
+	if left > 0 {
+		// Less than a step's worth of bytes is left, which may still be many
+		// steps. They go on over a copy that is readable for 64 bytes behind the
+		// last cursor; a cursor behind rest says that src ended early.
+		var tail [2 * Lanes]byte
+		rest := copy(tail[:Lanes], src[pos:])
+		var took int
+		left, took = c.decodeSteps(st, t, &dst[(whole-left)*Lanes], left, &tail[0], rest+Lanes)
+		if left > 0 || took > rest {
+			return pos, false
+		}
+		pos += took
+	}
+	return decodeGo(st, t, dst[whole*Lanes:], src, pos)
+}
+
+// decodeSteps is the kernel: see decodeAVX512.
+func (c *Coder) decodeSteps(st *State, t *Table, dst *byte, steps int, src *byte, avail int) (left, pos int) {
+	if c.kernel == AVX2 {
+		return decodeAVX2(st, &t.dec[0], dst, steps, src, avail)
+	}
+	return decodeAVX512(st, t, dst, steps, src, avail)
+}
+
+func encodeTernaryWide(st *State, t *TernaryTable, dst []byte, ctx, src []byte) (int, bool) {
+	whole := len(src) / Lanes
+	end, ok := encodeTernaryGo(st, t, dst, len(dst), ctx[whole*Lanes:], src[whole*Lanes:])
+	if !ok || whole == 0 {
+		return end, ok
+	}
+	size, bad := encodeTernaryAVX512(st, t, &dst[0], end, &ctx[0], &src[0], whole)
+	return end - size, bad == 0
+}
+
+func decodeTernaryWide(st *State, t *TernaryTable, dst, ctx, src []byte) (int, trouble) {
+	whole := len(dst) / Lanes
+	left, pos := whole, 0
+	var top uint8
+	if left > 0 && len(src) >= Lanes {
+		left, pos, top = decodeTernaryAVX512(st, t, &dst[0], &ctx[0], left, &src[0], len(src))
+	}
+	if int(top) >= t.contexts {
+		return pos, unknownContext
+	}
+	if left > 0 {
+		// As in decodeWide.
+		var tail [2 * Lanes]byte
+		rest := copy(tail[:Lanes], src[pos:])
+		at := (whole - left) * Lanes
+		var took int
+		left, took, top = decodeTernaryAVX512(st, t, &dst[at], &ctx[at], left, &tail[0], rest+Lanes)
+		if int(top) >= t.contexts {
+			return pos, unknownContext
+		}
+		if left > 0 || took > rest {
+			return pos, endsEarly
+		}
+		pos += took
+	}
+	return decodeTernaryGo(st, t, dst[whole*Lanes:], ctx[whole*Lanes:], src, pos)
+}
