@@ -90,8 +90,9 @@ GLOBL pickFirst<>(SB), RODATA|NOPTR, $16
 
 // func decodeAVX2(st *State, dec *uint32, dst *byte, steps int, src *byte, avail int) (left, pos int)
 //
-// As decodeAVX512: a step reads at most 64 bytes at the cursor, 8 for each
-// group.
+// Decodes whole steps while 64 bytes of src are readable at the cursor: a step
+// reads at most so many there, 8 for each group. left is the number of steps not
+// done, pos the cursor.
 //	Y12  pickSecond
 //	Y13  0x00ff00ff: frequency and bias of an entry
 //	Y14  1 << 16: one multiply-add gives frequency * hi + bias * 1

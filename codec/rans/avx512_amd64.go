@@ -3,7 +3,10 @@ package rans
 // What avx512_amd64.s has; its comments say what each function may touch.
 
 //go:noescape
-func decodeAVX512(st *State, t *Table, dst *byte, steps int, src *byte, avail int) (left, pos int)
+func decodeAVX512(c *cursor)
+
+//go:noescape
+func decodePairAVX512(a, b *cursor)
 
 //go:noescape
 func encodeAVX512(st *State, t *Table, dst *byte, end int, src *byte, steps int) (size int, bad uint64)

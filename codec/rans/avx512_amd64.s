@@ -10,10 +10,10 @@
 //	Z2   0x00ff in every word
 //	Z3-Z15   scratch, no value lives from one step to the next, but for
 //	         constants and accumulators that the kernel's head names
-//	Z16-Z31  the table
-//	SI   the next byte of the body
+//	Z16-Z31  tables, where they stay from step to step
+//	SI   the next byte of the body (decode), the last one written (encode)
 //	DI   the symbols
-//	CX   steps that are left
+//	CX   steps that are left, of the run where there are runs
 //
 // 16-bit arithmetic happens in two halves: "even" words belong to the lanes
 // 0, 2, 4, ... and "odd" words to 1, 3, 5, ... A byte vector v splits into the
@@ -27,33 +27,33 @@
 #define PICK_LOW(b, dst)  VPTERNLOGD $0xd8, Z2, b, dst
 #define PICK_HIGH(b, dst) VPTERNLOGD $0xe4, Z2, b, dst
 
-// LOAD_STATE: hi and lo from the words at (BX); Y/Z 4 and 5 are scratch.
-#define LOAD_STATE \
-	VMOVDQU64 (BX), Z4; \
-	VMOVDQU64 64(BX), Z5; \
-	VPMOVWB Z4, Y1; \
-	VPMOVWB Z5, Y0; \
-	VINSERTI64X4 $1, Y0, Z1, Z1; \
+// LOAD_STATE: hi and lo from the words at (p); Z4 and Z5 are scratch.
+#define LOAD_STATE(p, yhi, hi, ylo, lo) \
+	VMOVDQU64 (p), Z4; \
+	VMOVDQU64 64(p), Z5; \
+	VPMOVWB Z4, ylo; \
+	VPMOVWB Z5, yhi; \
+	VINSERTI64X4 $1, yhi, lo, lo; \
 	VPSRLW $8, Z4, Z4; \
 	VPSRLW $8, Z5, Z5; \
-	VPMOVWB Z4, Y0; \
+	VPMOVWB Z4, yhi; \
 	VPMOVWB Z5, Y5; \
-	VINSERTI64X4 $1, Y5, Z0, Z0
+	VINSERTI64X4 $1, Y5, hi, hi
 
-// STORE_STATE: the words at (BX) from hi and lo; Z4-Z7 are scratch.
-#define STORE_STATE \
-	VPMOVZXBW Y0, Z4; \
-	VPMOVZXBW Y1, Z5; \
-	VEXTRACTI64X4 $1, Z0, Y6; \
-	VEXTRACTI64X4 $1, Z1, Y7; \
+// STORE_STATE: the words at (p) from hi and lo; Z4-Z7 are scratch.
+#define STORE_STATE(p, yhi, hi, ylo, lo) \
+	VPMOVZXBW yhi, Z4; \
+	VPMOVZXBW ylo, Z5; \
+	VEXTRACTI64X4 $1, hi, Y6; \
+	VEXTRACTI64X4 $1, lo, Y7; \
 	VPMOVZXBW Y6, Z6; \
 	VPMOVZXBW Y7, Z7; \
 	VPSLLW $8, Z4, Z4; \
 	VPSLLW $8, Z6, Z6; \
 	VPORQ Z5, Z4, Z4; \
 	VPORQ Z7, Z6, Z6; \
-	VMOVDQU64 Z4, (BX); \
-	VMOVDQU64 Z6, 64(BX)
+	VMOVDQU64 Z4, (p); \
+	VMOVDQU64 Z6, 64(p)
 
 #define LOW_BYTES \
 	MOVL $0x00ff00ff, DX; \
@@ -68,6 +68,14 @@
 	VPERMI2B a3, a2, tmp; \
 	VMOVDQU8 tmp, K1, dst
 
+// LOOKUP_SLOT: the same from the plane of the table at t.
+#define LOOKUP_SLOT(plane, t, idx, tmp, dst) \
+	VMOVDQU64 (plane+0)(t), dst; \
+	VMOVDQU64 (plane+128)(t), tmp; \
+	VPERMT2B (plane+64)(t), idx, dst; \
+	VPERMT2B (plane+192)(t), idx, tmp; \
+	VMOVDQU8 tmp, K1, dst
+
 // FREQ_WORDS: the bytes of Z4 as words, even in Z12 and odd in Z13.
 #define FREQ_WORDS \
 	VPANDD Z2, Z4, Z12; \
@@ -75,78 +83,160 @@
 
 // ADVANCE: what a decoder does with the frequencies in Z12 and Z13 and the biases
 // in Z5. x = freq * hi + bias, and a lane below 256 takes one more byte. Z8 has
-// the next 64 bytes of the body; SI moves on. No step takes more than 64.
+// the next 64 bytes of the body; src moves on. No step takes more than 64.
 //	Z6, Z7   even and odd products
 //	K2, R8   the lanes that take a byte, and their number
-#define ADVANCE \
-	VPANDD Z2, Z0, Z6; \
-	VPSRLW $8, Z0, Z7; \
+#define ADVANCE(hi, lo, src) \
+	VPANDD Z2, hi, Z6; \
+	VPSRLW $8, hi, Z7; \
 	VPMULLW Z12, Z6, Z6; \
 	VPMULLW Z13, Z7, Z7; \
 	VPANDD Z2, Z5, Z9; \
 	VPSRLW $8, Z5, Z5; \
 	VPADDW Z9, Z6, Z6; \
 	VPADDW Z5, Z7, Z7; \
-	VPSLLW $8, Z7, Z1; \
-	VPSRLW $8, Z6, Z0; \
-	PICK_LOW(Z6, Z1); \
-	PICK_HIGH(Z7, Z0); \
-	VPTESTNMB Z0, Z0, K2; \
-	VMOVDQU8 Z1, K2, Z0; \
-	VPEXPANDB Z8, K2, Z1; \
+	VPSLLW $8, Z7, lo; \
+	VPSRLW $8, Z6, hi; \
+	PICK_LOW(Z6, lo); \
+	PICK_HIGH(Z7, hi); \
+	VPTESTNMB hi, hi, K2; \
+	VMOVDQU8 lo, K2, hi; \
+	VPEXPANDB Z8, K2, lo; \
 	KMOVQ K2, R8; \
 	POPCNTQ R8, R8; \
-	ADDQ R8, SI
+	ADDQ R8, src
 
-// func decodeAVX512(st *State, t *Table, dst *byte, steps int, src *byte, avail int) (left, pos int)
+// DECODE_STEP: one step with the table at t, from src into dst; both move on.
+#define DECODE_STEP(hi, lo, t, src, dst) \
+	VMOVDQU64 (src), Z8; \
+	VPMOVB2M lo, K1; \
+	LOOKUP_SLOT(Table_slotFreq, t, lo, Z9, Z4); \
+	LOOKUP_SLOT(Table_slotBias, t, lo, Z10, Z5); \
+	LOOKUP_SLOT(Table_slotSym, t, lo, Z11, Z3); \
+	VMOVDQU64 Z3, (dst); \
+	ADDQ $64, dst; \
+	FREQ_WORDS; \
+	ADVANCE(hi, lo, src)
+
+// NEXT_RUN: table and steps of the next run of the cursor at c, which are done at
+// once, by storing it, if the table has one symbol. To full when there are steps
+// to decode, to end when no run is left. R8 and Z3 are scratch.
+#define NEXT_RUN(again, full, end, c, t, steps, dst) \
+again: \
+	MOVQ cursor_next(c), R8; \
+	CMPQ R8, (cursor_runs+8)(c); \
+	JGE end; \
+	INCQ cursor_next(c); \
+	SHLQ $4, R8; \
+	ADDQ cursor_runs(c), R8; \
+	MOVQ Run_Table(R8), t; \
+	MOVQ Run_Steps(R8), steps; \
+	CMPQ Table_symbols(t), $1; \
+	JNE full; \
+	VPBROADCASTB Table_slotSym(t), Z3; \
+	VMOVDQU64 Z3, (dst); \
+	ADDQ $64, dst; \
+	DECQ steps; \
+	JNZ -3(PC); \
+	JMP again
+
+// TAKE_CURSOR and LEAVE_CURSOR: registers from and to the cursor at c. last is
+// the last place in src at which a step may begin.
+#define TAKE_CURSOR(c, t, steps, src, dst, last) \
+	MOVQ cursor_table(c), t; \
+	MOVQ cursor_steps(c), steps; \
+	MOVQ cursor_src(c), src; \
+	MOVQ (cursor_src+8)(c), last; \
+	LEAQ -64(src)(last*1), last; \
+	ADDQ cursor_pos(c), src; \
+	MOVQ cursor_dst(c), dst; \
+	ADDQ cursor_at(c), dst
+
+#define LEAVE_CURSOR(c, t, steps, src, dst) \
+	MOVQ t, cursor_table(c); \
+	MOVQ steps, cursor_steps(c); \
+	SUBQ cursor_src(c), src; \
+	MOVQ src, cursor_pos(c); \
+	SUBQ cursor_dst(c), dst; \
+	MOVQ dst, cursor_at(c)
+
+// func decodeAVX512(c *cursor)
 //
-// Decodes whole steps while 64 bytes of src are readable at the cursor: a step
-// reads 64 bytes, whatever it takes. left is the number of steps not done, pos
-// the cursor; avail may be less than 64.
-TEXT ·decodeAVX512(SB), NOSPLIT, $0-64
-	MOVQ st+0(FP), BX
-	MOVQ t+8(FP), AX
-	MOVQ dst+16(FP), DI
-	MOVQ steps+24(FP), CX
-	MOVQ src+32(FP), SI
-	MOVQ avail+40(FP), R9
-	LEAQ -64(SI)(R9*1), R9 // the last cursor at which a step may begin
+// Decodes whole steps until all runs are done, or until less than 64 bytes are
+// readable at c.pos: a step reads 64, whatever it takes. c.steps are then left
+// of a run.
+TEXT ·decodeAVX512(SB), NOSPLIT, $0-8
+	MOVQ c+0(FP), R12
+	TAKE_CURSOR(R12, AX, CX, SI, DI, R9)
 	LOW_BYTES
-	LOAD_STATE
-	VMOVDQU64 (Table_slotSym+0)(AX), Z16
-	VMOVDQU64 (Table_slotSym+64)(AX), Z17
-	VMOVDQU64 (Table_slotSym+128)(AX), Z18
-	VMOVDQU64 (Table_slotSym+192)(AX), Z19
-	VMOVDQU64 (Table_slotFreq+0)(AX), Z20
-	VMOVDQU64 (Table_slotFreq+64)(AX), Z21
-	VMOVDQU64 (Table_slotFreq+128)(AX), Z22
-	VMOVDQU64 (Table_slotFreq+192)(AX), Z23
-	VMOVDQU64 (Table_slotBias+0)(AX), Z24
-	VMOVDQU64 (Table_slotBias+64)(AX), Z25
-	VMOVDQU64 (Table_slotBias+128)(AX), Z26
-	VMOVDQU64 (Table_slotBias+192)(AX), Z27
+	LEAQ cursor_state(R12), BX
+	LOAD_STATE(BX, Y0, Z0, Y1, Z1)
+	TESTQ CX, CX
+	JNZ decodeStep
+
+	NEXT_RUN(decodeRun, decodeStep, decodeEnd, R12, AX, CX, DI)
 
 decodeStep:
 	CMPQ SI, R9
 	JGT  decodeEnd
-	VMOVDQU64 (SI), Z8
-	VPMOVB2M Z1, K1
-	LOOKUP256(Z20, Z21, Z22, Z23, Z1, Z10, Z4)
-	LOOKUP256(Z24, Z25, Z26, Z27, Z1, Z11, Z5)
-	LOOKUP256(Z16, Z17, Z18, Z19, Z1, Z12, Z13)
-	VMOVDQU64 Z13, (DI)
-	ADDQ $64, DI
-	FREQ_WORDS
-	ADVANCE
+	DECODE_STEP(Z0, Z1, AX, SI, DI)
 	DECQ CX
 	JNZ  decodeStep
+	JMP  decodeRun
 
 decodeEnd:
-	STORE_STATE
+	STORE_STATE(BX, Y0, Z0, Y1, Z1)
 	VZEROUPPER
-	MOVQ CX, left+48(FP)
-	SUBQ src+32(FP), SI
-	MOVQ SI, pos+56(FP)
+	LEAVE_CURSOR(R12, AX, CX, SI, DI)
+	RET
+
+// func decodePairAVX512(a, b *cursor)
+//
+// Decodes two bodies, a step of each in turn: one chain's look-ups and products
+// fill the time that the other's take. It stops where decodeAVX512 would stop for
+// one of them; the other one may have been decoded one step further.
+//	a: R12, table AX, steps CX, src SI, dst DI, last R9; states in Z0, Z1
+//	b: R13, table BX, steps DX, src R10, dst R11, last R15; states in Z16, Z17
+TEXT ·decodePairAVX512(SB), NOSPLIT, $0-16
+	MOVQ a+0(FP), R12
+	MOVQ b+8(FP), R13
+	LOW_BYTES
+	LEAQ cursor_state(R12), R8
+	LOAD_STATE(R8, Y0, Z0, Y1, Z1)
+	LEAQ cursor_state(R13), R8
+	LOAD_STATE(R8, Y16, Z16, Y17, Z17)
+	TAKE_CURSOR(R12, AX, CX, SI, DI, R9)
+	TAKE_CURSOR(R13, BX, DX, R10, R11, R15)
+
+pairA:
+	TESTQ CX, CX
+	JNZ pairStepA
+	NEXT_RUN(pairRunA, pairStepA, pairEnd, R12, AX, CX, DI)
+
+pairStepA:
+	CMPQ SI, R9
+	JGT  pairEnd
+	DECODE_STEP(Z0, Z1, AX, SI, DI)
+	DECQ CX
+	TESTQ DX, DX
+	JNZ pairStepB
+	NEXT_RUN(pairRunB, pairStepB, pairEnd, R13, BX, DX, R11)
+
+pairStepB:
+	CMPQ R10, R15
+	JGT  pairEnd
+	DECODE_STEP(Z16, Z17, BX, R10, R11)
+	DECQ DX
+	JMP pairA
+
+pairEnd:
+	LEAVE_CURSOR(R12, AX, CX, SI, DI)
+	LEAVE_CURSOR(R13, BX, DX, R10, R11)
+	LEAQ cursor_state(R12), R8
+	STORE_STATE(R8, Y0, Z0, Y1, Z1)
+	LEAQ cursor_state(R13), R8
+	STORE_STATE(R8, Y16, Z16, Y17, Z17)
+	VZEROUPPER
 	RET
 
 // EMIT: a lane in K2, whose hi is at least its symbol's frequency, emits lo and
@@ -204,7 +294,7 @@ decodeEnd:
 //	K7, Z14  accumulate what is wrong with symbols
 #define ENCODE_HEAD \
 	LOW_BYTES; \
-	LOAD_STATE; \
+	LOAD_STATE(BX, Y0, Z0, Y1, Z1); \
 	VPTERNLOGD $0xff, Z15, Z15, Z15; \
 	VPXORQ Z14, Z14, Z14; \
 	KXORQ K7, K7, K7; \
@@ -257,7 +347,7 @@ encodeStep:
 	SUBQ $64, CX
 	JNZ  encodeStep
 
-	STORE_STATE
+	STORE_STATE(BX, Y0, Z0, Y1, Z1)
 	VZEROUPPER
 	KMOVQ K7, AX
 	MOVQ AX, bad+56(FP)
@@ -301,7 +391,7 @@ encodeSmallStep:
 	SUBQ $64, CX
 	JNZ  encodeSmallStep
 
-	STORE_STATE
+	STORE_STATE(BX, Y0, Z0, Y1, Z1)
 	MOVL $0xc0c0c0c0, DX // a symbol of 64 or more has one of these bits
 	VPBROADCASTD DX, Z4
 	VPTESTMB Z4, Z14, K1
@@ -317,7 +407,8 @@ encodeSmallStep:
 
 // func decodeTernaryAVX512(st *State, t *TernaryTable, dst, ctx *byte, steps int, src *byte, avail int) (left, pos int, top uint8)
 //
-// As decodeAVX512; top is the greatest context in the steps done, which the
+// Decodes whole steps while 64 bytes of src are readable at the cursor; left is
+// the number of steps not done, pos the cursor. top is the greatest context in the steps done, which the
 // caller checks afterwards: look-ups take it modulo 64, so nothing else can come
 // of a wrong one than wrong symbols.
 TEXT ·decodeTernaryAVX512(SB), NOSPLIT, $0-73
@@ -332,7 +423,7 @@ TEXT ·decodeTernaryAVX512(SB), NOSPLIT, $0-73
 	SUBQ DI, DX // contexts lie at (DI)(DX*1)
 	MOVQ DX, R11
 	LOW_BYTES
-	LOAD_STATE
+	LOAD_STATE(BX, Y0, Z0, Y1, Z1)
 	VPTERNLOGD $0xff, Z15, Z15, Z15
 	VPXORQ Z14, Z14, Z14 // the greatest contexts
 	VMOVDQU64 TernaryTable_bound1(AX), Z16
@@ -373,12 +464,12 @@ ternaryStep:
 	FREQ_WORDS
 	VPSUBW Z15, Z12, Z12 // the table has frequency - 1: 1 to 256
 	VPSUBW Z15, Z13, Z13
-	ADVANCE
+	ADVANCE(Z0, Z1, SI)
 	DECQ CX
 	JNZ  ternaryStep
 
 ternaryEnd:
-	STORE_STATE
+	STORE_STATE(BX, Y0, Z0, Y1, Z1)
 	VEXTRACTI64X4 $1, Z14, Y3
 	VPMAXUB Y3, Y14, Y3
 	VEXTRACTI128 $1, Y3, X4
@@ -448,7 +539,7 @@ encodeTernaryStep:
 	SUBQ $64, CX
 	JNZ  encodeTernaryStep
 
-	STORE_STATE
+	STORE_STATE(BX, Y0, Z0, Y1, Z1)
 	VZEROUPPER
 	KMOVQ K7, AX
 	MOVQ AX, bad+64(FP)

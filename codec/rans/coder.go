@@ -61,40 +61,6 @@ func (c *Coder) Encode(dst []byte, st *State, runs []Run, src []byte) ([]byte, e
 	return out[:was+n], nil
 }
 
-// Decode fills dst with the symbols of body and moves st to where the body
-// ends. It answers invalid when the runs do not cover dst exactly, and corrupt
-// when body does not end exactly with the last symbol or a lane of st is out of
-// range; st is then as it was and dst holds anything.
-func (c *Coder) Decode(dst []byte, st *State, runs []Run, body []byte) error {
-	if err := check(runs, len(dst)); err != nil {
-		return err
-	}
-	if err := st.valid(fault.Corrupt); err != nil {
-		return err
-	}
-	s := *st
-	pos := 0
-	for i := range runs {
-		t := runs[i].Table
-		n := min(runs[i].Steps*Lanes, len(dst))
-		part := dst[:n]
-		dst = dst[n:]
-		if only, single := t.single(); single {
-			fill(part, only)
-			continue
-		}
-		var ok bool
-		if pos, ok = c.decode(&s, t, part, body, pos); !ok {
-			return fault.New(fault.Corrupt, "rans.body", "ends early").With(len(body), nil)
-		}
-	}
-	if pos != len(body) {
-		return fault.New(fault.Corrupt, "rans.body", "goes on behind the last symbol").With(len(body), pos)
-	}
-	*st = s
-	return nil
-}
-
 // check: the runs are whole, and cover so many symbols.
 func check(runs []Run, symbols int) error {
 	left := symbols/Lanes + min(1, symbols%Lanes)

@@ -22,11 +22,25 @@ func (c *Coder) encode(st *State, t *Table, dst []byte, end int, src []byte) (in
 	return c.encodeWide(st, t, dst, end, src)
 }
 
-func (c *Coder) decode(st *State, t *Table, dst, src []byte, pos int) (int, bool) {
-	if c.kernel == Go {
-		return decodeGo(st, t, dst, src, pos)
+func (c *Coder) decodeRuns(st *State, runs []Run, dst, body []byte) (int, bool) {
+	if c.kernel == AVX512 {
+		return decodeRunsAVX512(st, runs, dst, body)
 	}
-	return c.decodeWide(st, t, dst, src, pos)
+	return c.eachRun(st, runs, dst, body)
+}
+
+func (c *Coder) decode(st *State, t *Table, dst, src []byte, pos int) (int, bool) {
+	if c.kernel == AVX2 {
+		return decodeWide(st, t, dst, src, pos)
+	}
+	return decodeGo(st, t, dst, src, pos)
+}
+
+func (c *Coder) decodePair(a, b *Body, stA, stB *State) (posA, posB int, okA, okB bool) {
+	if c.kernel == AVX512 {
+		return decodePairWide(a, b, stA, stB)
+	}
+	return c.oneByOne(a, b, stA, stB)
 }
 
 // There is no AVX2 kernel for ternary bodies.

@@ -19,3 +19,11 @@ func (c *Coder) encodeTernary(st *State, t *TernaryTable, dst, ctx, src []byte) 
 func (c *Coder) decodeTernary(st *State, t *TernaryTable, dst, ctx, src []byte) (int, trouble) {
 	return decodeTernaryGo(st, t, dst, ctx, src, 0)
 }
+
+func (c *Coder) decodeRuns(st *State, runs []Run, dst, body []byte) (int, bool) {
+	return c.eachRun(st, runs, dst, body)
+}
+
+func (c *Coder) decodePair(a, b *Body, stA, stB *State) (posA, posB int, okA, okB bool) {
+	return c.oneByOne(a, b, stA, stB)
+}

@@ -133,13 +133,11 @@ func (c *Coder) DecodeTernary(dst []byte, st *State, t *TernaryTable, ctx, body 
 	}
 	s := *st
 	pos, why := c.decodeTernary(&s, t, dst, ctx, body)
-	switch {
-	case why == unknownContext:
+	if why == unknownContext {
 		return fault.New(fault.Invalid, "rans.contexts", "a context is not in the table").With(nil, t.contexts-1)
-	case why == endsEarly:
-		return fault.New(fault.Corrupt, "rans.body", "ends early").With(len(body), nil)
-	case pos != len(body):
-		return fault.New(fault.Corrupt, "rans.body", "goes on behind the last symbol").With(len(body), pos)
+	}
+	if err := ended(pos, why == none, len(body)); err != nil {
+		return err
 	}
 	*st = s
 	return nil

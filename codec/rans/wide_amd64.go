@@ -23,37 +23,27 @@ func (c *Coder) encodeWide(st *State, t *Table, dst []byte, end int, src []byte)
 	return end - size, bad == 0
 }
 
-// decodeWide decodes as decodeGo does.
-func (c *Coder) decodeWide(st *State, t *Table, dst, src []byte, pos int) (int, bool) {
+// decodeWide decodes as decodeGo does, whole steps by the AVX2 kernel.
+func decodeWide(st *State, t *Table, dst, src []byte, pos int) (int, bool) {
 	whole := len(dst) / Lanes
 	left := whole
 	if left > 0 && len(src)-pos >= Lanes {
 		var took int
-		left, took = c.decodeSteps(st, t, &dst[0], left, &src[pos], len(src)-pos)
+		left, took = decodeAVX2(st, &t.dec[0], &dst[0], left, &src[pos], len(src)-pos)
 		pos += took
 	}
 	if left > 0 {
-		// Less than a step's worth of bytes is left, which may still be many
-		// steps. They go on over a copy that is readable for 64 bytes behind the
-		// last cursor; a cursor behind rest says that src ended early.
+		// As in cursor.whole.
 		var tail [2 * Lanes]byte
 		rest := copy(tail[:Lanes], src[pos:])
 		var took int
-		left, took = c.decodeSteps(st, t, &dst[(whole-left)*Lanes], left, &tail[0], rest+Lanes)
+		left, took = decodeAVX2(st, &t.dec[0], &dst[(whole-left)*Lanes], left, &tail[0], rest+Lanes)
 		if left > 0 || took > rest {
 			return pos, false
 		}
 		pos += took
 	}
 	return decodeGo(st, t, dst[whole*Lanes:], src, pos)
-}
-
-// decodeSteps is the kernel: see decodeAVX512.
-func (c *Coder) decodeSteps(st *State, t *Table, dst *byte, steps int, src *byte, avail int) (left, pos int) {
-	if c.kernel == AVX2 {
-		return decodeAVX2(st, &t.dec[0], dst, steps, src, avail)
-	}
-	return decodeAVX512(st, t, dst, steps, src, avail)
 }
 
 func encodeTernaryWide(st *State, t *TernaryTable, dst []byte, ctx, src []byte) (int, bool) {
@@ -77,7 +67,7 @@ func decodeTernaryWide(st *State, t *TernaryTable, dst, ctx, src []byte) (int, t
 		return pos, unknownContext
 	}
 	if left > 0 {
-		// As in decodeWide.
+		// As in cursor.whole.
 		var tail [2 * Lanes]byte
 		rest := copy(tail[:Lanes], src[pos:])
 		at := (whole - left) * Lanes

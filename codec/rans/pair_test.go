@@ -1,0 +1,107 @@
+package rans_test
+
+import (
+	"bytes"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/larderkv/larder/api/fault"
+	"github.com/larderkv/larder/codec/rans"
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+)
+
+type coded struct {
+	src, body []byte
+	runs      []rans.Run
+	state     rans.State
+}
+
+// drawBody returns any body and the state before it.
+func drawBody(t *rapid.T) (b coded) {
+	rng := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 0))
+	for range rapid.IntRange(0, 8).Draw(t, "runs") {
+		n := rapid.IntRange(1, 12).Draw(t, "steps")
+		part := gauss(rng, n*rans.Lanes, rapid.SampledFrom([]float64{0, 0.1, 1, 5, 40}).Draw(t, "sigma"), 63, 63)
+		b.src = append(b.src, part...)
+		b.runs = append(b.runs, rans.Run{Table: table(t, part), Steps: n})
+	}
+	if len(b.src) > 0 {
+		b.src = b.src[:len(b.src)-rapid.SampledFrom([]int{0, 0, 1, 63}).Draw(t, "rest")]
+	}
+	b.state.Reset()
+	var err error
+	b.body, err = coder(t, rans.Go).Encode(nil, &b.state, b.runs, b.src)
+	require.NoError(t, err)
+	return b
+}
+
+func TestPair(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		bodies := [2]coded{drawBody(t), drawBody(t)}
+		// One of them may be damaged, in a byte or in its length.
+		bad := rapid.IntRange(-1, 1).Draw(t, "damaged")
+		if bad >= 0 {
+			b := &bodies[bad]
+			b.body = append(b.body, 7)
+			b.body[rapid.IntRange(0, len(b.body)-1).Draw(t, "byte")] ^= 0x11
+			b.body = b.body[:rapid.IntRange(0, len(b.body)).Draw(t, "length")]
+		}
+		for _, c := range coders(t) {
+			var args [2]rans.Body
+			var states, want [2]rans.State
+			var wantErr error
+			for i, b := range bodies {
+				states[i], want[i] = b.state, b.state
+				args[i] = rans.Body{Dst: make([]byte, len(b.src)), State: &states[i], Runs: b.runs, Body: b.body}
+				if err := c.Decode(make([]byte, len(b.src)), &want[i], b.runs, b.body); wantErr == nil {
+					wantErr = err
+				}
+			}
+			err := c.DecodePair(&args[0], &args[1])
+			if wantErr != nil {
+				require.EqualError(t, err, wantErr.Error(), c.Kernel())
+				require.ErrorIs(t, err, fault.Corrupt)
+				require.Equal(t, [2]rans.State{bodies[0].state, bodies[1].state}, states, c.Kernel())
+				continue
+			}
+			require.NoError(t, err, c.Kernel())
+			require.Equal(t, want, states, c.Kernel())
+			for i, b := range bodies {
+				if i != bad {
+					require.True(t, bytes.Equal(b.src, args[i].Dst), "%v: body %d", c.Kernel(), i)
+				}
+			}
+		}
+	})
+}
+
+func TestPairBadInput(t *testing.T) {
+	src := bytes.Repeat([]byte{1, 2, 3}, 100)
+	runs := one(t, src)
+	for _, c := range coders(t) {
+		var a, b rans.State
+		a.Reset()
+		b.Reset()
+		body, err := c.Encode(nil, &a, runs, src)
+		require.NoError(t, err)
+		good := rans.Body{Dst: make([]byte, 300), State: &a, Runs: runs, Body: body}
+		other := rans.Body{Dst: make([]byte, 300), State: &b}
+		was := a
+		require.ErrorIs(t, c.DecodePair(&good, &other), fault.Invalid)
+		require.ErrorIs(t, c.DecodePair(&other, &good), fault.Invalid)
+		other.Runs, b[3] = runs, 0
+		require.ErrorIs(t, c.DecodePair(&good, &other), fault.Corrupt)
+		require.Equal(t, was, a)
+		b = was
+		other.Body = body
+		require.Zero(t, testing.AllocsPerRun(20, func() {
+			a, b = was, was
+			if err := c.DecodePair(&good, &other); err != nil {
+				panic(err)
+			}
+		}), c.Kernel())
+		require.Equal(t, src, other.Dst)
+		require.Equal(t, src, good.Dst)
+	}
+}
