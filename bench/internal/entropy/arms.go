@@ -22,7 +22,9 @@ type coding struct {
 	encode, decode func(head int) error
 	// counted is encode with the counting of symbols and the making of tables.
 	counted func(head int) error
-	size    float64
+	// pair is decode of two heads at once, for the even one of them.
+	pair func(head int) error
+	size float64
 }
 
 // arm measures f over all heads again and again: symbols in GB/s.
@@ -58,6 +60,29 @@ func ransCoding(kernel rans.Kernel, all []Head) (*coding, error) {
 		},
 		decode: func(h int) error { return c.DecodeStream(dst, all[h].Runs, streams[h]) },
 	}
+	var states [2]rans.State
+	var bodies [2]rans.Body
+	for i := range bodies {
+		bodies[i] = rans.Body{Dst: make([]byte, symbols), State: &states[i]}
+	}
+	out.pair = func(h int) error {
+		if h%2 == 1 {
+			return nil
+		}
+		for i := range bodies {
+			if err := states[i].Read(streams[h+i]); err != nil {
+				return err
+			}
+			bodies[i].Runs, bodies[i].Body = all[h+i].Runs, streams[h+i][rans.StateSize:]
+		}
+		if err := c.DecodePair(&bodies[0], &bodies[1]); err != nil {
+			return err
+		}
+		if !states[0].AtStart() || !states[1].AtStart() {
+			return errors.New("rans: does not come back")
+		}
+		return nil
+	}
 	var counter counter
 	out.counted = func(h int) error {
 		runs, err := counter.runs(&all[h])
@@ -76,6 +101,12 @@ func ransCoding(kernel rans.Kernel, all []Head) (*coding, error) {
 		}
 		if !bytes.Equal(dst, all[h].Symbols) {
 			return nil, errors.New("rans: not what was encoded")
+		}
+		if h%2 == 1 {
+			err := out.pair(h - 1)
+			if err != nil || !bytes.Equal(bodies[0].Dst, all[h-1].Symbols) || !bytes.Equal(bodies[1].Dst, all[h].Symbols) {
+				return nil, errors.Join(err, errors.New("rans: a pair is not what was encoded"))
+			}
 		}
 		out.size += float64(len(streams[h])) / heads
 	}
@@ -115,6 +146,7 @@ func huffCoding(all []Head) (*coding, error) {
 		counted: func(h int) error { _, err := compress(h); return err },
 		decode:  func(h int) error { _, err := decoder.Decompress4X(dst[:0:symbols], streams[h]); return err },
 	}
+	out.pair = out.decode
 	for h := range all {
 		b, err := compress(h)
 		if err != nil {

@@ -35,6 +35,7 @@ func TestCodings(t *testing.T) {
 }
 
 func BenchmarkDecode(b *testing.B) { benchmark(b, func(c *coding) func(int) error { return c.decode }) }
+func BenchmarkPair(b *testing.B)   { benchmark(b, func(c *coding) func(int) error { return c.pair }) }
 func BenchmarkEncode(b *testing.B) { benchmark(b, func(c *coding) func(int) error { return c.encode }) }
 
 func benchmark(b *testing.B, pick func(*coding) func(int) error) {

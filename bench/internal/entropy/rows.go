@@ -36,6 +36,7 @@ func Rows(ctx context.Context, plan pairs.Plan) (rows, discarded []report.Row, e
 			ours, theirs func(int) error
 		}{
 			{"codec.rans.decode", 4, ours.decode, huff.decode},
+			{"codec.rans.decode.pair", 0, ours.pair, huff.pair},
 			{"codec.rans.encode", 3, ours.encode, huff.encode},
 			{"codec.rans.encode.counted", 0, ours.counted, huff.counted},
 		} {
