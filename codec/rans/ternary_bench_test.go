@@ -1,0 +1,46 @@
+package rans_test
+
+import (
+	"math/rand/v2"
+	"testing"
+
+	"github.com/larderkv/larder/codec/rans"
+	"github.com/stretchr/testify/require"
+)
+
+// BenchmarkTernary: refinement digits of one head of 256 tokens and 128
+// channels.
+func BenchmarkTernary(b *testing.B) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	tabs := make([]rans.Ternary, 16)
+	for i := range tabs {
+		rans.NormalizeTernary(&tabs[i], &[3]uint32{20 + uint32(i), 40, 20})
+	}
+	tab := ternary(b, tabs)
+	ctx, src := draw(rng, tabs, 32768)
+	buf, dst := make([]byte, 0, rans.Bound(len(src))), make([]byte, len(src))
+	for _, c := range coders(b) {
+		var first, st rans.State
+		first.Reset()
+		body, err := c.EncodeTernary(nil, &first, tab, ctx, src)
+		require.NoError(b, err)
+		b.Run("encode/"+c.Kernel().String(), func(b *testing.B) {
+			b.SetBytes(int64(len(src)))
+			for b.Loop() {
+				st.Reset()
+				if _, err := c.EncodeTernary(buf, &st, tab, ctx, src); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+		b.Run("decode/"+c.Kernel().String(), func(b *testing.B) {
+			b.SetBytes(int64(len(src)))
+			for b.Loop() {
+				st = first
+				if err := c.DecodeTernary(dst, &st, tab, ctx, body); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

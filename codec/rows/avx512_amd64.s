@@ -1,0 +1,478 @@
+#include "textflag.h"
+
+// Rows of channels, 64 at a time. Register plan of every function:
+//
+//	DI, SI   what is written and read first; they move along
+//	CX       rows or groups of 64 elements that are left
+//	BX       the channel of the row, counted in groups or in bytes
+//	Z16-Z31  constants, named in the function's head
+//
+// All masks are taken per element; nothing is read or written beyond the
+// elements that the arguments cover.
+
+// func scatterAVX512(dst, src *byte, masks *uint64, at *int, classes, groups, dims, rows int, last uint64)
+//
+// at[c] moves along; an expanding load reads just the bytes that it needs. last
+// has the channels of the last group of a row. Every channel is of one class, so
+// that Z0 needs no clearing.
+TEXT ·scatterAVX512(SB), NOSPLIT, $0-72
+	MOVQ dst+0(FP), DI
+	MOVQ src+8(FP), SI
+	MOVQ at+24(FP), R9
+	MOVQ classes+32(FP), R10
+	MOVQ rows+56(FP), CX
+	KMOVQ last+64(FP), K2
+
+scatterRow:
+	MOVQ masks+16(FP), R8
+	MOVQ groups+40(FP), BX
+	MOVQ DI, AX
+
+scatterGroup:
+	XORQ DX, DX
+
+scatterClass:
+	MOVQ (R8), R11
+	MOVQ (R9)(DX*8), R12
+	KMOVQ R11, K1
+	VPEXPANDB (SI)(R12*1), K1, Z0
+	POPCNTQ R11, R11
+	ADDQ R11, R12
+	MOVQ R12, (R9)(DX*8)
+	ADDQ $8, R8
+	INCQ DX
+	CMPQ DX, R10
+	JLT scatterClass
+	DECQ BX
+	JZ scatterLast
+	VMOVDQU64 Z0, (AX)
+	ADDQ $64, AX
+	JMP scatterGroup
+
+scatterLast:
+	VMOVDQU8 Z0, K2, (AX)
+	ADDQ dims+48(FP), DI
+	DECQ CX
+	JNZ scatterRow
+	VZEROUPPER
+	RET
+
+// func gatherAVX512(dst, src *byte, masks *uint64, at *int, classes, groups, dims, rows int, last uint64)
+//
+// at[c] moves along. last has the channels of the last group of a row.
+TEXT ·gatherAVX512(SB), NOSPLIT, $0-72
+	MOVQ dst+0(FP), DI
+	MOVQ src+8(FP), SI
+	MOVQ at+24(FP), R9
+	MOVQ classes+32(FP), R10
+	MOVQ rows+56(FP), CX
+	MOVQ $-1, R13
+	KMOVQ last+64(FP), K2
+
+gatherRow:
+	MOVQ masks+16(FP), R8
+	MOVQ groups+40(FP), BX
+	MOVQ SI, AX
+
+gatherGroup:
+	CMPQ BX, $1
+	JEQ gatherLast
+	VMOVDQU64 (AX), Z0
+	JMP gatherClasses
+
+gatherLast:
+	VMOVDQU8.Z (AX), K2, Z0
+
+gatherClasses:
+	ADDQ $64, AX
+	XORQ DX, DX
+
+gatherClass:
+	MOVQ (R8), R11
+	MOVQ (R9)(DX*8), R12
+	KMOVQ R11, K1
+	VPCOMPRESSB.Z Z0, K1, Z1
+	POPCNTQ R11, R11
+	BZHIQ R11, R13, R15
+	KMOVQ R15, K3
+	VMOVDQU8 Z1, K3, (DI)(R12*1)
+	ADDQ R11, R12
+	MOVQ R12, (R9)(DX*8)
+	ADDQ $8, R8
+	INCQ DX
+	CMPQ DX, R10
+	JLT gatherClass
+	DECQ BX
+	JNZ gatherGroup
+	ADDQ dims+48(FP), SI
+	DECQ CX
+	JNZ gatherRow
+	VZEROUPPER
+	RET
+
+// func valuesAVX512(q *int16, symbols *byte, groups, zero int) (escapes int)
+//	Z16 zero in every word
+TEXT ·valuesAVX512(SB), NOSPLIT, $0-40
+	MOVQ q+0(FP), DI
+	MOVQ symbols+8(FP), SI
+	MOVQ groups+16(FP), CX
+	MOVQ zero+24(FP), AX
+	VPBROADCASTW AX, Z16
+	XORQ DX, DX
+
+valuesGroup:
+	VMOVDQU64 (SI), Z0
+	VPTESTNMB Z0, Z0, K1
+	KMOVQ K1, R8
+	POPCNTQ R8, R8
+	ADDQ R8, DX
+	VPMOVZXBW (SI), Z0
+	VPMOVZXBW 32(SI), Z1
+	VPSUBW Z16, Z0, Z0
+	VPSUBW Z16, Z1, Z1
+	VMOVDQU64 Z0, (DI)
+	VMOVDQU64 Z1, 64(DI)
+	ADDQ $64, SI
+	ADDQ $128, DI
+	DECQ CX
+	JNZ valuesGroup
+	MOVQ DX, escapes+32(FP)
+	VZEROUPPER
+	RET
+
+// func symbolsAVX512(dst *byte, q *int16, lo, hi *byte, groups, rows, zero int) (escapes int)
+//	Z16 zero in every word; R10, R11 lo and hi
+TEXT ·symbolsAVX512(SB), NOSPLIT, $0-64
+	MOVQ dst+0(FP), DI
+	MOVQ q+8(FP), SI
+	MOVQ lo+16(FP), R10
+	MOVQ hi+24(FP), R11
+	MOVQ groups+32(FP), R9
+	SHLQ $6, R9
+	MOVQ rows+40(FP), CX
+	MOVQ zero+48(FP), AX
+	VPBROADCASTW AX, Z16
+	XORQ DX, DX
+
+symbolsRow:
+	XORQ BX, BX
+
+symbolsHalf:
+	// 32 channels; a saturated sum is above every hi.
+	VPADDSW (SI)(BX*2), Z16, Z0
+	VPMOVZXBW (R10)(BX*1), Z1
+	VPMOVZXBW (R11)(BX*1), Z2
+	VPCMPW $5, Z1, Z0, K1
+	VPCMPW $2, Z2, Z0, K1, K2
+	VPMOVWB Z0, Y0
+	VMOVDQU8.Z Y0, K2, Y0
+	VMOVDQU Y0, (DI)(BX*1)
+	KMOVD K2, R8
+	POPCNTL R8, R8
+	SUBQ R8, DX
+	ADDQ $32, DX
+	ADDQ $32, BX
+	CMPQ BX, R9
+	JLT symbolsHalf
+	ADDQ R9, DI
+	LEAQ (SI)(R9*2), SI
+	DECQ CX
+	JNZ symbolsRow
+	MOVQ DX, escapes+56(FP)
+	VZEROUPPER
+	RET
+
+// func contextsAVX512(ctx *byte, q *int16, class2 *byte, groups, rows int)
+//	Z16 -1 in every byte
+TEXT ·contextsAVX512(SB), NOSPLIT, $0-40
+	MOVQ ctx+0(FP), DI
+	MOVQ q+8(FP), SI
+	MOVQ class2+16(FP), R10
+	MOVQ groups+24(FP), R9
+	SHLQ $6, R9
+	MOVQ rows+32(FP), CX
+	VPTERNLOGD $0xff, Z16, Z16, Z16
+
+contextsRow:
+	XORQ BX, BX
+
+contextsGroup:
+	VMOVDQU64 (SI)(BX*2), Z0
+	VMOVDQU64 64(SI)(BX*2), Z1
+	VPTESTMW Z0, Z0, K1
+	VPTESTMW Z1, Z1, K2
+	KUNPCKDQ K1, K2, K3
+	VMOVDQU64 (R10)(BX*1), Z2
+	VPSUBB Z16, Z2, K3, Z2
+	VMOVDQU64 Z2, (DI)(BX*1)
+	ADDQ $64, BX
+	CMPQ BX, R9
+	JLT contextsGroup
+	ADDQ R9, DI
+	LEAQ (SI)(R9*2), SI
+	DECQ CX
+	JNZ contextsRow
+	VZEROUPPER
+	RET
+
+// MERGE: q = 3 q + d - 1, or 3 q - (d - 1) where q is negative, of the 32 words
+// of q and the bytes at d.
+//	Z16 -1 in every word; Z17 0
+#define MERGE(d, q) \
+	VPMOVZXBW d, Z2; \
+	VPADDW Z16, Z2, Z2; \
+	VPMOVW2M q, K1; \
+	VPSUBW Z2, Z17, K1, Z2; \
+	VPADDW q, Z2, Z2; \
+	VPADDW q, q, q; \
+	VPADDW Z2, q, q
+
+// func mergeAVX512(q *int16, digits *byte, groups int)
+TEXT ·mergeAVX512(SB), NOSPLIT, $0-24
+	MOVQ q+0(FP), DI
+	MOVQ digits+8(FP), SI
+	MOVQ groups+16(FP), CX
+	VPTERNLOGD $0xff, Z16, Z16, Z16
+	VPXORQ Z17, Z17, Z17
+
+mergeGroup:
+	VMOVDQU64 (DI), Z0
+	VMOVDQU64 64(DI), Z1
+	MERGE((SI), Z0)
+	MERGE(32(SI), Z1)
+	VMOVDQU64 Z0, (DI)
+	VMOVDQU64 Z1, 64(DI)
+	ADDQ $64, SI
+	ADDQ $128, DI
+	DECQ CX
+	JNZ mergeGroup
+	VZEROUPPER
+	RET
+
+// SPLIT: of the 32 words at q, the coarser values in k, also stored, and the
+// digits' symbols as bytes at d.
+//
+// floor((v + 1) / 3) is (v + 1 + 3 x 10922) / 3 - 10922 in unsigned arithmetic,
+// and a division by 3 of 16 bits is exact as a product with (2^17 + 1) / 3.
+//	Z16 1; Z17 0; Z18 32767; Z19 43691; Z20 10922, in every word
+#define SPLIT(q, k, d) \
+	VMOVDQU64 q, Z4; \
+	VPADDW Z18, Z4, k; \
+	VPMULHUW Z19, k, k; \
+	VPSRLW $1, k, k; \
+	VPSUBW Z20, k, k; \
+	VMOVDQU64 k, q; \
+	VPSUBW k, Z4, Z4; \
+	VPSUBW k, Z4, Z4; \
+	VPSUBW k, Z4, Z4; \
+	VPMOVW2M k, K1; \
+	VPSUBW Z4, Z17, K1, Z4; \
+	VPADDW Z16, Z4, Z4; \
+	VPMOVWB Z4, Y4; \
+	VMOVDQU Y4, d
+
+// func splitAVX512(q *int16, digits, ctx, class2 *byte, groups, rows int)
+TEXT ·splitAVX512(SB), NOSPLIT, $0-48
+	MOVQ q+0(FP), SI
+	MOVQ digits+8(FP), DI
+	MOVQ ctx+16(FP), R11
+	MOVQ class2+24(FP), R10
+	MOVQ groups+32(FP), R9
+	SHLQ $6, R9
+	MOVQ rows+40(FP), CX
+	MOVL $1, AX
+	VPBROADCASTW AX, Z16
+	VPXORQ Z17, Z17, Z17
+	MOVL $32767, AX
+	VPBROADCASTW AX, Z18
+	MOVL $43691, AX
+	VPBROADCASTW AX, Z19
+	MOVL $10922, AX
+	VPBROADCASTW AX, Z20
+	VPTERNLOGD $0xff, Z21, Z21, Z21 // -1 in every byte
+
+splitRow:
+	XORQ BX, BX
+
+splitGroup:
+	SPLIT((SI)(BX*2), Z0, (DI)(BX*1))
+	SPLIT(64(SI)(BX*2), Z1, 32(DI)(BX*1))
+	VPTESTMW Z0, Z0, K1
+	VPTESTMW Z1, Z1, K2
+	KUNPCKDQ K1, K2, K3
+	VMOVDQU64 (R10)(BX*1), Z2
+	VPSUBB Z21, Z2, K3, Z2
+	VMOVDQU64 Z2, (R11)(BX*1)
+	ADDQ $64, BX
+	CMPQ BX, R9
+	JLT splitGroup
+	ADDQ R9, DI
+	ADDQ R9, R11
+	LEAQ (SI)(R9*2), SI
+	DECQ CX
+	JNZ splitRow
+	VZEROUPPER
+	RET
+
+// RECONSTRUCT: 16 channels from the words at q to the bf16 at d.
+//	Z16 step; Z17 0x7fff; Z18 1, in every 32 bits
+#define RECONSTRUCT(q, mean, d, x, y) \
+	VPMOVSXWD q, x; \
+	VCVTDQ2PS x, x; \
+	VMULPS Z16, x, x; \
+	VADDPS mean, x, x; \
+	VPSRLD $16, x, y; \
+	VPANDD Z18, y, y; \
+	VPADDD Z17, x, x; \
+	VPADDD y, x, x; \
+	VPSRLD $16, x, x; \
+	VPMOVDW x, d
+
+// func reconstructAVX512(dst *byte, stride int, q *int16, mean *float32, groups, rows int, step float32)
+TEXT ·reconstructAVX512(SB), NOSPLIT, $0-52
+	MOVQ dst+0(FP), DI
+	MOVQ stride+8(FP), R11
+	MOVQ q+16(FP), SI
+	MOVQ mean+24(FP), R10
+	MOVQ groups+32(FP), R9
+	SHLQ $6, R9
+	MOVQ rows+40(FP), CX
+	VBROADCASTSS step+48(FP), Z16
+	MOVL $0x7fff, AX
+	VPBROADCASTD AX, Z17
+	MOVL $1, AX
+	VPBROADCASTD AX, Z18
+
+reconstructRow:
+	XORQ BX, BX
+
+reconstructGroup:
+	RECONSTRUCT((SI)(BX*2), (R10)(BX*4), (DI)(BX*2), Z0, Z1)
+	RECONSTRUCT(32(SI)(BX*2), 64(R10)(BX*4), 32(DI)(BX*2), Z2, Z3)
+	RECONSTRUCT(64(SI)(BX*2), 128(R10)(BX*4), 64(DI)(BX*2), Z4, Z5)
+	RECONSTRUCT(96(SI)(BX*2), 192(R10)(BX*4), 96(DI)(BX*2), Z6, Z7)
+	ADDQ $64, BX
+	CMPQ BX, R9
+	JLT reconstructGroup
+	ADDQ R11, DI
+	LEAQ (SI)(R9*2), SI
+	DECQ CX
+	JNZ reconstructRow
+	VZEROUPPER
+	RET
+
+// STATS: 16 channels of one row.
+#define STATS(v, pivot, sum, sq, x) \
+	VPMOVZXWD v, x; \
+	VPSLLD $16, x, x; \
+	VSUBPS pivot, x, x; \
+	VADDPS x, sum, sum; \
+	VMULPS x, x, x; \
+	VADDPS x, sq, sq
+
+#define PIVOT(v, pivot) \
+	VPMOVZXWD v, pivot; \
+	VPSLLD $16, pivot, pivot
+
+// func statsAVX512(sum, sq *float32, src *byte, stride, groups, rows int)
+//
+// 64 channels over all rows, then the next 64.
+//	Z16-Z19 sums; Z20-Z23 sums of squares; Z24-Z27 pivots
+TEXT ·statsAVX512(SB), NOSPLIT, $0-48
+	MOVQ sum+0(FP), DI
+	MOVQ sq+8(FP), R10
+	MOVQ src+16(FP), SI
+	MOVQ stride+24(FP), R11
+	MOVQ groups+32(FP), BX
+
+statsGroup:
+	PIVOT((SI), Z24)
+	PIVOT(32(SI), Z25)
+	PIVOT(64(SI), Z26)
+	PIVOT(96(SI), Z27)
+	VPXORQ Z16, Z16, Z16
+	VPXORQ Z17, Z17, Z17
+	VPXORQ Z18, Z18, Z18
+	VPXORQ Z19, Z19, Z19
+	VPXORQ Z20, Z20, Z20
+	VPXORQ Z21, Z21, Z21
+	VPXORQ Z22, Z22, Z22
+	VPXORQ Z23, Z23, Z23
+	MOVQ rows+40(FP), CX
+	MOVQ SI, AX
+
+statsRow:
+	DECQ CX
+	JZ statsDone
+	ADDQ R11, AX
+	STATS((AX), Z24, Z16, Z20, Z0)
+	STATS(32(AX), Z25, Z17, Z21, Z1)
+	STATS(64(AX), Z26, Z18, Z22, Z2)
+	STATS(96(AX), Z27, Z19, Z23, Z3)
+	JMP statsRow
+
+statsDone:
+	VMOVUPS Z16, (DI)
+	VMOVUPS Z17, 64(DI)
+	VMOVUPS Z18, 128(DI)
+	VMOVUPS Z19, 192(DI)
+	VMOVUPS Z20, (R10)
+	VMOVUPS Z21, 64(R10)
+	VMOVUPS Z22, 128(R10)
+	VMOVUPS Z23, 192(R10)
+	ADDQ $256, DI
+	ADDQ $256, R10
+	ADDQ $128, SI
+	DECQ BX
+	JNZ statsGroup
+	VZEROUPPER
+	RET
+
+// QUANTIZE: 16 channels from the bf16 at v to the words at q.
+//	Z16 inv; Z17 limit; Z18 all bits but the sign's, in every 32 bits; K7
+//	accumulates what is not below the limit, NaN too
+#define QUANTIZE(v, mean, q, x, y) \
+	VPMOVZXWD v, x; \
+	VPSLLD $16, x, x; \
+	VSUBPS mean, x, x; \
+	VMULPS Z16, x, x; \
+	VPANDD Z18, x, y; \
+	VCMPPS $0x15, Z17, y, K1; \
+	KORW K1, K7, K7; \
+	VCVTPS2DQ x, x; \
+	VPMOVDW x, q
+
+// func quantizeAVX512(q *int16, src *byte, stride int, mean *float32, groups, rows int, inv, limit float32) (bad uint64)
+TEXT ·quantizeAVX512(SB), NOSPLIT, $0-64
+	MOVQ q+0(FP), DI
+	MOVQ src+8(FP), SI
+	MOVQ stride+16(FP), R11
+	MOVQ mean+24(FP), R10
+	MOVQ groups+32(FP), R9
+	SHLQ $6, R9
+	MOVQ rows+40(FP), CX
+	VBROADCASTSS inv+48(FP), Z16
+	VBROADCASTSS limit+52(FP), Z17
+	MOVL $0x7fffffff, AX
+	VPBROADCASTD AX, Z18
+	KXORW K7, K7, K7
+
+quantizeRow:
+	XORQ BX, BX
+
+quantizeGroup:
+	QUANTIZE((SI)(BX*2), (R10)(BX*4), (DI)(BX*2), Z0, Z1)
+	QUANTIZE(32(SI)(BX*2), 64(R10)(BX*4), 32(DI)(BX*2), Z2, Z3)
+	QUANTIZE(64(SI)(BX*2), 128(R10)(BX*4), 64(DI)(BX*2), Z4, Z5)
+	QUANTIZE(96(SI)(BX*2), 192(R10)(BX*4), 96(DI)(BX*2), Z6, Z7)
+	ADDQ $64, BX
+	CMPQ BX, R9
+	JLT quantizeGroup
+	ADDQ R11, SI
+	LEAQ (DI)(R9*2), DI
+	DECQ CX
+	JNZ quantizeRow
+	KMOVW K7, AX
+	MOVQ AX, bad+56(FP)
+	VZEROUPPER
+	RET

@@ -1,0 +1,63 @@
+package rows
+
+import "golang.org/x/sys/cpu"
+
+// hasWide: Ice Lake, Zen 4 and later.
+func hasWide() bool {
+	x := &cpu.X86
+	return x.HasAVX512F && x.HasAVX512BW && x.HasAVX512DQ && x.HasAVX512VBMI2 && x.HasBMI2 && x.HasPOPCNT
+}
+
+// groupsOf returns the number of groups of a row, and the channels of the last
+// one.
+func groupsOf(dims int) (groups int, last uint64) {
+	groups = (dims + group - 1) / group
+	return groups, ^uint64(0) >> (groups*group - dims)
+}
+
+func scatterWide(symbols, src []byte, m *ClassMap, tokens int) {
+	var at [MaxClasses]int
+	m.offsets(&at, tokens)
+	groups, last := groupsOf(m.dims)
+	scatterAVX512(&symbols[0], &src[0], &m.masks[0], &at[0], m.classes, groups, m.dims, tokens, last)
+}
+
+func gatherWide(dst, symbols []byte, m *ClassMap, tokens int) {
+	var at [MaxClasses]int
+	m.offsets(&at, tokens)
+	groups, last := groupsOf(m.dims)
+	gatherAVX512(&dst[0], &symbols[0], &m.masks[0], &at[0], m.classes, groups, m.dims, tokens, last)
+}
+
+// What avx512_amd64.s has; its comments say what each function may touch. groups
+// are of 64 channels; rows are tokens.
+
+//go:noescape
+func scatterAVX512(dst, src *byte, masks *uint64, at *int, classes, groups, dims, rows int, last uint64)
+
+//go:noescape
+func gatherAVX512(dst, src *byte, masks *uint64, at *int, classes, groups, dims, rows int, last uint64)
+
+//go:noescape
+func valuesAVX512(q *int16, symbols *byte, groups, zero int) (escapes int)
+
+//go:noescape
+func symbolsAVX512(dst *byte, q *int16, lo, hi *byte, groups, rows, zero int) (escapes int)
+
+//go:noescape
+func contextsAVX512(ctx *byte, q *int16, class2 *byte, groups, rows int)
+
+//go:noescape
+func mergeAVX512(q *int16, digits *byte, groups int)
+
+//go:noescape
+func splitAVX512(q *int16, digits, ctx, class2 *byte, groups, rows int)
+
+//go:noescape
+func reconstructAVX512(dst *byte, stride int, q *int16, mean *float32, groups, rows int, step float32)
+
+//go:noescape
+func statsAVX512(sum, sq *float32, src *byte, stride, groups, rows int)
+
+//go:noescape
+func quantizeAVX512(q *int16, src *byte, stride int, mean *float32, groups, rows int, inv, limit float32) (bad uint64)

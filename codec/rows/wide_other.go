@@ -1,0 +1,21 @@
+//go:build !amd64
+
+package rows
+
+// There is no assembly: nothing of this is called.
+
+func hasWide() bool { return false }
+
+func scatterWide([]byte, []byte, *ClassMap, int) { panic("rows: no assembly") }
+func gatherWide([]byte, []byte, *ClassMap, int)  { panic("rows: no assembly") }
+
+func valuesAVX512(*int16, *byte, int, int) int                          { panic("rows: no assembly") }
+func symbolsAVX512(*byte, *int16, *byte, *byte, int, int, int) int      { panic("rows: no assembly") }
+func contextsAVX512(*byte, *int16, *byte, int, int)                     { panic("rows: no assembly") }
+func mergeAVX512(*int16, *byte, int)                                    { panic("rows: no assembly") }
+func splitAVX512(*int16, *byte, *byte, *byte, int, int)                 { panic("rows: no assembly") }
+func reconstructAVX512(*byte, int, *int16, *float32, int, int, float32) { panic("rows: no assembly") }
+func statsAVX512(*float32, *float32, *byte, int, int, int)              { panic("rows: no assembly") }
+func quantizeAVX512(*int16, *byte, int, *float32, int, int, float32, float32) uint64 {
+	panic("rows: no assembly")
+}
