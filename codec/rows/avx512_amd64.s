@@ -10,103 +10,184 @@
 // All masks are taken per element; nothing is read or written beyond the
 // elements that the arguments cover.
 
-// func scatterAVX512(dst, src *byte, masks *uint64, at *int, classes, groups, dims, rows int, last uint64)
+// A byte has a place of 8 bits: 4 of its register and 4 within the quarter of it.
+// INTERLEAVE of the registers i and i + 8 into 2 i and 2 i + 1, for the eight i,
+// rotates these bits by one; four times exchange register and place in the
+// quarter. So 16 registers, each with 64 tokens of one channel, become 16 with 4
+// tokens (k, 16 + k, 32 + k, 48 + k) of 16 channels, and the other way round.
+#define INTERLEAVE(a, b, x, y) \
+	VPUNPCKLBW b, a, x; \
+	VPUNPCKHBW b, a, y
+
+// From Z0-Z15 to Z16-Z31, and back.
+#define ROTATE_UP \
+	INTERLEAVE(Z0, Z8, Z16, Z17); \
+	INTERLEAVE(Z1, Z9, Z18, Z19); \
+	INTERLEAVE(Z2, Z10, Z20, Z21); \
+	INTERLEAVE(Z3, Z11, Z22, Z23); \
+	INTERLEAVE(Z4, Z12, Z24, Z25); \
+	INTERLEAVE(Z5, Z13, Z26, Z27); \
+	INTERLEAVE(Z6, Z14, Z28, Z29); \
+	INTERLEAVE(Z7, Z15, Z30, Z31)
+
+#define ROTATE_DOWN \
+	INTERLEAVE(Z16, Z24, Z0, Z1); \
+	INTERLEAVE(Z17, Z25, Z2, Z3); \
+	INTERLEAVE(Z18, Z26, Z4, Z5); \
+	INTERLEAVE(Z19, Z27, Z6, Z7); \
+	INTERLEAVE(Z20, Z28, Z8, Z9); \
+	INTERLEAVE(Z21, Z29, Z10, Z11); \
+	INTERLEAVE(Z22, Z30, Z12, Z13); \
+	INTERLEAVE(Z23, Z31, Z14, Z15)
+
+#define TRANSPOSE \
+	ROTATE_UP; \
+	ROTATE_DOWN; \
+	ROTATE_UP; \
+	ROTATE_DOWN
+
+// The four tokens of a register are at DX, R10, R11 and R12; R8 is the stride.
+#define STORE_TOKENS(z, x) \
+	VMOVDQU x, (DX); \
+	VEXTRACTI32X4 $1, z, (R10); \
+	VEXTRACTI32X4 $2, z, (R11); \
+	VEXTRACTI32X4 $3, z, (R12); \
+	ADDQ R8, DX; \
+	ADDQ R8, R10; \
+	ADDQ R8, R11; \
+	ADDQ R8, R12
+
+#define LOAD_TOKENS(z, x) \
+	VMOVDQU (DX), x; \
+	VINSERTI32X4 $1, (R10), z, z; \
+	VINSERTI32X4 $2, (R11), z, z; \
+	VINSERTI32X4 $3, (R12), z, z; \
+	ADDQ R8, DX; \
+	ADDQ R8, R10; \
+	ADDQ R8, R11; \
+	ADDQ R8, R12
+
+// The places of 64 tokens that begin at p, 16 from one to the next.
+#define TOKENS(p) \
+	MOVQ R8, AX; \
+	SHLQ $4, AX; \
+	MOVQ p, DX; \
+	LEAQ (DX)(AX*1), R10; \
+	LEAQ (DX)(AX*2), R11; \
+	LEAQ (R10)(AX*2), R12
+
+// func scatterAVX512(dst *byte, stride int, src *byte, at *int, blocks int)
 //
-// at[c] moves along; an expanding load reads just the bytes that it needs. last
-// has the channels of the last group of a row. Every channel is of one class, so
-// that Z0 needs no clearing.
-TEXT ·scatterAVX512(SB), NOSPLIT, $0-72
+// 16 channels of 64 blocks tokens: channel i from src[at[i]] on, to dst[i] and
+// every stride behind it.
+TEXT ·scatterAVX512(SB), NOSPLIT, $0-40
 	MOVQ dst+0(FP), DI
-	MOVQ src+8(FP), SI
+	MOVQ stride+8(FP), R8
+	MOVQ src+16(FP), SI
 	MOVQ at+24(FP), R9
-	MOVQ classes+32(FP), R10
-	MOVQ rows+56(FP), CX
-	KMOVQ last+64(FP), K2
+	MOVQ blocks+32(FP), CX
 
-scatterRow:
-	MOVQ masks+16(FP), R8
-	MOVQ groups+40(FP), BX
-	MOVQ DI, AX
+#define LOAD_CHANNELS \
+	MOVQ 0(R9), AX; VMOVDQU64 (SI)(AX*1), Z0; \
+	MOVQ 8(R9), AX; VMOVDQU64 (SI)(AX*1), Z1; \
+	MOVQ 16(R9), AX; VMOVDQU64 (SI)(AX*1), Z2; \
+	MOVQ 24(R9), AX; VMOVDQU64 (SI)(AX*1), Z3; \
+	MOVQ 32(R9), AX; VMOVDQU64 (SI)(AX*1), Z4; \
+	MOVQ 40(R9), AX; VMOVDQU64 (SI)(AX*1), Z5; \
+	MOVQ 48(R9), AX; VMOVDQU64 (SI)(AX*1), Z6; \
+	MOVQ 56(R9), AX; VMOVDQU64 (SI)(AX*1), Z7; \
+	MOVQ 64(R9), AX; VMOVDQU64 (SI)(AX*1), Z8; \
+	MOVQ 72(R9), AX; VMOVDQU64 (SI)(AX*1), Z9; \
+	MOVQ 80(R9), AX; VMOVDQU64 (SI)(AX*1), Z10; \
+	MOVQ 88(R9), AX; VMOVDQU64 (SI)(AX*1), Z11; \
+	MOVQ 96(R9), AX; VMOVDQU64 (SI)(AX*1), Z12; \
+	MOVQ 104(R9), AX; VMOVDQU64 (SI)(AX*1), Z13; \
+	MOVQ 112(R9), AX; VMOVDQU64 (SI)(AX*1), Z14; \
+	MOVQ 120(R9), AX; VMOVDQU64 (SI)(AX*1), Z15
 
-scatterGroup:
-	XORQ DX, DX
-
-scatterClass:
-	MOVQ (R8), R11
-	MOVQ (R9)(DX*8), R12
-	KMOVQ R11, K1
-	VPEXPANDB (SI)(R12*1), K1, Z0
-	POPCNTQ R11, R11
-	ADDQ R11, R12
-	MOVQ R12, (R9)(DX*8)
-	ADDQ $8, R8
-	INCQ DX
-	CMPQ DX, R10
-	JLT scatterClass
-	DECQ BX
-	JZ scatterLast
-	VMOVDQU64 Z0, (AX)
-	ADDQ $64, AX
-	JMP scatterGroup
-
-scatterLast:
-	VMOVDQU8 Z0, K2, (AX)
-	ADDQ dims+48(FP), DI
+scatterBlock:
+	LOAD_CHANNELS
+	TRANSPOSE
+	TOKENS(DI)
+	STORE_TOKENS(Z0, X0)
+	STORE_TOKENS(Z1, X1)
+	STORE_TOKENS(Z2, X2)
+	STORE_TOKENS(Z3, X3)
+	STORE_TOKENS(Z4, X4)
+	STORE_TOKENS(Z5, X5)
+	STORE_TOKENS(Z6, X6)
+	STORE_TOKENS(Z7, X7)
+	STORE_TOKENS(Z8, X8)
+	STORE_TOKENS(Z9, X9)
+	STORE_TOKENS(Z10, X10)
+	STORE_TOKENS(Z11, X11)
+	STORE_TOKENS(Z12, X12)
+	STORE_TOKENS(Z13, X13)
+	STORE_TOKENS(Z14, X14)
+	STORE_TOKENS(Z15, X15)
+	MOVQ R8, AX
+	SHLQ $6, AX
+	ADDQ AX, DI
+	ADDQ $64, SI
 	DECQ CX
-	JNZ scatterRow
+	JNZ scatterBlock
 	VZEROUPPER
 	RET
 
-// func gatherAVX512(dst, src *byte, masks *uint64, at *int, classes, groups, dims, rows int, last uint64)
+// func gatherAVX512(dst *byte, at *int, src *byte, stride, blocks int)
 //
-// at[c] moves along. last has the channels of the last group of a row.
-TEXT ·gatherAVX512(SB), NOSPLIT, $0-72
+// The reverse.
+TEXT ·gatherAVX512(SB), NOSPLIT, $0-40
 	MOVQ dst+0(FP), DI
-	MOVQ src+8(FP), SI
-	MOVQ at+24(FP), R9
-	MOVQ classes+32(FP), R10
-	MOVQ rows+56(FP), CX
-	MOVQ $-1, R13
-	KMOVQ last+64(FP), K2
+	MOVQ at+8(FP), R9
+	MOVQ src+16(FP), SI
+	MOVQ stride+24(FP), R8
+	MOVQ blocks+32(FP), CX
 
-gatherRow:
-	MOVQ masks+16(FP), R8
-	MOVQ groups+40(FP), BX
-	MOVQ SI, AX
+#define STORE_CHANNELS \
+	MOVQ 0(R9), AX; VMOVDQU64 Z0, (DI)(AX*1); \
+	MOVQ 8(R9), AX; VMOVDQU64 Z1, (DI)(AX*1); \
+	MOVQ 16(R9), AX; VMOVDQU64 Z2, (DI)(AX*1); \
+	MOVQ 24(R9), AX; VMOVDQU64 Z3, (DI)(AX*1); \
+	MOVQ 32(R9), AX; VMOVDQU64 Z4, (DI)(AX*1); \
+	MOVQ 40(R9), AX; VMOVDQU64 Z5, (DI)(AX*1); \
+	MOVQ 48(R9), AX; VMOVDQU64 Z6, (DI)(AX*1); \
+	MOVQ 56(R9), AX; VMOVDQU64 Z7, (DI)(AX*1); \
+	MOVQ 64(R9), AX; VMOVDQU64 Z8, (DI)(AX*1); \
+	MOVQ 72(R9), AX; VMOVDQU64 Z9, (DI)(AX*1); \
+	MOVQ 80(R9), AX; VMOVDQU64 Z10, (DI)(AX*1); \
+	MOVQ 88(R9), AX; VMOVDQU64 Z11, (DI)(AX*1); \
+	MOVQ 96(R9), AX; VMOVDQU64 Z12, (DI)(AX*1); \
+	MOVQ 104(R9), AX; VMOVDQU64 Z13, (DI)(AX*1); \
+	MOVQ 112(R9), AX; VMOVDQU64 Z14, (DI)(AX*1); \
+	MOVQ 120(R9), AX; VMOVDQU64 Z15, (DI)(AX*1)
 
-gatherGroup:
-	CMPQ BX, $1
-	JEQ gatherLast
-	VMOVDQU64 (AX), Z0
-	JMP gatherClasses
-
-gatherLast:
-	VMOVDQU8.Z (AX), K2, Z0
-
-gatherClasses:
-	ADDQ $64, AX
-	XORQ DX, DX
-
-gatherClass:
-	MOVQ (R8), R11
-	MOVQ (R9)(DX*8), R12
-	KMOVQ R11, K1
-	VPCOMPRESSB.Z Z0, K1, Z1
-	POPCNTQ R11, R11
-	BZHIQ R11, R13, R15
-	KMOVQ R15, K3
-	VMOVDQU8 Z1, K3, (DI)(R12*1)
-	ADDQ R11, R12
-	MOVQ R12, (R9)(DX*8)
-	ADDQ $8, R8
-	INCQ DX
-	CMPQ DX, R10
-	JLT gatherClass
-	DECQ BX
-	JNZ gatherGroup
-	ADDQ dims+48(FP), SI
+gatherBlock:
+	TOKENS(SI)
+	LOAD_TOKENS(Z0, X0)
+	LOAD_TOKENS(Z1, X1)
+	LOAD_TOKENS(Z2, X2)
+	LOAD_TOKENS(Z3, X3)
+	LOAD_TOKENS(Z4, X4)
+	LOAD_TOKENS(Z5, X5)
+	LOAD_TOKENS(Z6, X6)
+	LOAD_TOKENS(Z7, X7)
+	LOAD_TOKENS(Z8, X8)
+	LOAD_TOKENS(Z9, X9)
+	LOAD_TOKENS(Z10, X10)
+	LOAD_TOKENS(Z11, X11)
+	LOAD_TOKENS(Z12, X12)
+	LOAD_TOKENS(Z13, X13)
+	LOAD_TOKENS(Z14, X14)
+	LOAD_TOKENS(Z15, X15)
+	TRANSPOSE
+	STORE_CHANNELS
+	MOVQ R8, AX
+	SHLQ $6, AX
+	ADDQ AX, SI
+	ADDQ $64, DI
 	DECQ CX
-	JNZ gatherRow
+	JNZ gatherBlock
 	VZEROUPPER
 	RET
 

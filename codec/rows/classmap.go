@@ -1,7 +1,5 @@
 package rows
 
-import "math/bits"
-
 // MaxClasses of a ClassMap.
 const MaxClasses = 32
 
@@ -9,33 +7,32 @@ const MaxClasses = 32
 const Step = 64
 
 // ClassMap says which channel is of which class. An arranged unit has its
-// symbols class after class; in a class token after token, in a token channel
-// after channel; each class begins at a multiple of Step. It belongs to one
+// symbols class after class; in a class channel after channel, in a channel
+// token after token; each class begins at a multiple of Step. It belongs to one
 // goroutine while it is built.
 type ClassMap struct {
-	dims, classes int
-	// masks[g * classes + c] has the channels of group g (64 channels) that are
-	// of class c.
-	masks []uint64
-	// channels of each class.
+	classes int
+	classOf []uint8
+	// counts has the number of channels of each class.
 	counts [MaxClasses]int
+	// at has where each channel begins in the arranged unit that was asked for
+	// last; working memory.
+	at []int
 }
 
 // Build sets m; it allocates only to grow.
 func (m *ClassMap) Build(classOf []uint8, classes int) {
 	must(classes >= 1 && classes <= MaxClasses)
-	groups := (len(classOf) + 63) / 64
-	if cap(m.masks) < groups*classes {
-		m.masks = make([]uint64, groups*classes)
-	}
-	m.masks = m.masks[:groups*classes]
-	clear(m.masks)
-	m.dims, m.classes, m.counts = len(classOf), classes, [MaxClasses]int{}
-	for ch, c := range classOf {
+	m.classes, m.counts = classes, [MaxClasses]int{}
+	m.classOf = append(m.classOf[:0], classOf...)
+	for _, c := range classOf {
 		must(int(c) < classes)
-		m.masks[ch/64*classes+int(c)] |= 1 << (ch % 64)
 		m.counts[c]++
 	}
+	if cap(m.at) < len(classOf) {
+		m.at = make([]int, len(classOf))
+	}
+	m.at = m.at[:len(classOf)]
 }
 
 // Size is the number of symbols of an arranged unit.
@@ -47,47 +44,64 @@ func (m *ClassMap) Size(tokens int) int {
 	return n
 }
 
-// offsets sets where each class begins.
-func (m *ClassMap) offsets(at *[MaxClasses]int, tokens int) {
+// place sets m.at for an arranged unit of so many tokens.
+func (m *ClassMap) place(tokens int) {
+	var next [MaxClasses]int
 	n := 0
 	for c, k := range m.counts[:m.classes] {
-		at[c] = n
+		next[c] = n
 		n += (k*tokens + Step - 1) / Step * Step
 	}
+	for ch, c := range m.classOf {
+		m.at[ch] = next[c]
+		next[c] += tokens
+	}
 }
 
-// Scatter brings an arranged unit into the order of tokens.
+// Scatter brings an arranged unit into the order of tokens. It uses m's working
+// memory.
 func (o *Ops) Scatter(symbols, src []byte, m *ClassMap, tokens int) {
-	must(len(symbols) == m.dims*tokens && len(src) == m.Size(tokens))
-	if o.wide && len(symbols) > 0 {
-		scatterWide(symbols, src, m, tokens)
-		return
+	dims := len(m.classOf)
+	must(len(symbols) == dims*tokens && len(src) == m.Size(tokens))
+	m.place(tokens)
+	rows, channels := 0, 0
+	if o.wide {
+		rows, channels = tokens/64*64, dims/16*16
+		for c := 0; c < channels && rows > 0; c += 16 {
+			scatterAVX512(&symbols[c], dims, &src[0], &m.at[c], rows/64)
+		}
 	}
-	m.walk(tokens, func(token, arranged int) { symbols[token] = src[arranged] })
+	for ch, at := range m.at {
+		from := 0
+		if ch < channels {
+			from = rows
+		}
+		for t := from; t < tokens; t++ {
+			symbols[t*dims+ch] = src[at+t]
+		}
+	}
 }
 
-// Gather is the reverse. What fills up the classes stays as it is in dst.
+// Gather is the reverse. What fills up the classes stays as it is in dst. It
+// uses m's working memory.
 func (o *Ops) Gather(dst, symbols []byte, m *ClassMap, tokens int) {
-	must(len(symbols) == m.dims*tokens && len(dst) == m.Size(tokens))
-	if o.wide && len(symbols) > 0 {
-		gatherWide(dst, symbols, m, tokens)
-		return
+	dims := len(m.classOf)
+	must(len(symbols) == dims*tokens && len(dst) == m.Size(tokens))
+	m.place(tokens)
+	rows, channels := 0, 0
+	if o.wide {
+		rows, channels = tokens/64*64, dims/16*16
+		for c := 0; c < channels && rows > 0; c += 16 {
+			gatherAVX512(&dst[0], &m.at[c], &symbols[c], dims, rows/64)
+		}
 	}
-	m.walk(tokens, func(token, arranged int) { dst[arranged] = symbols[token] })
-}
-
-// walk calls f for each symbol with its place in the order of tokens and where
-// it is arranged.
-func (m *ClassMap) walk(tokens int, f func(token, arranged int)) {
-	var at [MaxClasses]int
-	m.offsets(&at, tokens)
-	for t := range tokens {
-		for i, mask := range m.masks {
-			c, first := i%m.classes, t*m.dims+i/m.classes*64
-			for ; mask != 0; mask &= mask - 1 {
-				f(first+bits.TrailingZeros64(mask), at[c])
-				at[c]++
-			}
+	for ch, at := range m.at {
+		from := 0
+		if ch < channels {
+			from = rows
+		}
+		for t := from; t < tokens; t++ {
+			dst[at+t] = symbols[t*dims+ch]
 		}
 	}
 }

@@ -8,35 +8,14 @@ func hasWide() bool {
 	return x.HasAVX512F && x.HasAVX512BW && x.HasAVX512DQ && x.HasAVX512VBMI2 && x.HasBMI2 && x.HasPOPCNT
 }
 
-// groupsOf returns the number of groups of a row, and the channels of the last
-// one.
-func groupsOf(dims int) (groups int, last uint64) {
-	groups = (dims + group - 1) / group
-	return groups, ^uint64(0) >> (groups*group - dims)
-}
-
-func scatterWide(symbols, src []byte, m *ClassMap, tokens int) {
-	var at [MaxClasses]int
-	m.offsets(&at, tokens)
-	groups, last := groupsOf(m.dims)
-	scatterAVX512(&symbols[0], &src[0], &m.masks[0], &at[0], m.classes, groups, m.dims, tokens, last)
-}
-
-func gatherWide(dst, symbols []byte, m *ClassMap, tokens int) {
-	var at [MaxClasses]int
-	m.offsets(&at, tokens)
-	groups, last := groupsOf(m.dims)
-	gatherAVX512(&dst[0], &symbols[0], &m.masks[0], &at[0], m.classes, groups, m.dims, tokens, last)
-}
-
 // What avx512_amd64.s has; its comments say what each function may touch. groups
 // are of 64 channels; rows are tokens.
 
 //go:noescape
-func scatterAVX512(dst, src *byte, masks *uint64, at *int, classes, groups, dims, rows int, last uint64)
+func scatterAVX512(dst *byte, stride int, src *byte, at *int, blocks int)
 
 //go:noescape
-func gatherAVX512(dst, src *byte, masks *uint64, at *int, classes, groups, dims, rows int, last uint64)
+func gatherAVX512(dst *byte, at *int, src *byte, stride, blocks int)
 
 //go:noescape
 func valuesAVX512(q *int16, symbols *byte, groups, zero int) (escapes int)

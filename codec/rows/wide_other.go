@@ -6,9 +6,8 @@ package rows
 
 func hasWide() bool { return false }
 
-func scatterWide([]byte, []byte, *ClassMap, int) { panic("rows: no assembly") }
-func gatherWide([]byte, []byte, *ClassMap, int)  { panic("rows: no assembly") }
-
+func scatterAVX512(*byte, int, *byte, *int, int)                        { panic("rows: no assembly") }
+func gatherAVX512(*byte, *int, *byte, int, int)                         { panic("rows: no assembly") }
 func valuesAVX512(*int16, *byte, int, int) int                          { panic("rows: no assembly") }
 func symbolsAVX512(*byte, *int16, *byte, *byte, int, int, int) int      { panic("rows: no assembly") }
 func contextsAVX512(*byte, *int16, *byte, int, int)                     { panic("rows: no assembly") }
