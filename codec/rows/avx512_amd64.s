@@ -10,6 +10,22 @@
 // All masks are taken per element; nothing is read or written beyond the
 // elements that the arguments cover.
 
+// GREATEST: the greatest byte of z in r; y2 and x2 are scratch.
+#define GREATEST(z, y, x, y2, x2, r) \
+	VEXTRACTI64X4 $1, z, y2; \
+	VPMAXUB y2, y, y; \
+	VEXTRACTI128 $1, y, x2; \
+	VPMAXUB x2, x, x; \
+	VPSRLDQ $8, x, x2; \
+	VPMAXUB x2, x, x; \
+	VPSRLDQ $4, x, x2; \
+	VPMAXUB x2, x, x; \
+	VPSRLDQ $2, x, x2; \
+	VPMAXUB x2, x, x; \
+	VPSRLDQ $1, x, x2; \
+	VPMAXUB x2, x, x; \
+	VPEXTRB $0, x, r
+
 // A byte has a place of 8 bits: 4 of its register and 4 within the quarter of it.
 // INTERLEAVE of the registers i and i + 8 into 2 i and 2 i + 1, for the eight i,
 // rotates these bits by one; four times exchange register and place in the
@@ -395,10 +411,9 @@ splitGroup:
 	VZEROUPPER
 	RET
 
-// RECONSTRUCT: 16 channels from the words at q to the bf16 at d.
+// ROUND: 16 channels from the integers in x to the bf16 at d.
 //	Z16 step; Z17 0x7fff; Z18 1, in every 32 bits
-#define RECONSTRUCT(q, mean, d, x, y) \
-	VPMOVSXWD q, x; \
+#define ROUND(mean, d, x, y) \
 	VCVTDQ2PS x, x; \
 	VMULPS Z16, x, x; \
 	VADDPS mean, x, x; \
@@ -408,6 +423,15 @@ splitGroup:
 	VPADDD y, x, x; \
 	VPSRLD $16, x, x; \
 	VPMOVDW x, d
+
+#define RECONSTRUCT(q, mean, d, x, y) \
+	VPMOVSXWD q, x; \
+	ROUND(mean, d, x, y)
+
+#define RECONSTRUCT_SYMBOLS(s, mean, d, x, y) \
+	VPMOVZXBD s, x; \
+	VPSUBD Z19, x, x; \
+	ROUND(mean, d, x, y)
 
 // func reconstructAVX512(dst *byte, stride int, q *int16, mean *float32, groups, rows int, step float32)
 TEXT ·reconstructAVX512(SB), NOSPLIT, $0-52
@@ -439,6 +463,132 @@ reconstructGroup:
 	LEAQ (SI)(R9*2), SI
 	DECQ CX
 	JNZ reconstructRow
+	VZEROUPPER
+	RET
+
+// func reconstructSymbolsAVX512(dst *byte, stride int, symbols *byte, mean *float32, groups, rows, zero int, step float32) (escapes int)
+//	Z19 zero in every 32 bits
+TEXT ·reconstructSymbolsAVX512(SB), NOSPLIT, $0-72
+	MOVQ dst+0(FP), DI
+	MOVQ stride+8(FP), R11
+	MOVQ symbols+16(FP), SI
+	MOVQ mean+24(FP), R10
+	MOVQ groups+32(FP), R9
+	SHLQ $6, R9
+	MOVQ rows+40(FP), CX
+	MOVQ zero+48(FP), AX
+	VPBROADCASTD AX, Z19
+	VBROADCASTSS step+56(FP), Z16
+	MOVL $0x7fff, AX
+	VPBROADCASTD AX, Z17
+	MOVL $1, AX
+	VPBROADCASTD AX, Z18
+	XORQ DX, DX
+
+reconstructSymbolsRow:
+	XORQ BX, BX
+
+reconstructSymbolsGroup:
+	VMOVDQU64 (SI)(BX*1), Z0
+	VPTESTNMB Z0, Z0, K1
+	KMOVQ K1, R8
+	POPCNTQ R8, R8
+	ADDQ R8, DX
+	RECONSTRUCT_SYMBOLS((SI)(BX*1), (R10)(BX*4), (DI)(BX*2), Z0, Z1)
+	RECONSTRUCT_SYMBOLS(16(SI)(BX*1), 64(R10)(BX*4), 32(DI)(BX*2), Z2, Z3)
+	RECONSTRUCT_SYMBOLS(32(SI)(BX*1), 128(R10)(BX*4), 64(DI)(BX*2), Z4, Z5)
+	RECONSTRUCT_SYMBOLS(48(SI)(BX*1), 192(R10)(BX*4), 96(DI)(BX*2), Z6, Z7)
+	ADDQ $64, BX
+	CMPQ BX, R9
+	JLT reconstructSymbolsGroup
+	ADDQ R11, DI
+	ADDQ R9, SI
+	DECQ CX
+	JNZ reconstructSymbolsRow
+	MOVQ DX, escapes+64(FP)
+	VZEROUPPER
+	RET
+
+// func rangeAVX512(symbols *byte, groups int) (low, high int)
+TEXT ·rangeAVX512(SB), NOSPLIT, $0-32
+	MOVQ symbols+0(FP), SI
+	MOVQ groups+8(FP), CX
+	VMOVDQU64 (SI), Z0
+	VMOVDQA64 Z0, Z1
+
+rangeGroup:
+	VPMINUB (SI), Z0, Z0
+	VPMAXUB (SI), Z1, Z1
+	ADDQ $64, SI
+	DECQ CX
+	JNZ rangeGroup
+	// The greatest of the complements is the smallest.
+	VPTERNLOGD $0x0f, Z0, Z0, Z0
+	GREATEST(Z0, Y0, X0, Y2, X2, AX)
+	NOTB AX
+	MOVBQZX AX, AX
+	MOVQ AX, low+16(FP)
+	GREATEST(Z1, Y1, X1, Y2, X2, AX)
+	MOVBQZX AX, AX
+	MOVQ AX, high+24(FP)
+	VZEROUPPER
+	RET
+
+// COUNT: the bytes of Z0 that are in z.
+#define COUNT(z, k, tmp, n) \
+	VPCMPEQB z, Z0, k; \
+	KMOVQ k, tmp; \
+	POPCNTQ tmp, tmp; \
+	ADDQ tmp, n
+
+// func countAVX512(n *[countWidth]int, symbols *byte, groups, first int)
+//
+// The counts of first and the seven symbols behind it (modulo 256).
+//	Z16-Z23 these symbols
+TEXT ·countAVX512(SB), NOSPLIT, $0-32
+	MOVQ symbols+8(FP), SI
+	MOVQ groups+16(FP), CX
+	MOVQ first+24(FP), AX
+	VPBROADCASTB AX, Z16
+	VPTERNLOGD $0xff, Z1, Z1, Z1
+	VPSUBB Z1, Z16, Z17
+	VPSUBB Z1, Z17, Z18
+	VPSUBB Z1, Z18, Z19
+	VPSUBB Z1, Z19, Z20
+	VPSUBB Z1, Z20, Z21
+	VPSUBB Z1, Z21, Z22
+	VPSUBB Z1, Z22, Z23
+	XORQ R8, R8
+	XORQ R9, R9
+	XORQ R10, R10
+	XORQ R11, R11
+	XORQ R12, R12
+	XORQ R13, R13
+	XORQ R15, R15
+	XORQ DI, DI
+
+countGroup:
+	VMOVDQU64 (SI), Z0
+	ADDQ $64, SI
+	COUNT(Z16, K1, AX, R8)
+	COUNT(Z17, K2, BX, R9)
+	COUNT(Z18, K3, DX, R10)
+	COUNT(Z19, K4, AX, R11)
+	COUNT(Z20, K5, BX, R12)
+	COUNT(Z21, K6, DX, R13)
+	COUNT(Z22, K7, AX, R15)
+	COUNT(Z23, K1, BX, DI)
+	DECQ CX
+	JNZ countGroup
+	MOVQ n+0(FP), AX
+	MOVQ R8, (AX)
+	MOVQ R9, 8(AX)
+	MOVQ R10, 16(AX)
+	MOVQ R11, 24(AX)
+	MOVQ R12, 32(AX)
+	MOVQ R13, 40(AX)
+	MOVQ R15, 48(AX)
+	MOVQ DI, 56(AX)
 	VZEROUPPER
 	RET
 

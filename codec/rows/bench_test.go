@@ -27,6 +27,11 @@ func BenchmarkOps(b *testing.B) {
 	for i := range lo {
 		lo[i], hi[i] = 1, 60
 	}
+	var hist [256]uint32
+	few := make([]byte, n) // 16 different symbols
+	for i := range few {
+		few[i] = byte(24 + rng.IntN(16))
+	}
 	for i := range digits {
 		digits[i] = byte(rng.IntN(3))
 	}
@@ -44,11 +49,13 @@ func BenchmarkOps(b *testing.B) {
 			{"contexts", func() { o.Contexts(ctx, q, class2) }},
 			{"merge", func() { clear(q); o.Merge(q, digits) }},
 			{"reconstruct", func() { o.ReconstructBF16(raw, 4*dims, tokens, q, mean, 0.125) }},
+			{"reconstruct symbols", func() { o.ReconstructSymbolsBF16(raw, 4*dims, tokens, symbols, 31, mean, 0.125) }},
 			{"stats", func() { o.StatsBF16(mean, sq, raw, 4*dims, tokens) }},
 			{"quantize", func() { o.QuantizeBF16(q, raw, 4*dims, tokens, mean, 0.01, 32767) }},
 			{"split", func() { o.Split(q, symbols, ctx, class2) }},
 			{"symbols", func() { o.Symbols(symbols, q, 31, lo, hi) }},
 			{"gather", func() { o.Gather(arranged, symbols, &m, tokens) }},
+			{"count", func() { o.Count(&hist, few) }},
 		} {
 			b.Run(f.name+name, func(b *testing.B) {
 				b.SetBytes(2 * n)

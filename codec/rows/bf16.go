@@ -20,12 +20,37 @@ func (o *Ops) ReconstructBF16(dst []byte, stride, tokens int, q []int16, mean []
 	for t := range tokens {
 		row := dst[t*stride:]
 		for c, v := range q[t*dims : (t+1)*dims] {
-			x := float32(step*float32(v)) + mean[c]
-			b := math.Float32bits(x)
-			b += 0x7fff + b>>16&1
-			binary.LittleEndian.PutUint16(row[2*c:], uint16(b>>16))
+			binary.LittleEndian.PutUint16(row[2*c:], nearest(float32(step*float32(v))+mean[c]))
 		}
 	}
+}
+
+// ReconstructSymbolsBF16 is Values and ReconstructBF16 in one: it returns how many
+// symbols are 0, and what it writes counts only if none is.
+func (o *Ops) ReconstructSymbolsBF16(dst []byte, stride, tokens int, symbols []byte, zero int, mean []float32, step float32) (escapes int) {
+	dims := len(mean)
+	fits(dst, stride, tokens, dims)
+	must(len(symbols) == tokens*dims)
+	if o.wide && dims%group == 0 && len(symbols) > 0 {
+		return reconstructSymbolsAVX512(&dst[0], stride, &symbols[0], &mean[0], dims/group, tokens, zero, step)
+	}
+	for t := range tokens {
+		row := dst[t*stride:]
+		for c, s := range symbols[t*dims : (t+1)*dims] {
+			if s == 0 {
+				escapes++
+			}
+			binary.LittleEndian.PutUint16(row[2*c:], nearest(float32(step*float32(int(s)-zero))+mean[c]))
+		}
+	}
+	return escapes
+}
+
+// nearest returns the nearest bf16, ties to even, of a finite x.
+func nearest(x float32) uint16 {
+	b := math.Float32bits(x)
+	b += 0x7fff + b>>16&1
+	return uint16(b >> 16)
 }
 
 // StatsBF16 sets, for each channel, sum to the sum of v - pivot over the rows

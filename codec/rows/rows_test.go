@@ -322,3 +322,56 @@ func TestLengths(t *testing.T) {
 		require.Panics(t, f, name)
 	}
 }
+
+func TestCount(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		rng := source(t)
+		lo := rapid.IntRange(0, 255).Draw(t, "lo")
+		width := rapid.IntRange(1, 256-lo).Draw(t, "width")
+		if rapid.Bool().Draw(t, "narrow") {
+			width = min(width, 20)
+		}
+		symbols := make([]byte, rapid.IntRange(0, 3000).Draw(t, "symbols"))
+		var want [256]uint32
+		for s := range want {
+			want[s] = uint32(s)
+		}
+		first := want
+		for i := range symbols {
+			symbols[i] = byte(lo + rng.IntN(width))
+			want[symbols[i]]++
+		}
+		for _, o := range both() {
+			got := first
+			o.Count(&got, symbols)
+			require.Equal(t, want, got, "wide %v", o.Wide())
+		}
+	})
+}
+
+func TestReconstructSymbols(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		dims, tokens := shape(t)
+		rng := source(t)
+		symbols, q, mean := make([]byte, dims*tokens), make([]int16, dims*tokens), make([]float32, dims)
+		few := rapid.Bool().Draw(t, "escapes")
+		for i := range symbols {
+			symbols[i] = byte(1 + rng.IntN(60))
+			if few && rng.IntN(40) == 0 {
+				symbols[i] = 0
+			}
+		}
+		for c := range mean {
+			mean[c] = float32(rng.NormFloat64())
+		}
+		stride := 2*dims + rapid.IntRange(0, 9).Draw(t, "gap")
+		size := (tokens-1)*stride + 2*dims
+		for _, o := range both() {
+			want, got := make([]byte, size), make([]byte, size)
+			escapes := o.Values(q, symbols, 31)
+			o.ReconstructBF16(want, stride, tokens, q, mean, 0.3359375)
+			require.Equal(t, escapes, o.ReconstructSymbolsBF16(got, stride, tokens, symbols, 31, mean, 0.3359375))
+			require.True(t, bytes.Equal(want, got), "wide %v", o.Wide())
+		}
+	})
+}

@@ -36,6 +36,15 @@ func splitAVX512(q *int16, digits, ctx, class2 *byte, groups, rows int)
 func reconstructAVX512(dst *byte, stride int, q *int16, mean *float32, groups, rows int, step float32)
 
 //go:noescape
+func reconstructSymbolsAVX512(dst *byte, stride int, symbols *byte, mean *float32, groups, rows, zero int, step float32) (escapes int)
+
+//go:noescape
+func rangeAVX512(symbols *byte, groups int) (low, high int)
+
+//go:noescape
+func countAVX512(n *[countWidth]int, symbols *byte, groups, first int)
+
+//go:noescape
 func statsAVX512(sum, sq *float32, src *byte, stride, groups, rows int)
 
 //go:noescape

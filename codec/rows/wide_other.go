@@ -14,7 +14,12 @@ func contextsAVX512(*byte, *int16, *byte, int, int)                     { panic(
 func mergeAVX512(*int16, *byte, int)                                    { panic("rows: no assembly") }
 func splitAVX512(*int16, *byte, *byte, *byte, int, int)                 { panic("rows: no assembly") }
 func reconstructAVX512(*byte, int, *int16, *float32, int, int, float32) { panic("rows: no assembly") }
-func statsAVX512(*float32, *float32, *byte, int, int, int)              { panic("rows: no assembly") }
+func reconstructSymbolsAVX512(*byte, int, *byte, *float32, int, int, int, float32) int {
+	panic("rows: no assembly")
+}
+func rangeAVX512(*byte, int) (low, high int)               { panic("rows: no assembly") }
+func countAVX512(*[countWidth]int, *byte, int, int)        { panic("rows: no assembly") }
+func statsAVX512(*float32, *float32, *byte, int, int, int) { panic("rows: no assembly") }
 func quantizeAVX512(*int16, *byte, int, *float32, int, int, float32, float32) uint64 {
 	panic("rows: no assembly")
 }
