@@ -15,7 +15,13 @@ func encodeAVX512(st *State, t *Table, dst *byte, end int, src *byte, steps int)
 func encodeSmallAVX512(st *State, t *Table, dst *byte, end int, src *byte, steps int) (size int, bad uint64)
 
 //go:noescape
-func decodeTernaryAVX512(st *State, t *TernaryTable, dst, ctx *byte, steps int, src *byte, avail int) (left, pos int, top uint8)
+func decodeTernaryAVX512(c *ternaryCursor, steps int)
+
+//go:noescape
+func decodeTernaryPairAVX512(a, b *ternaryCursor, steps int)
+
+//go:noescape
+func greatestAVX512(b *byte, groups int) (greatest uint8)
 
 //go:noescape
 func encodeTernaryAVX512(st *State, t *TernaryTable, dst *byte, end int, ctx, src *byte, steps int) (size int, bad uint64)

@@ -405,89 +405,153 @@ encodeSmallStep:
 	MOVQ AX, size+48(FP)
 	RET
 
-// func decodeTernaryAVX512(st *State, t *TernaryTable, dst, ctx *byte, steps int, src *byte, avail int) (left, pos int, top uint8)
+// TERNARY_STEP: one step with the contexts at dst + ctx and the table at t, from
+// src into dst; both move on. Z15 has -1 in every word.
+//	K1       lanes whose slot is the second symbol's or the third's
+//	K3       the third's
+//	Z4       frequency - 1; Z5 slot - first slot; Z11 symbol
+#define TERNARY_STEP(hi, lo, t, ctx, src, dst) \
+	VMOVDQU64 (src), Z8; \
+	VMOVDQU64 (dst)(ctx*1), Z3; \
+	VPERMB TernaryTable_bound1(t), Z3, Z6; \
+	VPERMB TernaryTable_bound2(t), Z3, Z7; \
+	VPERMB (TernaryTable_rankFreq+0)(t), Z3, Z4; \
+	VPERMB (TernaryTable_rankFreq+64)(t), Z3, Z9; \
+	VPERMB (TernaryTable_rankFreq+128)(t), Z3, Z10; \
+	VPERMB (TernaryTable_rankSym+0)(t), Z3, Z11; \
+	VPERMB (TernaryTable_rankSym+64)(t), Z3, Z12; \
+	VPERMB (TernaryTable_rankSym+128)(t), Z3, Z13; \
+	VPCMPUB $5, Z6, lo, K1; \
+	VPCMPUB $5, Z7, lo, K3; \
+	VMOVDQU8 Z9, K1, Z4; \
+	VMOVDQU8 Z10, K3, Z4; \
+	VMOVDQU8 Z12, K1, Z11; \
+	VMOVDQU8 Z13, K3, Z11; \
+	VMOVDQU64 Z11, (dst); \
+	VMOVDQA64 lo, Z5; \
+	VPSUBB Z6, lo, K1, Z5; \
+	VPSUBB Z7, lo, K3, Z5; \
+	ADDQ $64, dst; \
+	FREQ_WORDS; \
+	VPSUBW Z15, Z12, Z12; \
+	VPSUBW Z15, Z13, Z13; \
+	ADVANCE(hi, lo, src)
+
+// As TAKE_CURSOR and LEAVE_CURSOR. ctx becomes what to add to dst.
+#define TAKE_TERNARY(c, t, ctx, src, dst, last) \
+	MOVQ ternaryCursor_table(c), t; \
+	MOVQ ternaryCursor_src(c), src; \
+	MOVQ (ternaryCursor_src+8)(c), last; \
+	LEAQ -64(src)(last*1), last; \
+	ADDQ ternaryCursor_pos(c), src; \
+	MOVQ ternaryCursor_dst(c), dst; \
+	MOVQ ternaryCursor_ctx(c), ctx; \
+	SUBQ dst, ctx; \
+	ADDQ ternaryCursor_at(c), dst
+
+#define LEAVE_TERNARY(c, src, dst) \
+	SUBQ ternaryCursor_src(c), src; \
+	MOVQ src, ternaryCursor_pos(c); \
+	SUBQ ternaryCursor_dst(c), dst; \
+	MOVQ dst, ternaryCursor_at(c)
+
+// func decodeTernaryAVX512(c *ternaryCursor, steps int)
 //
-// Decodes whole steps while 64 bytes of src are readable at the cursor; left is
-// the number of steps not done, pos the cursor. top is the greatest context in the steps done, which the
-// caller checks afterwards: look-ups take it modulo 64, so nothing else can come
-// of a wrong one than wrong symbols.
-TEXT ·decodeTernaryAVX512(SB), NOSPLIT, $0-73
-	MOVQ st+0(FP), BX
-	MOVQ t+8(FP), AX
-	MOVQ dst+16(FP), DI
-	MOVQ ctx+24(FP), DX
-	MOVQ steps+32(FP), CX
-	MOVQ src+40(FP), SI
-	MOVQ avail+48(FP), R9
-	LEAQ -64(SI)(R9*1), R9
-	SUBQ DI, DX // contexts lie at (DI)(DX*1)
-	MOVQ DX, R11
-	LOW_BYTES
-	LOAD_STATE(BX, Y0, Z0, Y1, Z1)
+// Decodes steps, or until less than 64 bytes are readable at c.pos. Contexts are
+// taken modulo 64; that they are in the table is the caller's to know.
+TEXT ·decodeTernaryAVX512(SB), NOSPLIT, $0-16
+	MOVQ c+0(FP), R12
+	MOVQ steps+8(FP), CX
+	TAKE_TERNARY(R12, AX, DX, SI, DI, R9)
+	MOVL $0x00ff00ff, BX
+	VPBROADCASTD BX, Z2
 	VPTERNLOGD $0xff, Z15, Z15, Z15
-	VPXORQ Z14, Z14, Z14 // the greatest contexts
-	VMOVDQU64 TernaryTable_bound1(AX), Z16
-	VMOVDQU64 TernaryTable_bound2(AX), Z17
-	VMOVDQU64 (TernaryTable_rankFreq+0)(AX), Z18
-	VMOVDQU64 (TernaryTable_rankFreq+64)(AX), Z19
-	VMOVDQU64 (TernaryTable_rankFreq+128)(AX), Z20
-	VMOVDQU64 (TernaryTable_rankSym+0)(AX), Z21
-	VMOVDQU64 (TernaryTable_rankSym+64)(AX), Z22
-	VMOVDQU64 (TernaryTable_rankSym+128)(AX), Z23
+	LEAQ ternaryCursor_state(R12), BX
+	LOAD_STATE(BX, Y0, Z0, Y1, Z1)
 
 ternaryStep:
 	CMPQ SI, R9
 	JGT  ternaryEnd
-	VMOVDQU64 (SI), Z8
-	VMOVDQU64 (DI)(R11*1), Z3
-	VPMAXUB Z3, Z14, Z14
-	VPERMB Z16, Z3, Z6
-	VPERMB Z17, Z3, Z7
-	VPERMB Z18, Z3, Z4
-	VPERMB Z19, Z3, Z9
-	VPERMB Z20, Z3, Z10
-	VPERMB Z21, Z3, Z11
-	VPERMB Z22, Z3, Z12
-	VPERMB Z23, Z3, Z13
-	// K1: the slot is the second symbol's or the third's; K3: the third's.
-	VPCMPUB $5, Z6, Z1, K1
-	VPCMPUB $5, Z7, Z1, K3
-	VMOVDQU8 Z9, K1, Z4
-	VMOVDQU8 Z10, K3, Z4
-	VMOVDQU8 Z12, K1, Z11
-	VMOVDQU8 Z13, K3, Z11
-	VMOVDQU64 Z11, (DI)
-	VMOVDQA64 Z1, Z5
-	VPSUBB Z6, Z1, K1, Z5
-	VPSUBB Z7, Z1, K3, Z5
-	ADDQ $64, DI
-	FREQ_WORDS
-	VPSUBW Z15, Z12, Z12 // the table has frequency - 1: 1 to 256
-	VPSUBW Z15, Z13, Z13
-	ADVANCE(Z0, Z1, SI)
+	TERNARY_STEP(Z0, Z1, AX, DX, SI, DI)
 	DECQ CX
 	JNZ  ternaryStep
 
 ternaryEnd:
 	STORE_STATE(BX, Y0, Z0, Y1, Z1)
-	VEXTRACTI64X4 $1, Z14, Y3
-	VPMAXUB Y3, Y14, Y3
-	VEXTRACTI128 $1, Y3, X4
-	VPMAXUB X4, X3, X3
-	VPSRLDQ $8, X3, X4
-	VPMAXUB X4, X3, X3
-	VPSRLDQ $4, X3, X4
-	VPMAXUB X4, X3, X3
-	VPSRLDQ $2, X3, X4
-	VPMAXUB X4, X3, X3
-	VPSRLDQ $1, X3, X4
-	VPMAXUB X4, X3, X3
-	VPEXTRB $0, X3, AX
 	VZEROUPPER
-	MOVB AX, top+72(FP)
-	MOVQ CX, left+56(FP)
-	SUBQ src+40(FP), SI
-	MOVQ SI, pos+64(FP)
+	LEAVE_TERNARY(R12, SI, DI)
+	RET
+
+// func decodeTernaryPairAVX512(a, b *ternaryCursor, steps int)
+//
+// Decodes steps of both, one of each in turn, or until one of them has less than
+// 64 bytes; a may then be one step further.
+//	a: table AX, contexts BX, src SI, dst DI, last R9; states in Z0, Z1
+//	b: table DX, contexts R12, src R10, dst R11, last R13; states in Z16, Z17
+TEXT ·decodeTernaryPairAVX512(SB), NOSPLIT, $0-24
+	MOVQ a+0(FP), R15
+	LEAQ ternaryCursor_state(R15), R8
+	LOAD_STATE(R8, Y0, Z0, Y1, Z1)
+	TAKE_TERNARY(R15, AX, BX, SI, DI, R9)
+	MOVQ b+8(FP), R15
+	LEAQ ternaryCursor_state(R15), R8
+	LOAD_STATE(R8, Y16, Z16, Y17, Z17)
+	TAKE_TERNARY(R15, DX, R12, R10, R11, R13)
+	MOVL $0x00ff00ff, CX
+	VPBROADCASTD CX, Z2
+	VPTERNLOGD $0xff, Z15, Z15, Z15
+	MOVQ steps+16(FP), CX
+
+ternaryPair:
+	CMPQ SI, R9
+	JGT  ternaryPairEnd
+	TERNARY_STEP(Z0, Z1, AX, BX, SI, DI)
+	CMPQ R10, R13
+	JGT  ternaryPairEnd
+	TERNARY_STEP(Z16, Z17, DX, R12, R10, R11)
+	DECQ CX
+	JNZ  ternaryPair
+
+ternaryPairEnd:
+	MOVQ a+0(FP), R15
+	LEAVE_TERNARY(R15, SI, DI)
+	LEAQ ternaryCursor_state(R15), R8
+	STORE_STATE(R8, Y0, Z0, Y1, Z1)
+	MOVQ b+8(FP), R15
+	LEAVE_TERNARY(R15, R10, R11)
+	LEAQ ternaryCursor_state(R15), R8
+	STORE_STATE(R8, Y16, Z16, Y17, Z17)
+	VZEROUPPER
+	RET
+
+// func greatestAVX512(b *byte, groups int) (greatest uint8)
+//
+// Of the 64 groups bytes at b.
+TEXT ·greatestAVX512(SB), NOSPLIT, $0-17
+	MOVQ b+0(FP), SI
+	MOVQ groups+8(FP), CX
+	VPXORQ Z0, Z0, Z0
+
+greatestGroup:
+	VPMAXUB (SI), Z0, Z0
+	ADDQ $64, SI
+	DECQ CX
+	JNZ greatestGroup
+	VEXTRACTI64X4 $1, Z0, Y1
+	VPMAXUB Y1, Y0, Y0
+	VEXTRACTI128 $1, Y0, X1
+	VPMAXUB X1, X0, X0
+	VPSRLDQ $8, X0, X1
+	VPMAXUB X1, X0, X0
+	VPSRLDQ $4, X0, X1
+	VPMAXUB X1, X0, X0
+	VPSRLDQ $2, X0, X1
+	VPMAXUB X1, X0, X0
+	VPSRLDQ $1, X0, X1
+	VPMAXUB X1, X0, X0
+	VPEXTRB $0, X0, AX
+	MOVB AX, greatest+16(FP)
+	VZEROUPPER
 	RET
 
 // func encodeTernaryAVX512(st *State, t *TernaryTable, dst *byte, end int, ctx, src *byte, steps int) (size int, bad uint64)

@@ -58,3 +58,10 @@ func (c *Coder) decodeTernary(st *State, t *TernaryTable, dst, ctx, src []byte) 
 	}
 	return decodeTernaryGo(st, t, dst, ctx, src, 0)
 }
+
+func (c *Coder) decodeTernaryPair(a, b *TernaryBody, stA, stB *State) (posA, posB int, whyA, whyB trouble) {
+	if c.kernel == AVX512 {
+		return decodeTernaryPairWide(a, b, stA, stB)
+	}
+	return ternaryOneByOne(a, b, stA, stB)
+}

@@ -27,3 +27,7 @@ func (c *Coder) decodeRuns(st *State, runs []Run, dst, body []byte) (int, bool) 
 func (c *Coder) decodePair(a, b *Body, stA, stB *State) (posA, posB int, okA, okB bool) {
 	return c.oneByOne(a, b, stA, stB)
 }
+
+func (c *Coder) decodeTernaryPair(a, b *TernaryBody, stA, stB *State) (posA, posB int, whyA, whyB trouble) {
+	return ternaryOneByOne(a, b, stA, stB)
+}

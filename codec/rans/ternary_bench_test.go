@@ -33,6 +33,18 @@ func BenchmarkTernary(b *testing.B) {
 				}
 			}
 		})
+		b.Run("pair/"+c.Kernel().String(), func(b *testing.B) {
+			b.SetBytes(2 * int64(len(src)))
+			other := first
+			x := rans.TernaryBody{Dst: dst, Contexts: ctx, State: &st, Table: tab, Body: body}
+			y := rans.TernaryBody{Dst: make([]byte, len(src)), Contexts: ctx, State: &other, Table: tab, Body: body}
+			for b.Loop() {
+				st, other = first, first
+				if err := c.DecodeTernaryPair(&x, &y); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 		b.Run("decode/"+c.Kernel().String(), func(b *testing.B) {
 			b.SetBytes(int64(len(src)))
 			for b.Loop() {

@@ -9,26 +9,26 @@ const (
 	unknownContext
 )
 
-// decodeTernaryGo decodes len(dst) symbols, lanes 0 and up.
+// decodeTernaryGo decodes len(dst) symbols, lanes 0 and up. It finds an unknown
+// context wherever it is, and then has decoded nothing.
 func decodeTernaryGo(st *State, t *TernaryTable, dst, ctx, src []byte, pos int) (int, trouble) {
 	ctx = ctx[:len(dst)]
-	for i := range dst {
-		c := ctx[i]
+	for _, c := range ctx {
 		if int(c) >= t.contexts {
 			return pos, unknownContext
 		}
-		c &= 63
+	}
+	for i := range dst {
+		c := ctx[i] & 63
 		x := uint32(st[i%Lanes])
-		slot := byte(x)
-		rank, start := 0, byte(0)
-		if slot >= t.bound1[c] {
-			rank, start = 1, t.bound1[c]
-		}
-		if slot >= t.bound2[c] {
-			rank, start = 2, t.bound2[c]
-		}
+		slot := x & 0xff
+		bound1, bound2 := uint32(t.bound1[c]), uint32(t.bound2[c])
+		// Free of branches that the data decides: they would be wrong half of the
+		// time. A difference's sign says which side of the bound the slot is on.
+		rank := 2 + int(int32(slot-bound1)>>31) + int(int32(slot-bound2)>>31)
+		start := bound1&^uint32(int32(slot-bound1)>>31) + (bound2-bound1)&^uint32(int32(slot-bound2)>>31)
 		dst[i] = t.rankSym[rank][c]
-		x = x>>8*(uint32(t.rankFreq[rank][c])+1) + uint32(slot-start)
+		x = x>>8*(uint32(t.rankFreq[rank][c])+1) + slot - start
 		if x < low {
 			if pos >= len(src) {
 				return pos, endsEarly
@@ -39,6 +39,12 @@ func decodeTernaryGo(st *State, t *TernaryTable, dst, ctx, src []byte, pos int) 
 		st[i%Lanes] = uint16(x)
 	}
 	return pos, none
+}
+
+func ternaryOneByOne(a, b *TernaryBody, stA, stB *State) (posA, posB int, whyA, whyB trouble) {
+	posA, whyA = decodeTernaryGo(stA, a.Table, a.Dst, a.Contexts, a.Body, 0)
+	posB, whyB = decodeTernaryGo(stB, b.Table, b.Dst, b.Contexts, b.Body, 0)
+	return posA, posB, whyA, whyB
 }
 
 // encodeTernaryGo encodes src, last symbol first, into the bytes before

@@ -186,3 +186,53 @@ func TestTernaryNoAllocations(t *testing.T) {
 		}), c.Kernel())
 	}
 }
+
+func TestTernaryPair(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		rng := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 0))
+		var bodies [2]struct {
+			ctx, src, body []byte
+			tab            *rans.TernaryTable
+			st             rans.State
+		}
+		bad := rapid.IntRange(-1, 3).Draw(t, "damaged")
+		for i := range bodies {
+			b := &bodies[i]
+			tabs := contexts(rng, rapid.IntRange(1, rans.MaxContexts).Draw(t, "contexts"))
+			b.tab = ternary(t, tabs)
+			b.ctx, b.src = draw(rng, tabs, rapid.IntRange(0, 1500).Draw(t, "symbols"))
+			b.st.Reset()
+			var err error
+			b.body, err = coder(t, rans.Go).EncodeTernary(nil, &b.st, b.tab, b.ctx, b.src)
+			require.NoError(t, err)
+			switch {
+			case bad == i: // cut, or longer
+				b.body = append(b.body, 1)[:rapid.IntRange(0, len(b.body)+1).Draw(t, "length")]
+			case bad == i+2 && len(b.ctx) > 0:
+				b.ctx[rng.IntN(len(b.ctx))] = byte(len(tabs) + rng.IntN(200))
+			}
+		}
+		for _, c := range coders(t) {
+			var args [2]rans.TernaryBody
+			var states, want [2]rans.State
+			var errs [2]error
+			for i, b := range bodies {
+				states[i], want[i] = b.st, b.st
+				args[i] = rans.TernaryBody{Dst: make([]byte, len(b.src)), Contexts: b.ctx, State: &states[i], Table: b.tab, Body: b.body}
+				errs[i] = c.DecodeTernary(make([]byte, len(b.src)), &want[i], b.tab, b.ctx, b.body)
+			}
+			err := c.DecodeTernaryPair(&args[0], &args[1])
+			if errs[0] != nil || errs[1] != nil {
+				require.Error(t, err)
+				require.Contains(t, []error{errs[0], errs[1]}, err, c.Kernel())
+				require.Equal(t, [2]rans.State{bodies[0].st, bodies[1].st}, states)
+				continue
+			}
+			require.NoError(t, err, c.Kernel())
+			require.Equal(t, want, states, c.Kernel())
+			for i, b := range bodies {
+				require.True(t, bytes.Equal(b.src, args[i].Dst), "%v: %d", c.Kernel(), i)
+			}
+		}
+	})
+}

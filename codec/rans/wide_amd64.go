@@ -55,31 +55,3 @@ func encodeTernaryWide(st *State, t *TernaryTable, dst []byte, ctx, src []byte) 
 	size, bad := encodeTernaryAVX512(st, t, &dst[0], end, &ctx[0], &src[0], whole)
 	return end - size, bad == 0
 }
-
-func decodeTernaryWide(st *State, t *TernaryTable, dst, ctx, src []byte) (int, trouble) {
-	whole := len(dst) / Lanes
-	left, pos := whole, 0
-	var top uint8
-	if left > 0 && len(src) >= Lanes {
-		left, pos, top = decodeTernaryAVX512(st, t, &dst[0], &ctx[0], left, &src[0], len(src))
-	}
-	if int(top) >= t.contexts {
-		return pos, unknownContext
-	}
-	if left > 0 {
-		// As in cursor.whole.
-		var tail [2 * Lanes]byte
-		rest := copy(tail[:Lanes], src[pos:])
-		at := (whole - left) * Lanes
-		var took int
-		left, took, top = decodeTernaryAVX512(st, t, &dst[at], &ctx[at], left, &tail[0], rest+Lanes)
-		if int(top) >= t.contexts {
-			return pos, unknownContext
-		}
-		if left > 0 || took > rest {
-			return pos, endsEarly
-		}
-		pos += took
-	}
-	return decodeTernaryGo(st, t, dst[whole*Lanes:], ctx[whole*Lanes:], src, pos)
-}
