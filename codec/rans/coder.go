@@ -46,7 +46,7 @@ func (c *Coder) Encode(dst []byte, st *State, runs []Run, src []byte) ([]byte, e
 		}
 		part := src[start:stop]
 		stop = start
-		ok := true
+		var ok bool
 		if only, single := t.single(); single {
 			ok = bytes.Count(part, []byte{only}) == len(part)
 		} else {
