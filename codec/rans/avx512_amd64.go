@@ -25,3 +25,9 @@ func greatestAVX512(b *byte, groups int) (greatest uint8)
 
 //go:noescape
 func encodeTernaryAVX512(st *State, t *TernaryTable, dst *byte, end int, ctx, src *byte, steps int) (size int, bad uint64)
+
+//go:noescape
+func encodePairAVX512(a, b *encoder, steps int)
+
+//go:noescape
+func encodeTernaryPairAVX512(a, b *encoder, steps int)

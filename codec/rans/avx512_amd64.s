@@ -240,19 +240,19 @@ pairEnd:
 	RET
 
 // EMIT: a lane in K2, whose hi is at least its symbol's frequency, emits lo and
-// goes on with hi alone. SI moves down.
-//	R8       the number of lanes that emit; R10 has all bits set
-#define EMIT \
-	VPCOMPRESSB.Z Z1, K2, Z3; \
-	VMOVDQU8 Z0, K2, Z1; \
+// goes on with hi alone. at moves down.
+//	R8       the number of lanes that emit; ones has all bits set
+#define EMIT(hi, lo, at, ones) \
+	VPCOMPRESSB.Z lo, K2, Z3; \
+	VMOVDQU8 hi, K2, lo; \
 	KNOTQ K2, K3; \
-	VMOVDQU8.Z Z0, K3, Z0; \
+	VMOVDQU8.Z hi, K3, hi; \
 	KMOVQ K2, R8; \
 	POPCNTQ R8, R8; \
-	SUBQ R8, SI; \
-	BZHIQ R8, R10, R8; \
+	SUBQ R8, at; \
+	BZHIQ R8, ones, R8; \
 	KMOVQ R8, K2; \
-	VMOVDQU8 Z3, K2, (SI)
+	VMOVDQU8 Z3, K2, (at)
 
 // RETREAT: x becomes 256 (x / freq) + x mod freq + start, with, for each lane's
 // symbol, the frequencies in Z12 and Z13, the first slot in Z5, and
@@ -263,11 +263,11 @@ pairEnd:
 //	Z15      -1 in every word
 //	Z8, Z9   x, even and odd; then the remainders, and with start the lower bytes
 //	Z10, Z11 reciprocals, then quotients: the upper bytes
-#define RETREAT \
-	VPSLLW $8, Z0, Z8; \
-	VPSRLW $8, Z1, Z9; \
-	PICK_LOW(Z1, Z8); \
-	PICK_HIGH(Z0, Z9); \
+#define RETREAT(hi, lo) \
+	VPSLLW $8, hi, Z8; \
+	VPSRLW $8, lo, Z9; \
+	PICK_LOW(lo, Z8); \
+	PICK_HIGH(hi, Z9); \
 	VPSLLW $8, Z7, Z10; \
 	VPSRLW $8, Z6, Z11; \
 	PICK_LOW(Z6, Z10); \
@@ -284,11 +284,56 @@ pairEnd:
 	VPSUBW Z13, Z9, K4, Z9; \
 	VPSUBW Z15, Z10, K3, Z10; \
 	VPSUBW Z15, Z11, K4, Z11; \
-	VPSLLW $8, Z11, Z0; \
-	VPSLLW $8, Z9, Z1; \
-	VPORQ Z10, Z0, Z0; \
-	VPORQ Z8, Z1, Z1; \
-	VPADDB Z5, Z1, Z1
+	VPSLLW $8, Z11, hi; \
+	VPSLLW $8, Z9, lo; \
+	VPORQ Z10, hi, hi; \
+	VPORQ Z8, lo, lo; \
+	VPADDB Z5, lo, lo
+
+// ENCODE_STEP: one step of symbols below 64 at symbols + offset with the table
+// at t, into the bytes before at. wrong accumulates the symbols' bits, and bad
+// the lanes whose symbol has no slot.
+#define ENCODE_STEP(hi, lo, t, symbols, offset, at, ones, wrong, bad) \
+	VMOVDQU64 -64(symbols)(offset*1), Z3; \
+	VPORQ Z3, wrong, wrong; \
+	VPERMB Table_symFreq(t), Z3, Z4; \
+	VPERMB Table_symStart(t), Z3, Z5; \
+	VPERMB Table_symRcpLo(t), Z3, Z6; \
+	VPERMB Table_symRcpHi(t), Z3, Z7; \
+	VPTESTNMB Z4, Z4, K1; \
+	KORQ K1, bad, bad; \
+	VPCMPUB $5, Z4, hi, K2; \
+	EMIT(hi, lo, at, ones); \
+	FREQ_WORDS; \
+	RETREAT(hi, lo)
+
+// TERNARY_ENCODE_STEP: one step of ternary symbols and their contexts with the
+// table at t. bad accumulates lanes whose symbol is above 2, whose context is not
+// in the table, or whose symbol has no slot in its context (its reciprocal is 0).
+//	Z20      2 in every byte; count has the number of contexts
+#define TERNARY_ENCODE_STEP(hi, lo, t, count, symbols, ctx, offset, at, ones, bad) \
+	VMOVDQU64 -64(symbols)(offset*1), Z3; \
+	VMOVDQU64 -64(ctx)(offset*1), Z4; \
+	VPCMPUB $6, Z20, Z3, K1; \
+	VPCMPUB $5, count, Z4, K3; \
+	KORQ K1, bad, bad; \
+	KORQ K3, bad, bad; \
+	VPADDB Z4, Z3, Z3; \
+	VPADDB Z4, Z4, Z4; \
+	VPADDB Z4, Z3, Z3; \
+	VPERMB TernaryTable_symFreq(t), Z3, Z4; \
+	VPERMB TernaryTable_symStart(t), Z3, Z5; \
+	VPERMB TernaryTable_symRcpLo(t), Z3, Z6; \
+	VPERMB TernaryTable_symRcpHi(t), Z3, Z7; \
+	VPORQ Z6, Z7, Z8; \
+	VPTESTNMB Z8, Z8, K1; \
+	KORQ K1, bad, bad; \
+	VPCMPUB $6, Z4, hi, K2; \
+	EMIT(hi, lo, at, ones); \
+	FREQ_WORDS; \
+	VPSUBW Z15, Z12, Z12; \
+	VPSUBW Z15, Z13, Z13; \
+	RETREAT(hi, lo)
 
 // ENCODE_HEAD: arguments and constants of both encoders.
 //	K7, Z14  accumulate what is wrong with symbols
@@ -341,9 +386,9 @@ encodeStep:
 	VPTESTNMB Z4, Z4, K1
 	KORQ K1, K7, K7
 	VPCMPUB $5, Z4, Z0, K2
-	EMIT
+	EMIT(Z0, Z1, SI, R10)
 	FREQ_WORDS
-	RETREAT
+	RETREAT(Z0, Z1)
 	SUBQ $64, CX
 	JNZ  encodeStep
 
@@ -369,25 +414,10 @@ TEXT ·encodeSmallAVX512(SB), NOSPLIT, $0-64
 	MOVQ src+32(FP), DI
 	MOVQ steps+40(FP), CX
 	ENCODE_HEAD
-	VMOVDQU64 Table_symFreq(AX), Z16
-	VMOVDQU64 Table_symStart(AX), Z17
-	VMOVDQU64 Table_symRcpLo(AX), Z18
-	VMOVDQU64 Table_symRcpHi(AX), Z19
 	SHLQ $6, CX
 
 encodeSmallStep:
-	VMOVDQU64 -64(DI)(CX*1), Z3
-	VPORQ Z3, Z14, Z14
-	VPERMB Z16, Z3, Z4
-	VPERMB Z17, Z3, Z5
-	VPERMB Z18, Z3, Z6
-	VPERMB Z19, Z3, Z7
-	VPTESTNMB Z4, Z4, K1
-	KORQ K1, K7, K7
-	VPCMPUB $5, Z4, Z0, K2
-	EMIT
-	FREQ_WORDS
-	RETREAT
+	ENCODE_STEP(Z0, Z1, AX, DI, CX, SI, R10, Z14, K7)
 	SUBQ $64, CX
 	JNZ  encodeSmallStep
 
@@ -567,39 +597,14 @@ TEXT ·encodeTernaryAVX512(SB), NOSPLIT, $0-72
 	MOVQ src+40(FP), DI
 	MOVQ steps+48(FP), CX
 	ENCODE_HEAD
-	VMOVDQU64 TernaryTable_symFreq(AX), Z16
-	VMOVDQU64 TernaryTable_symStart(AX), Z17
-	VMOVDQU64 TernaryTable_symRcpLo(AX), Z18
-	VMOVDQU64 TernaryTable_symRcpHi(AX), Z19
 	MOVL $0x02020202, DX
-	VPBROADCASTD DX, Z20 // the greatest symbol
+	VPBROADCASTD DX, Z20
 	MOVQ TernaryTable_contexts(AX), DX
-	VPBROADCASTB DX, Z21 // the number of contexts
+	VPBROADCASTB DX, Z21
 	SHLQ $6, CX
 
 encodeTernaryStep:
-	VMOVDQU64 -64(DI)(CX*1), Z3
-	VMOVDQU64 -64(R11)(CX*1), Z4
-	VPCMPUB $6, Z20, Z3, K1 // symbol > 2
-	VPCMPUB $5, Z21, Z4, K3 // context >= contexts
-	KORQ K1, K7, K7
-	KORQ K3, K7, K7
-	VPADDB Z4, Z3, Z3
-	VPADDB Z4, Z4, Z4
-	VPADDB Z4, Z3, Z3 // 3 context + symbol
-	VPERMB Z16, Z3, Z4
-	VPERMB Z17, Z3, Z5
-	VPERMB Z18, Z3, Z6
-	VPERMB Z19, Z3, Z7
-	VPORQ Z6, Z7, Z8 // a reciprocal of 0: no slot
-	VPTESTNMB Z8, Z8, K1
-	KORQ K1, K7, K7
-	VPCMPUB $6, Z4, Z0, K2 // hi > frequency - 1
-	EMIT
-	FREQ_WORDS
-	VPSUBW Z15, Z12, Z12
-	VPSUBW Z15, Z13, Z13
-	RETREAT
+	TERNARY_ENCODE_STEP(Z0, Z1, AX, Z21, DI, R11, CX, SI, R10, K7)
 	SUBQ $64, CX
 	JNZ  encodeTernaryStep
 
@@ -611,4 +616,124 @@ encodeTernaryStep:
 	ADDQ end+24(FP), AX
 	SUBQ SI, AX
 	MOVQ AX, size+56(FP)
+	RET
+
+// encoder is what the pairs take and leave: states, and where the bytes end (at,
+// an offset in dst). bad is not 0 when a symbol or context is wrong.
+#define TAKE_ENCODER(p, symbols, at) \
+	MOVQ encoder_src(p), symbols; \
+	MOVQ encoder_dst(p), at; \
+	ADDQ encoder_at(p), at
+
+#define LEAVE_ENCODER(p, at, r) \
+	SUBQ encoder_dst(p), at; \
+	MOVQ at, encoder_at(p); \
+	MOVQ r, encoder_bad(p)
+
+#define PAIR_CONSTANTS \
+	LOW_BYTES; \
+	VPTERNLOGD $0xff, Z15, Z15, Z15; \
+	KXORQ K7, K7, K7; \
+	KXORQ K6, K6, K6; \
+	MOVQ $-1, R12
+
+// func encodePairAVX512(a, b *encoder, steps int)
+//
+// Encodes the last steps of both sources, one of each in turn, with small tables.
+//	a: table AX, symbols SI, bytes DI; states in Z0, Z1; Z14 and K7 what is wrong
+//	b: table BX, symbols R10, bytes R11; states in Z16, Z17; Z18 and K6
+//	R12 all bits set; R13 and R15 the places of the symbols, CX steps
+TEXT ·encodePairAVX512(SB), NOSPLIT, $0-24
+	MOVQ a+0(FP), R8
+	LEAQ encoder_state(R8), R9
+	LOAD_STATE(R9, Y0, Z0, Y1, Z1)
+	MOVQ encoder_table(R8), AX
+	MOVQ (encoder_src+8)(R8), R13
+	TAKE_ENCODER(R8, SI, DI)
+	MOVQ b+8(FP), R8
+	LEAQ encoder_state(R8), R9
+	LOAD_STATE(R9, Y16, Z16, Y17, Z17)
+	MOVQ encoder_table(R8), BX
+	MOVQ (encoder_src+8)(R8), R15
+	TAKE_ENCODER(R8, R10, R11)
+	PAIR_CONSTANTS
+	VPXORQ Z14, Z14, Z14
+	VPXORQ Z18, Z18, Z18
+	MOVQ steps+16(FP), CX
+
+encodePairStep:
+	ENCODE_STEP(Z0, Z1, AX, SI, R13, DI, R12, Z14, K7)
+	ENCODE_STEP(Z16, Z17, BX, R10, R15, R11, R12, Z18, K6)
+	SUBQ $64, R13
+	SUBQ $64, R15
+	DECQ CX
+	JNZ  encodePairStep
+
+	MOVL $0xc0c0c0c0, DX // a symbol of 64 or more has one of these bits
+	VPBROADCASTD DX, Z4
+	VPTESTMB Z4, Z14, K1
+	KORQ K1, K7, K7
+	VPTESTMB Z4, Z18, K1
+	KORQ K1, K6, K6
+	MOVQ a+0(FP), R8
+	LEAQ encoder_state(R8), R9
+	STORE_STATE(R9, Y0, Z0, Y1, Z1)
+	KMOVQ K7, DX
+	LEAVE_ENCODER(R8, DI, DX)
+	MOVQ b+8(FP), R8
+	LEAQ encoder_state(R8), R9
+	STORE_STATE(R9, Y16, Z16, Y17, Z17)
+	KMOVQ K6, DX
+	LEAVE_ENCODER(R8, R11, DX)
+	VZEROUPPER
+	RET
+
+// func encodeTernaryPairAVX512(a, b *encoder, steps int)
+//
+// The same with ternary symbols.
+//	a: table AX, symbols SI, contexts R14, bytes DI
+//	b: table BX, symbols R10, contexts R9, bytes R11
+TEXT ·encodeTernaryPairAVX512(SB), NOSPLIT, $0-24
+	MOVQ a+0(FP), R8
+	LEAQ encoder_state(R8), R9
+	LOAD_STATE(R9, Y0, Z0, Y1, Z1)
+	MOVQ encoder_ternary(R8), AX
+	MOVQ (encoder_src+8)(R8), R13
+	MOVQ encoder_ctx(R8), R14
+	TAKE_ENCODER(R8, SI, DI)
+	MOVQ b+8(FP), R8
+	LEAQ encoder_state(R8), R9
+	LOAD_STATE(R9, Y16, Z16, Y17, Z17)
+	MOVQ encoder_ternary(R8), BX
+	MOVQ (encoder_src+8)(R8), R15
+	MOVQ encoder_ctx(R8), R9
+	TAKE_ENCODER(R8, R10, R11)
+	PAIR_CONSTANTS
+	MOVL $0x02020202, DX
+	VPBROADCASTD DX, Z20
+	MOVQ TernaryTable_contexts(AX), DX
+	VPBROADCASTB DX, Z21
+	MOVQ TernaryTable_contexts(BX), DX
+	VPBROADCASTB DX, Z22
+	MOVQ steps+16(FP), CX
+
+encodeTernaryPairStep:
+	TERNARY_ENCODE_STEP(Z0, Z1, AX, Z21, SI, R14, R13, DI, R12, K7)
+	TERNARY_ENCODE_STEP(Z16, Z17, BX, Z22, R10, R9, R15, R11, R12, K6)
+	SUBQ $64, R13
+	SUBQ $64, R15
+	DECQ CX
+	JNZ  encodeTernaryPairStep
+
+	MOVQ a+0(FP), R8
+	LEAQ encoder_state(R8), R9
+	STORE_STATE(R9, Y0, Z0, Y1, Z1)
+	KMOVQ K7, DX
+	LEAVE_ENCODER(R8, DI, DX)
+	MOVQ b+8(FP), R8
+	LEAQ encoder_state(R8), R9
+	STORE_STATE(R9, Y16, Z16, Y17, Z17)
+	KMOVQ K6, DX
+	LEAVE_ENCODER(R8, R11, DX)
+	VZEROUPPER
 	RET

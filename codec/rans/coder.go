@@ -33,32 +33,32 @@ func (c *Coder) Encode(dst []byte, st *State, runs []Run, src []byte) ([]byte, e
 	if err := st.valid(fault.Invalid); err != nil {
 		return dst, err
 	}
-	was := len(dst)
 	out := grow(dst, Bound(len(src)))
-	room := out[was:]
+	room := out[len(dst):]
 	s := *st
-	end, stop := len(room), len(src)
-	for i := len(runs) - 1; i >= 0; i-- {
+	at, ok := c.encodeRuns(&s, runs, room, src)
+	if !ok {
+		return dst, fault.New(fault.Invalid, "rans.symbols", "a symbol has no slot in its table")
+	}
+	*st = s
+	return out[:len(dst)+copy(room, room[at:])], nil
+}
+
+// encodeRuns encodes src to the end of room and returns where it begins there.
+func (c *Coder) encodeRuns(st *State, runs []Run, room, src []byte) (at int, ok bool) {
+	at, ok = len(room), true
+	for i := len(runs) - 1; i >= 0 && ok; i-- {
 		t := runs[i].Table
-		start := stop - runs[i].Steps*Lanes
-		if i == len(runs)-1 {
-			start = (stop+Lanes-1)/Lanes*Lanes - runs[i].Steps*Lanes
-		}
-		part := src[start:stop]
-		stop = start
-		var ok bool
+		start := (len(src)+Lanes-1)/Lanes*Lanes - runs[i].Steps*Lanes
+		part := src[start:]
+		src = src[:start]
 		if only, single := t.single(); single {
 			ok = bytes.Count(part, []byte{only}) == len(part)
 		} else {
-			end, ok = c.encode(&s, t, room, end, part)
-		}
-		if !ok {
-			return dst, fault.New(fault.Invalid, "rans.symbols", "a symbol has no slot in the table of run %d", i)
+			at, ok = c.encode(st, t, room, at, part)
 		}
 	}
-	n := copy(room, room[end:])
-	*st = s
-	return out[:was+n], nil
+	return at, ok
 }
 
 // check: the runs are whole, and cover so many symbols.

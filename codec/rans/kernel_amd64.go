@@ -65,3 +65,17 @@ func (c *Coder) decodeTernaryPair(a, b *TernaryBody, stA, stB *State) (posA, pos
 	}
 	return ternaryOneByOne(a, b, stA, stB)
 }
+
+func (c *Coder) encodePair(a, b *Source, stA, stB *State, roomA, roomB []byte) (atA, atB int, okA, okB bool) {
+	if c.kernel == AVX512 {
+		return c.encodePairWide(a, b, stA, stB, roomA, roomB)
+	}
+	return c.encodeOneByOne(a, b, stA, stB, roomA, roomB)
+}
+
+func (c *Coder) encodeTernaryPair(a, b *TernarySource, stA, stB *State, roomA, roomB []byte) (atA, atB int, okA, okB bool) {
+	if c.kernel == AVX512 {
+		return encodeTernaryPairWide(a, b, stA, stB, roomA, roomB)
+	}
+	return encodeTernaryOneByOne(a, b, stA, stB, roomA, roomB)
+}

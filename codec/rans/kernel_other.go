@@ -31,3 +31,11 @@ func (c *Coder) decodePair(a, b *Body, stA, stB *State) (posA, posB int, okA, ok
 func (c *Coder) decodeTernaryPair(a, b *TernaryBody, stA, stB *State) (posA, posB int, whyA, whyB trouble) {
 	return ternaryOneByOne(a, b, stA, stB)
 }
+
+func (c *Coder) encodePair(a, b *Source, stA, stB *State, roomA, roomB []byte) (atA, atB int, okA, okB bool) {
+	return c.encodeOneByOne(a, b, stA, stB, roomA, roomB)
+}
+
+func (c *Coder) encodeTernaryPair(a, b *TernarySource, stA, stB *State, roomA, roomB []byte) (atA, atB int, okA, okB bool) {
+	return encodeTernaryOneByOne(a, b, stA, stB, roomA, roomB)
+}

@@ -105,3 +105,73 @@ func TestPairBadInput(t *testing.T) {
 		require.Equal(t, src, good.Dst)
 	}
 }
+
+func TestEncodePair(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		bodies := [2]coded{drawBody(t), drawBody(t)}
+		bad := rapid.IntRange(-1, 1).Draw(t, "damaged")
+		if bad >= 0 && len(bodies[bad].src) > 0 {
+			b := bodies[bad]
+			i := rapid.IntRange(0, len(b.src)-1).Draw(t, "symbol")
+			run, step := 0, i/rans.Lanes
+			for step >= b.runs[run].Steps {
+				step -= b.runs[run].Steps
+				run++
+			}
+			for s := range 256 {
+				if b.runs[run].Table.Freq(byte(255-s)) == 0 {
+					b.src[i] = byte(255 - s)
+					break
+				}
+			}
+		} else {
+			bad = -1
+		}
+		for _, c := range coders(t) {
+			var args [2]rans.Source
+			var states [2]rans.State
+			for i, b := range bodies {
+				states[i].Reset()
+				args[i] = rans.Source{Dst: []byte{9}, State: &states[i], Runs: b.runs, Src: b.src}
+			}
+			first := states
+			err := c.EncodePair(&args[0], &args[1])
+			if bad >= 0 {
+				require.ErrorIs(t, err, fault.Invalid, c.Kernel())
+				require.Equal(t, first, states)
+				require.Equal(t, []byte{9}, args[0].Dst)
+				require.Equal(t, []byte{9}, args[1].Dst)
+				continue
+			}
+			require.NoError(t, err, c.Kernel())
+			for i, b := range bodies {
+				require.True(t, bytes.Equal(append([]byte{9}, b.body...), args[i].Dst), "%v: body %d", c.Kernel(), i)
+				require.Equal(t, b.state, states[i], c.Kernel())
+			}
+		}
+	})
+}
+
+func TestEncodePairBadInput(t *testing.T) {
+	src := bytes.Repeat([]byte{1, 2, 3}, 100)
+	runs := one(t, src)
+	for _, c := range coders(t) {
+		var a, b rans.State
+		a.Reset()
+		x := rans.Source{State: &a, Runs: runs, Src: src, Dst: make([]byte, 0, rans.Bound(300))}
+		y := rans.Source{State: &b, Runs: runs, Src: src, Dst: make([]byte, 0, rans.Bound(300))}
+		require.ErrorIs(t, c.EncodePair(&x, &y), fault.Invalid)
+		b.Reset()
+		y.Runs = nil
+		require.ErrorIs(t, c.EncodePair(&x, &y), fault.Invalid)
+		y.Runs = runs
+		require.Zero(t, testing.AllocsPerRun(20, func() {
+			x.Dst, y.Dst = x.Dst[:0], y.Dst[:0]
+			a.Reset()
+			b.Reset()
+			if err := c.EncodePair(&x, &y); err != nil {
+				panic(err)
+			}
+		}), c.Kernel())
+	}
+}

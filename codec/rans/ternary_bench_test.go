@@ -45,6 +45,20 @@ func BenchmarkTernary(b *testing.B) {
 				}
 			}
 		})
+		b.Run("encode pair/"+c.Kernel().String(), func(b *testing.B) {
+			b.SetBytes(2 * int64(len(src)))
+			var other rans.State
+			x := rans.TernarySource{Dst: buf, State: &st, Table: tab, Contexts: ctx, Src: src}
+			y := rans.TernarySource{Dst: make([]byte, 0, rans.Bound(len(src))), State: &other, Table: tab, Contexts: ctx, Src: src}
+			for b.Loop() {
+				st.Reset()
+				other.Reset()
+				x.Dst, y.Dst = x.Dst[:0], y.Dst[:0]
+				if err := c.EncodeTernaryPair(&x, &y); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 		b.Run("decode/"+c.Kernel().String(), func(b *testing.B) {
 			b.SetBytes(int64(len(src)))
 			for b.Loop() {

@@ -236,3 +236,43 @@ func TestTernaryPair(t *testing.T) {
 		}
 	})
 }
+
+func TestEncodeTernaryPair(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		rng := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 0))
+		bad := rapid.IntRange(-1, 1).Draw(t, "damaged")
+		var args [2]rans.TernarySource
+		var want [2][]byte
+		var states, first, after [2]rans.State
+		for i := range args {
+			tabs := contexts(rng, rapid.IntRange(1, rans.MaxContexts).Draw(t, "contexts"))
+			ctx, src := draw(rng, tabs, rapid.IntRange(0, 1500).Draw(t, "symbols"))
+			args[i] = rans.TernarySource{State: &states[i], Table: ternary(t, tabs), Contexts: ctx, Src: src}
+			first[i].Reset()
+			after[i] = first[i]
+			var err error
+			want[i], err = coder(t, rans.Go).EncodeTernary(nil, &after[i], args[i].Table, ctx, src)
+			require.NoError(t, err)
+		}
+		if bad >= 0 && len(args[bad].Src) > 0 {
+			args[bad].Src[rng.IntN(len(args[bad].Src))] = 3
+		} else {
+			bad = -1
+		}
+		for _, c := range coders(t) {
+			states = first
+			args[0].Dst, args[1].Dst = nil, nil
+			err := c.EncodeTernaryPair(&args[0], &args[1])
+			if bad >= 0 {
+				require.ErrorIs(t, err, fault.Invalid, c.Kernel())
+				require.Equal(t, first, states)
+				continue
+			}
+			require.NoError(t, err, c.Kernel())
+			require.Equal(t, after, states)
+			for i := range want {
+				require.True(t, bytes.Equal(want[i], args[i].Dst), "%v: %d", c.Kernel(), i)
+			}
+		}
+	})
+}
