@@ -22,8 +22,8 @@ type coding struct {
 	encode, decode func(head int) error
 	// counted is encode with the counting of symbols and the making of tables.
 	counted func(head int) error
-	// pair is decode of two heads at once, for the even one of them.
-	pair func(head int) error
+	// pair and encodePair do two heads at once, when asked for the even one.
+	pair, encodePair func(head int) error
 	size float64
 }
 
@@ -83,6 +83,17 @@ func ransCoding(kernel rans.Kernel, all []Head) (*coding, error) {
 		}
 		return nil
 	}
+	sources := [2]rans.Source{{Dst: buf, State: &states[0]}, {Dst: make([]byte, 0, cap(buf)), State: &states[1]}}
+	out.encodePair = func(h int) error {
+		if h%2 == 1 {
+			return nil
+		}
+		for i := range sources {
+			states[i].Reset()
+			sources[i].Dst, sources[i].Runs, sources[i].Src = sources[i].Dst[:0], all[h+i].Runs, all[h+i].Symbols
+		}
+		return c.EncodePair(&sources[0], &sources[1])
+	}
 	var counter counter
 	out.counted = func(h int) error {
 		runs, err := counter.runs(&all[h])
@@ -106,6 +117,10 @@ func ransCoding(kernel rans.Kernel, all []Head) (*coding, error) {
 			err := out.pair(h - 1)
 			if err != nil || !bytes.Equal(bodies[0].Dst, all[h-1].Symbols) || !bytes.Equal(bodies[1].Dst, all[h].Symbols) {
 				return nil, errors.Join(err, errors.New("rans: a pair is not what was encoded"))
+			}
+			err = out.encodePair(h - 1)
+			if err != nil || !bytes.Equal(sources[0].Dst, streams[h-1][rans.StateSize:]) || !bytes.Equal(sources[1].Dst, streams[h][rans.StateSize:]) {
+				return nil, errors.Join(err, errors.New("rans: a pair is encoded differently"))
 			}
 		}
 		out.size += float64(len(streams[h])) / heads
@@ -146,7 +161,7 @@ func huffCoding(all []Head) (*coding, error) {
 		counted: func(h int) error { _, err := compress(h); return err },
 		decode:  func(h int) error { _, err := decoder.Decompress4X(dst[:0:symbols], streams[h]); return err },
 	}
-	out.pair = out.decode
+	out.pair, out.encodePair = out.decode, out.encode
 	for h := range all {
 		b, err := compress(h)
 		if err != nil {

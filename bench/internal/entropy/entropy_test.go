@@ -36,6 +36,9 @@ func TestCodings(t *testing.T) {
 
 func BenchmarkDecode(b *testing.B) { benchmark(b, func(c *coding) func(int) error { return c.decode }) }
 func BenchmarkPair(b *testing.B)   { benchmark(b, func(c *coding) func(int) error { return c.pair }) }
+func BenchmarkEncodePair(b *testing.B) {
+	benchmark(b, func(c *coding) func(int) error { return c.encodePair })
+}
 func BenchmarkEncode(b *testing.B) { benchmark(b, func(c *coding) func(int) error { return c.encode }) }
 
 func benchmark(b *testing.B, pick func(*coding) func(int) error) {

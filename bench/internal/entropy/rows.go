@@ -38,6 +38,7 @@ func Rows(ctx context.Context, plan pairs.Plan) (rows, discarded []report.Row, e
 			{"codec.rans.decode", 4, ours.decode, huff.decode},
 			{"codec.rans.decode.pair", 0, ours.pair, huff.pair},
 			{"codec.rans.encode", 3, ours.encode, huff.encode},
+			{"codec.rans.encode.pair", 0, ours.encodePair, huff.encodePair},
 			{"codec.rans.encode.counted", 0, ours.counted, huff.counted},
 		} {
 			spec := report.Spec{Name: r.name, Unit: "GB/s of symbols", Beside: beside, Op: ">=", Bar: r.bar, Memcpy: -1}
