@@ -24,7 +24,7 @@ type coding struct {
 	counted func(head int) error
 	// pair and encodePair do two heads at once, when asked for the even one.
 	pair, encodePair func(head int) error
-	size float64
+	size             float64
 }
 
 // arm measures f over all heads again and again: symbols in GB/s.
