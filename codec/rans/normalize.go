@@ -24,7 +24,7 @@ func Normalize(freq *[Slots]uint16, hist *[Slots]uint32) int {
 
 	var count [Slots]uint64
 	var total uint64
-	symbols := 0
+	symbols, first, last := 0, Slots, 0
 	for s, c := range hist {
 		if c == 0 {
 			continue
@@ -32,6 +32,7 @@ func Normalize(freq *[Slots]uint16, hist *[Slots]uint32) int {
 		count[s] = max(1, uint64(c>>shift))
 		total += count[s]
 		symbols++
+		first, last = min(first, s), s
 	}
 	sum := 0
 	for s, c := range count {
@@ -40,11 +41,12 @@ func Normalize(freq *[Slots]uint16, hist *[Slots]uint32) int {
 			sum += int(freq[s])
 		}
 	}
+	c, f := count[first:last+1], freq[first:last+1]
 	for ; sum < Slots; sum++ {
-		freq[neediest(&count, freq)]++
+		f[neediest(c, f)]++
 	}
 	for ; sum > Slots; sum-- {
-		freq[richest(&count, freq)]--
+		f[richest(c, f)]--
 	}
 	return symbols
 }
@@ -52,7 +54,7 @@ func Normalize(freq *[Slots]uint16, hist *[Slots]uint32) int {
 // neediest returns the symbol with the largest c^2 / (f (f + 1)), the first of
 // equals: the geometric mean is close to the logarithm's own rate, and needs no
 // logarithm.
-func neediest(count *[Slots]uint64, freq *[Slots]uint16) int {
+func neediest(count []uint64, freq []uint16) int {
 	best, bestSquare, bestNext := -1, uint64(0), uint64(0)
 	for s, c := range count {
 		if c == 0 {
@@ -68,7 +70,7 @@ func neediest(count *[Slots]uint64, freq *[Slots]uint16) int {
 
 // richest returns the symbol with the smallest c^2 / (f (f - 1)) among those
 // that can lose a slot, the first of equals.
-func richest(count *[Slots]uint64, freq *[Slots]uint16) int {
+func richest(count []uint64, freq []uint16) int {
 	best, bestSquare, bestPrev := -1, uint64(0), uint64(0)
 	for s, c := range count {
 		f := uint64(freq[s])

@@ -10,6 +10,7 @@ import (
 	"github.com/klauspost/compress/huff0"
 	"github.com/larderkv/larder/bench/internal/pairs"
 	"github.com/larderkv/larder/codec/rans"
+	"github.com/larderkv/larder/codec/rows"
 )
 
 // armTime is how long one arm works.
@@ -94,7 +95,7 @@ func ransCoding(kernel rans.Kernel, all []Head) (*coding, error) {
 		}
 		return c.EncodePair(&sources[0], &sources[1])
 	}
-	var counter counter
+	counter := counter{ops: rows.New(rows.Options{Go: c.Kernel() != rans.AVX512})}
 	out.counted = func(h int) error {
 		runs, err := counter.runs(&all[h])
 		if err != nil {
@@ -182,6 +183,7 @@ func huffCoding(all []Head) (*coding, error) {
 
 // counter makes a head's own tables: one for each class.
 type counter struct {
+	ops    *rows.Ops
 	hist   [classes][rans.Slots]uint32
 	tables [classes]rans.Table
 	made   [blocks * classes]rans.Run
@@ -191,10 +193,7 @@ func (c *counter) runs(h *Head) ([]rans.Run, error) {
 	c.hist = [classes][rans.Slots]uint32{}
 	rest := h.Symbols
 	for i := range c.made {
-		hist := &c.hist[i%classes]
-		for _, s := range rest[:steps*rans.Lanes] {
-			hist[s]++
-		}
+		c.ops.Count(&c.hist[i%classes], rest[:steps*rans.Lanes])
 		rest = rest[steps*rans.Lanes:]
 		c.made[i] = rans.Run{Table: &c.tables[i%classes], Steps: steps}
 	}
