@@ -2,7 +2,7 @@ package rans
 
 // cursor is where the AVX-512 decoders stand in a body. Its runs are those of
 // whole steps only; the kernels take the cursor up at (table, steps, next) and
-// leave it there. avx512_amd64.s reads it by its fields' names.
+// leave it there. The assembly reads it by its fields' names.
 type cursor struct {
 	state State
 	table *Table // of the run that has been begun

@@ -3,7 +3,7 @@ package rans
 import "bytes"
 
 // encoder is where the AVX-512 pair encoders stand: they encode the last steps
-// of src, which gets shorter, into dst before at. avx512_amd64.s reads it by its
+// of src, which gets shorter, into dst before at. The assembly reads it by its
 // fields' names.
 type encoder struct {
 	state   State

@@ -1,7 +1,7 @@
 package rans
 
 // ternaryCursor is cursor for ternary bodies, which have one table.
-// avx512_amd64.s reads it by its fields' names.
+// The assembly reads it by its fields' names.
 type ternaryCursor struct {
 	state State
 	table *TernaryTable

@@ -1,0 +1,276 @@
+#include "textflag.h"
+
+// As in avx512_amd64.s: 64 channels at a time.
+
+// Words and 32-bit elements without shuffles: the even ones of 32 words are
+// their register's lower halves, the odd ones its upper halves. Means are sorted
+// in this way once for 64 channels, which then are done for all rows.
+DATA evens<>+0(SB)/8, $0x0000000200000000
+DATA evens<>+8(SB)/8, $0x0000000600000004
+DATA evens<>+16(SB)/8, $0x0000000a00000008
+DATA evens<>+24(SB)/8, $0x0000000e0000000c
+DATA evens<>+32(SB)/8, $0x0000001200000010
+DATA evens<>+40(SB)/8, $0x0000001600000014
+DATA evens<>+48(SB)/8, $0x0000001a00000018
+DATA evens<>+56(SB)/8, $0x0000001e0000001c
+GLOBL evens<>(SB), RODATA|NOPTR, $64
+
+// MEANS: of the 64 channels at p, even and odd of the first 32 to Z20 and Z21, of
+// the others to Z22 and Z23. Z0, Z1 are scratch; Z28 has 1 in every 32 bits.
+#define MEANS(p) \
+	VMOVDQU64 evens<>(SB), Z0; \
+	VPADDD Z28, Z0, Z1; \
+	VMOVUPS (p), Z20; \
+	VMOVAPS Z20, Z21; \
+	VPERMT2PS 64(p), Z0, Z20; \
+	VPERMT2PS 64(p), Z1, Z21; \
+	VMOVUPS 128(p), Z22; \
+	VMOVAPS Z22, Z23; \
+	VPERMT2PS 192(p), Z0, Z22; \
+	VPERMT2PS 192(p), Z1, Z23
+
+// ROUND: 32 channels from the words in w to the bf16 at d.
+//	Z26 step; Z27 0x7fff; Z28 1; Z29 the upper half, in every 32 bits
+#define ROUND(w, even, odd, d) \
+	VPSLLD $16, w, Z4; \
+	VPSRAD $16, Z4, Z4; \
+	VPSRAD $16, w, Z5; \
+	VCVTDQ2PS Z4, Z4; \
+	VCVTDQ2PS Z5, Z5; \
+	VMULPS Z26, Z4, Z4; \
+	VMULPS Z26, Z5, Z5; \
+	VADDPS even, Z4, Z4; \
+	VADDPS odd, Z5, Z5; \
+	VPSRLD $16, Z4, Z6; \
+	VPSRLD $16, Z5, Z7; \
+	VPANDD Z28, Z6, Z6; \
+	VPANDD Z28, Z7, Z7; \
+	VPADDD Z27, Z4, Z4; \
+	VPADDD Z27, Z5, Z5; \
+	VPADDD Z6, Z4, Z4; \
+	VPADDD Z7, Z5, Z5; \
+	VPSRLD $16, Z4, Z4; \
+	VPTERNLOGD $0xf8, Z29, Z5, Z4; \
+	VMOVDQU64 Z4, d
+
+#define ROUND_CONSTANTS \
+	MOVL $0x7fff, AX; \
+	VPBROADCASTD AX, Z27; \
+	MOVL $1, AX; \
+	VPBROADCASTD AX, Z28; \
+	MOVL $0xffff0000, AX; \
+	VPBROADCASTD AX, Z29
+
+// func reconstructAVX512(dst *byte, stride int, q *int16, mean *float32, groups, rows int, step float32)
+TEXT ·reconstructAVX512(SB), NOSPLIT, $0-52
+	MOVQ dst+0(FP), DI
+	MOVQ stride+8(FP), R11
+	MOVQ q+16(FP), SI
+	MOVQ mean+24(FP), R10
+	MOVQ groups+32(FP), BX
+	MOVQ BX, R9
+	SHLQ $7, R9 // bytes of a row of q
+	VBROADCASTSS step+48(FP), Z26
+	ROUND_CONSTANTS
+
+reconstructGroup:
+	MEANS(R10)
+	MOVQ rows+40(FP), CX
+	MOVQ DI, R12
+	MOVQ SI, R13
+
+reconstructRow:
+	VMOVDQU64 (R13), Z0
+	VMOVDQU64 64(R13), Z1
+	ROUND(Z0, Z20, Z21, (R12))
+	ROUND(Z1, Z22, Z23, 64(R12))
+	ADDQ R9, R13
+	ADDQ R11, R12
+	DECQ CX
+	JNZ reconstructRow
+	ADDQ $256, R10
+	ADDQ $128, DI
+	ADDQ $128, SI
+	DECQ BX
+	JNZ reconstructGroup
+	VZEROUPPER
+	RET
+
+// func reconstructSymbolsAVX512(dst *byte, stride int, symbols *byte, mean *float32, groups, rows, zero int, step float32) (escapes int)
+//	Z24 zero in every word
+TEXT ·reconstructSymbolsAVX512(SB), NOSPLIT, $0-72
+	MOVQ dst+0(FP), DI
+	MOVQ stride+8(FP), R11
+	MOVQ symbols+16(FP), SI
+	MOVQ mean+24(FP), R10
+	MOVQ groups+32(FP), BX
+	MOVQ BX, R9
+	SHLQ $6, R9 // bytes of a row of symbols
+	MOVQ zero+48(FP), AX
+	VPBROADCASTW AX, Z24
+	VBROADCASTSS step+56(FP), Z26
+	ROUND_CONSTANTS
+	XORQ DX, DX
+
+reconstructSymbolsGroup:
+	MEANS(R10)
+	MOVQ rows+40(FP), CX
+	MOVQ DI, R12
+	MOVQ SI, R13
+
+reconstructSymbolsRow:
+	VMOVDQU64 (R13), Z0
+	VPTESTNMB Z0, Z0, K1
+	KMOVQ K1, R8
+	POPCNTQ R8, R8
+	ADDQ R8, DX
+	VPMOVZXBW (R13), Z0
+	VPMOVZXBW 32(R13), Z1
+	VPSUBW Z24, Z0, Z0
+	VPSUBW Z24, Z1, Z1
+	ROUND(Z0, Z20, Z21, (R12))
+	ROUND(Z1, Z22, Z23, 64(R12))
+	ADDQ R9, R13
+	ADDQ R11, R12
+	DECQ CX
+	JNZ reconstructSymbolsRow
+	ADDQ $256, R10
+	ADDQ $128, DI
+	ADDQ $64, SI
+	DECQ BX
+	JNZ reconstructSymbolsGroup
+	MOVQ DX, escapes+64(FP)
+	VZEROUPPER
+	RET
+
+// STATS: 16 channels of one row.
+#define STATS(v, pivot, sum, sq, x) \
+	VPMOVZXWD v, x; \
+	VPSLLD $16, x, x; \
+	VSUBPS pivot, x, x; \
+	VADDPS x, sum, sum; \
+	VMULPS x, x, x; \
+	VADDPS x, sq, sq
+
+#define PIVOT(v, pivot) \
+	VPMOVZXWD v, pivot; \
+	VPSLLD $16, pivot, pivot
+
+// func statsAVX512(sum, sq *float32, src *byte, stride, groups, rows int)
+//
+// 64 channels over all rows, then the next 64.
+//	Z16-Z19 sums; Z20-Z23 sums of squares; Z24-Z27 pivots
+TEXT ·statsAVX512(SB), NOSPLIT, $0-48
+	MOVQ sum+0(FP), DI
+	MOVQ sq+8(FP), R10
+	MOVQ src+16(FP), SI
+	MOVQ stride+24(FP), R11
+	MOVQ groups+32(FP), BX
+
+statsGroup:
+	PIVOT((SI), Z24)
+	PIVOT(32(SI), Z25)
+	PIVOT(64(SI), Z26)
+	PIVOT(96(SI), Z27)
+	VPXORQ Z16, Z16, Z16
+	VPXORQ Z17, Z17, Z17
+	VPXORQ Z18, Z18, Z18
+	VPXORQ Z19, Z19, Z19
+	VPXORQ Z20, Z20, Z20
+	VPXORQ Z21, Z21, Z21
+	VPXORQ Z22, Z22, Z22
+	VPXORQ Z23, Z23, Z23
+	MOVQ rows+40(FP), CX
+	MOVQ SI, AX
+
+statsRow:
+	DECQ CX
+	JZ statsDone
+	ADDQ R11, AX
+	STATS((AX), Z24, Z16, Z20, Z0)
+	STATS(32(AX), Z25, Z17, Z21, Z1)
+	STATS(64(AX), Z26, Z18, Z22, Z2)
+	STATS(96(AX), Z27, Z19, Z23, Z3)
+	JMP statsRow
+
+statsDone:
+	VMOVUPS Z16, (DI)
+	VMOVUPS Z17, 64(DI)
+	VMOVUPS Z18, 128(DI)
+	VMOVUPS Z19, 192(DI)
+	VMOVUPS Z20, (R10)
+	VMOVUPS Z21, 64(R10)
+	VMOVUPS Z22, 128(R10)
+	VMOVUPS Z23, 192(R10)
+	ADDQ $256, DI
+	ADDQ $256, R10
+	ADDQ $128, SI
+	DECQ BX
+	JNZ statsGroup
+	VZEROUPPER
+	RET
+
+// QUANTIZE: 32 channels from the bf16 at v to the words at q.
+//	Z24 accumulates magnitudes, as the unsigned integers that order them too
+//	Z25 all bits but the sign's; Z26 inv; Z29 the upper half, in every 32 bits
+#define QUANTIZE(v, even, odd, q) \
+	VMOVDQU64 v, Z5; \
+	VPSLLD $16, Z5, Z4; \
+	VPANDD Z29, Z5, Z5; \
+	VSUBPS even, Z4, Z4; \
+	VSUBPS odd, Z5, Z5; \
+	VMULPS Z26, Z4, Z4; \
+	VMULPS Z26, Z5, Z5; \
+	VPANDD Z25, Z4, Z6; \
+	VPANDD Z25, Z5, Z7; \
+	VPMAXUD Z6, Z24, Z24; \
+	VPMAXUD Z7, Z24, Z24; \
+	VCVTPS2DQ Z4, Z4; \
+	VCVTPS2DQ Z5, Z5; \
+	VPSLLD $16, Z5, Z5; \
+	VPTERNLOGD $0xd8, Z29, Z5, Z4; \
+	VMOVDQU64 Z4, q
+
+// func quantizeAVX512(q *int16, src *byte, stride int, mean *float32, groups, rows int, inv, limit float32) (bad uint64)
+TEXT ·quantizeAVX512(SB), NOSPLIT, $0-64
+	MOVQ q+0(FP), DI
+	MOVQ src+8(FP), SI
+	MOVQ stride+16(FP), R11
+	MOVQ mean+24(FP), R10
+	MOVQ groups+32(FP), BX
+	MOVQ BX, R9
+	SHLQ $7, R9 // bytes of a row of q
+	VBROADCASTSS inv+48(FP), Z26
+	VPXORQ Z24, Z24, Z24
+	MOVL $0x7fffffff, AX
+	VPBROADCASTD AX, Z25
+	MOVL $1, AX
+	VPBROADCASTD AX, Z28
+	MOVL $0xffff0000, AX
+	VPBROADCASTD AX, Z29
+
+quantizeGroup:
+	MEANS(R10)
+	MOVQ rows+40(FP), CX
+	MOVQ SI, R12
+	MOVQ DI, R13
+
+quantizeRow:
+	QUANTIZE((R12), Z20, Z21, (R13))
+	QUANTIZE(64(R12), Z22, Z23, 64(R13))
+	ADDQ R11, R12
+	ADDQ R9, R13
+	DECQ CX
+	JNZ quantizeRow
+	ADDQ $256, R10
+	ADDQ $128, SI
+	ADDQ $128, DI
+	DECQ BX
+	JNZ quantizeGroup
+	// NaN and infinities are above every limit.
+	VBROADCASTSS limit+52(FP), Z0
+	VPCMPUD $5, Z0, Z24, K1
+	KMOVW K1, AX
+	MOVQ AX, bad+56(FP)
+	VZEROUPPER
+	RET
