@@ -1,0 +1,98 @@
+package codec
+
+import (
+	"math"
+
+	"github.com/larderkv/larder/codec/rans"
+)
+
+// A histogram counts values of -128..127 at index value+128; plain values of
+// -128 stand for everything that has no symbol of its own.
+type histogram [256]uint32
+
+// escapeAt is the price of an escaped value, as the share of a class below
+// which giving a symbol one of 256 slots costs more: slots cost the others
+// 1/177 of a bit for each symbol of the class, an escape 16 (plain) or 8
+// (exponents) bits beside its own symbol.
+const (
+	escapeAtPlain    = 2840
+	escapeAtExponent = 1430
+)
+
+// keep clears the counts of values that are cheaper to escape and returns how
+// many symbols they were; always is escaped already.
+func (h *histogram) keep(at uint32, always uint32) uint32 {
+	total, rare, kinds := uint64(always), uint32(0), 0
+	for _, n := range h {
+		total += uint64(n)
+	}
+	isRare := func(n uint32) bool { return n > 0 && uint64(n)*uint64(at) < total }
+	for _, n := range h {
+		if isRare(n) {
+			rare += n
+			kinds++
+		}
+	}
+	if always == 0 && kinds < 2 { // the escape itself needs a slot
+		return 0
+	}
+	for i, n := range h {
+		if isRare(n) {
+			h[i] = 0
+		}
+	}
+	return always + rare
+}
+
+// buildTables turns the histograms of the classes of a field into tables, and
+// returns the index of symbol 1, at most mostLow; symbol 0 is the escape. No
+// more than 255 neighbouring values may occur.
+func buildTables(hist []histogram, beyond []uint32, at uint32, mostLow int) (tables []rans.Table, low int) {
+	escapes := make([]uint32, len(hist))
+	low = mostLow
+	for c := range hist {
+		escapes[c] = hist[c].keep(at, beyond[c])
+		for v, n := range hist[c] {
+			if n > 0 {
+				low = min(low, v)
+			}
+		}
+	}
+	tables = make([]rans.Table, len(hist))
+	for c := range hist {
+		var counts [256]uint32
+		var freq [256]uint16
+		counts[0] = escapes[c]
+		for v := low; v < min(low+255, 256); v++ {
+			counts[v-low+1] = hist[c][v]
+		}
+		if rans.Normalize(&freq, &counts) == 0 {
+			freq[0] = rans.Slots
+		}
+		if err := tables[c].Build(&freq); err != nil {
+			panic(err) // Normalize gives what Build takes
+		}
+	}
+	return tables, low
+}
+
+// varianceClass sorts channels by how wide they are: half octaves of the
+// standard deviation around the unit's rms.
+func varianceClass(relative float32) uint8 {
+	const lowest = -6 // log2 of the first boundary
+	e := int(math.Float32bits(relative)>>23) - 127
+	return uint8(min(max(e-lowest+1, 0), maxClasses-1))
+}
+
+// compactClasses renumbers classes so that those without members vanish, and
+// returns how many are left.
+func compactClasses(used *[maxClasses]bool, renumber *[maxClasses]uint8) int {
+	n := 0
+	for c, is := range used {
+		if is {
+			renumber[c] = uint8(n)
+			n++
+		}
+	}
+	return n
+}

@@ -1,0 +1,24 @@
+// Package codec packs the KV bytes of a part into fewer bytes: unchanged
+// (raw), without loss (lossless), or quantized at up to four nested levels in
+// one object (plain). FORMAT.md is the specification of the bytes.
+//
+// Invariants:
+//   - Every byte sequence is hostile. The size of the output comes from the
+//     caller's Shape; the object must agree with it. A count or length is
+//     checked against the bytes that are there before anything is allocated by
+//     it, and what a Reader allocates is bounded by the header's own length.
+//   - Checksums cover stored bytes and are verified before those are decoded.
+//   - The same input and Params give the same object, on every platform:
+//     integer histograms, and float32 arithmetic in a fixed order that no
+//     compiler may fuse.
+//   - Decoding is bit-identical on every platform: the only rounding is one
+//     addition in float32 and one conversion to the output type.
+//   - What cannot be quantized (NaN, infinities, no variance, a range that the
+//     steps do not span) is kept exactly. What does not shrink is kept raw.
+//
+// Concurrency: an Encoder or a Reader belongs to one goroutine at a time; any
+// number of them work beside one another. Shape and Params are not kept.
+//
+// It does not: know part ids, tiers or requests, read files, start
+// goroutines, choose levels for a namespace.
+package codec

@@ -1,0 +1,162 @@
+package codec
+
+import (
+	"encoding/binary"
+	"slices"
+
+	"github.com/larderkv/larder/codec/rans"
+	"github.com/minio/crc64nvme"
+)
+
+// encodeUnit appends the streams of a unit to the bodies, and sets its part of
+// the directory. What does not become smaller is kept raw.
+func (e *Encoder) encodeUnit(h *Header, raw []byte, index int) error {
+	u, d, w := h.unit(index), &e.units[index], &e.work
+	rawSize := u.tokens * u.width
+	var modes [L3 + 1]uint8
+	for p := range w.streams {
+		w.streams[p] = w.streams[p][:0]
+	}
+	var err error
+	base := d.base
+	switch base {
+	case baseRepeat:
+		w.streams[0] = append(w.streams[0], u.row(raw, 0)...)
+	case baseLossless:
+		err = e.lossless(h, &u, d, raw)
+	case basePlain:
+		err = e.plain(h, &u, d, raw, &modes)
+	}
+	if err != nil {
+		return err
+	}
+	size := 0
+	for _, s := range w.streams {
+		size += len(s)
+	}
+	if base == baseRaw || size >= rawSize && base != baseRepeat {
+		base, modes = baseRaw, [L3 + 1]uint8{}
+		for p := range w.streams {
+			w.streams[p] = w.streams[p][:0]
+		}
+		for t := range u.tokens {
+			w.streams[0] = append(w.streams[0], u.row(raw, t)...)
+		}
+	}
+	modes[0] = base
+	for p := range h.passes() {
+		i := p*h.Units() + index
+		s := w.streams[p]
+		h.modes[i], h.lengths[i], h.sums[i] = modes[p], uint32(len(s)), crc64nvme.Checksum(s)
+		b := append(e.bodies[p], s...)
+		for len(b)%align != 0 {
+			b = append(b, 0)
+		}
+		e.bodies[p] = b
+	}
+	return nil
+}
+
+// plain makes the streams of a quantized unit. The entropy coder runs from the
+// finest pass to the base with one state, which the base stores: a refinement
+// costs no states of its own.
+func (e *Encoder) plain(h *Header, u *unit, d *encodedUnit, raw []byte, modes *[L3 + 1]uint8) error {
+	w, tables := &e.work, &h.tables[u.field]
+	var st rans.State
+	st.Reset()
+	w.q = append(w.q[:0], d.q...)
+	for p := h.passes() - 1; p > 0; p-- {
+		w.spans = activeSpans(h, w, p)
+		w.split(u.dims, d.classOf)
+		if !slices.ContainsFunc(w.digits, func(b byte) bool { return b != 1 }) {
+			modes[p] = digitsZero
+			continue
+		}
+		was := st
+		coded := encodeDigits(w.streams[p], &st, tables.digits[p-1], w.contexts, w.digits)
+		if n := rawDigitsSize(len(w.digits)); n*100 <= len(coded)*102 {
+			modes[p], st = digitsRaw, was
+			w.streams[p] = appendRawDigits(w.streams[p], w.digits)
+			continue
+		}
+		modes[p], w.streams[p] = digitsCoded, coded
+	}
+	// Symbols, and the values that have none.
+	sinks := min(h.Sinks, u.tokens)
+	head := binary.LittleEndian.AppendUint16(w.streams[0], d.step)
+	head = append(head, byte(d.shift), 0, 0, 0, 0, 0)
+	for _, m := range d.means {
+		head = append(head, byte(m))
+	}
+	head = appendClassMap(head, d.classOf, len(tables.plain))
+	for t := range sinks {
+		head = append(head, u.row(raw, t)...)
+	}
+	symbols, escapes := resize(&w.symbols, len(w.q)), 0
+	for i, v := range w.q {
+		s := int(v) + int(tables.zero)
+		if s < 1 || s > 255 || tables.plain[d.classOf[i%u.dims]].Freq(byte(s)) == 0 {
+			s = 0
+			head = binary.LittleEndian.AppendUint16(head, uint16(v))
+			escapes++
+		}
+		symbols[i] = byte(s)
+	}
+	binary.LittleEndian.PutUint32(head[4:], uint32(escapes))
+	w.streams[0] = head
+	return e.finish(&st, tables.plain, u, d, 3)
+}
+
+// lossless makes the stream of a unit that is kept exactly.
+func (e *Encoder) lossless(h *Header, u *unit, d *encodedUnit, raw []byte) error {
+	w, tables := &e.work, &h.tables[u.field]
+	exps, rests := resize(&w.exps, u.tokens*u.dims), resize(&w.rests, u.tokens*u.dims)
+	for t := range u.tokens {
+		u.dtype.split(exps[t*u.dims:(t+1)*u.dims], rests[t*u.dims:(t+1)*u.dims], u.row(raw, t))
+	}
+	head := append(w.streams[0], 0, 0, 0, 0, 0, 0, 0, 0)
+	head = appendClassMap(head, d.classOf, len(tables.lossless))
+	symbols, escapes := resize(&w.symbols, len(exps)), 0
+	for i, v := range exps {
+		s := int(v) - int(tables.exponent) + 1
+		if s < 1 || s > 255 || tables.lossless[d.classOf[i%u.dims]].Freq(byte(s)) == 0 {
+			s = 0
+			head = append(head, v)
+			escapes++
+		}
+		symbols[i] = byte(s)
+	}
+	binary.LittleEndian.PutUint32(head[4:], uint32(escapes))
+	w.streams[0] = u.dtype.appendRests(head, rests)
+	var st rans.State
+	st.Reset()
+	return e.finish(&st, tables.lossless, u, d, 3)
+}
+
+// finish codes w.symbols, which are in token order, behind what the base stream
+// has, and puts the state before them if there is any.
+func (e *Encoder) finish(st *rans.State, tables []rans.Table, u *unit, d *encodedUnit, flagAt int) error {
+	w := &e.work
+	w.order.classOf = d.classOf
+	w.order.arrange(tables, u.tokens)
+	w.body = w.order.gather(w.body, w.symbols, tables, u.tokens)
+	body, err := e.coder.Encode(w.scratch[:0], st, w.order.runs, w.body)
+	if err != nil {
+		return err
+	}
+	w.scratch = body
+	s := w.streams[0]
+	if len(body) > 0 || !st.AtStart() {
+		s[flagAt] |= flagState
+		for len(s)%4 != 0 {
+			s = append(s, 0)
+		}
+		s = append(st.AppendTo(s), body...)
+	}
+	w.streams[0] = s
+	return nil
+}
+
+// flagState: the base stream has the state of the unit's entropy coder, else it
+// is the one that an encoder starts with.
+const flagState = 1

@@ -1,0 +1,178 @@
+package codec
+
+import (
+	"github.com/larderkv/larder/codec/plan"
+	"github.com/larderkv/larder/codec/rans"
+)
+
+// Encoder makes objects. It keeps its working memory from one call to the next:
+// about two bytes for each quantized element of an object, and its coded bytes.
+type Encoder struct {
+	coder *rans.Coder
+
+	units  []encodedUnit
+	fields []fieldStats
+	// bodies has the streams of each pass, each filled up to align.
+	bodies [][]byte
+	work   workspace
+	x      []float32
+}
+
+// workspace is what coding one unit needs, in both directions.
+type workspace struct {
+	exps, symbols, digits, contexts []byte
+	rests                           []uint32
+	q                               []int16
+	runs                            []plan.Run
+	spans                           []plan.Span
+	order                           order
+	body, scratch                   []byte
+	streams                         [L3 + 1][]byte
+	classOf                         []uint8
+	row, mean                       []float32
+	means                           []int8
+}
+
+// encodedUnit is what the first pass finds out about a unit.
+type encodedUnit struct {
+	base uint8
+	quantized
+	// average exponent of each channel in halves; only for baseLossless.
+	average []uint16
+	classOf []uint8
+}
+
+// NewEncoder returns an Encoder that uses coder for its entropy stage.
+func NewEncoder(coder *rans.Coder) *Encoder { return &Encoder{coder: coder} }
+
+// Encode appends the object of raw to dst. Invalid: shape or params are not
+// allowed, or raw has another size than the shape says; dst is then returned as
+// it was.
+func (e *Encoder) Encode(dst, raw []byte, shape *Shape, params *Params) ([]byte, error) {
+	if err := shape.Validate(); err != nil {
+		return dst, err
+	}
+	if err := params.validate(shape); err != nil {
+		return dst, err
+	}
+	if len(raw) != shape.RawSize() {
+		return dst, invalid("raw", "its size is not the shape's").With(len(raw), shape.RawSize())
+	}
+	h := newHeader(shape, params)
+	e.begin(h)
+	for i := range e.units {
+		e.analyse(h, params, raw, i)
+	}
+	for i := range e.fields {
+		e.fields[i].choose()
+	}
+	walk := h.Plan.Walk()
+	for i := range e.units {
+		e.work.runs = walk.Next(e.work.runs[:0], h.Tokens)
+		e.count(h, raw, i)
+	}
+	for i := range e.fields {
+		h.tables[i] = e.fields[i].tables(h.passes())
+	}
+	walk = h.Plan.Walk()
+	for i := range e.units {
+		e.work.runs = walk.Next(e.work.runs[:0], h.Tokens)
+		if err := e.encodeUnit(h, raw, i); err != nil {
+			return dst, err
+		}
+	}
+	dst = h.append(dst)
+	for _, b := range e.bodies {
+		dst = append(dst, b...)
+	}
+	return dst, nil
+}
+
+func newHeader(shape *Shape, params *Params) *Header {
+	h := &Header{Shape: *shape, Finest: params.Finest, Coarsest: params.Coarsest, Sinks: params.Sinks, Plan: params.Plan}
+	if h.Plan == nil {
+		h.Plan = plan.Uniform(h.Units(), h.Tokens, uint8(h.Finest))
+	}
+	n := h.passes() * h.Units()
+	h.modes, h.lengths = make([]uint8, n), make([]uint32, n)
+	h.sums, h.starts = make([]uint64, n), make([]int64, n)
+	h.tables = make([]fieldTables, len(h.Fields))
+	return h
+}
+
+func (e *Encoder) begin(h *Header) {
+	resize(&e.units, h.Units())
+	for len(e.bodies) < h.passes() {
+		e.bodies = append(e.bodies, nil)
+	}
+	e.bodies = e.bodies[:h.passes()]
+	for p := range e.bodies {
+		e.bodies[p] = e.bodies[p][:0]
+	}
+	clear(resize(&e.fields, len(h.Fields)))
+}
+
+// analyse decides how a unit is coded, and quantizes it.
+func (e *Encoder) analyse(h *Header, params *Params, raw []byte, index int) {
+	u, d := h.unit(index), &e.units[index]
+	f := &params.Fields[u.field]
+	stats := &e.fields[u.field]
+	d.base = baseRaw
+	switch {
+	case u.tokens > 1 && repeats(&u, raw):
+		d.base = baseRepeat
+	case f.Mode == Plain && h.Sinks < u.tokens && finite(&u, raw):
+		x := resize(&e.x, u.tokens*u.dims)
+		for t := range u.tokens {
+			u.dtype.load(x[t*u.dims:(t+1)*u.dims], u.row(raw, t))
+		}
+		if d.quantize(x, u.tokens, u.dims, h.Sinks, f.step(u.layer), h.Finest) {
+			d.base = basePlain
+			resize(&d.classOf, u.dims)
+			for c, v := range d.variance {
+				d.classOf[c] = varianceClass(v)
+				stats.usedPlain[d.classOf[c]] = true
+			}
+		}
+	}
+	if d.base == baseRaw && f.Mode >= Lossless && u.dtype != U8 {
+		d.base = baseLossless
+		e.average(&u, raw, d)
+		stats.observe(d.average)
+	}
+}
+
+func repeats(u *unit, raw []byte) bool {
+	first := string(u.row(raw, 0))
+	for t := 1; t < u.tokens; t++ {
+		if string(u.row(raw, t)) != first {
+			return false
+		}
+	}
+	return true
+}
+
+func finite(u *unit, raw []byte) bool {
+	for t := range u.tokens {
+		if !u.dtype.finite(u.row(raw, t)) {
+			return false
+		}
+	}
+	return true
+}
+
+// average computes the average exponent of each channel.
+func (e *Encoder) average(u *unit, raw []byte, d *encodedUnit) {
+	sums := make([]uint32, u.dims)
+	exps, rests := resize(&e.work.exps, u.dims), resize(&e.work.rests, u.dims)
+	for t := range u.tokens {
+		u.dtype.split(exps, rests, u.row(raw, t))
+		for c, v := range exps {
+			sums[c] += uint32(v)
+		}
+	}
+	resize(&d.average, u.dims)
+	for c, s := range sums {
+		d.average[c] = uint16((2*s + uint32(u.tokens)/2) / uint32(u.tokens))
+	}
+}

@@ -1,0 +1,170 @@
+package codec
+
+import (
+	"math"
+
+	"github.com/larderkv/larder/codec/plan"
+)
+
+const (
+	// maxValue bounds a quantized value in steps of level 0: bf16 step x value
+	// is then exact in float32.
+	maxValue = 1<<15 - 1
+	// A mean is meanValue x step x 2^shift.
+	maxMean            = 127
+	minShift, maxShift = -6, 10
+	// Steps beyond these leave the range in which products are exact.
+	minStepExp, maxStepExp = -90, 90
+)
+
+// pow3 has the ratio of a level's step to that of level 0.
+var pow3 = [L3 + 1]int32{1, 3, 9, 27}
+
+// quantized is a unit in steps.
+type quantized struct {
+	step  uint16 // bf16
+	shift int8
+	means []int8
+	// q has tokens x dims values at the finest level of the object; rows of
+	// sinks are 0.
+	q []int16
+	// variance is the class statistic of each channel, relative to the mean
+	// over channels.
+	variance []float32
+}
+
+// meanOf is exact: 8 bits x 7 bits.
+func meanOf(step float32, value int8, shift int8) float32 {
+	return float32(step*float32(value)) * pow2(int(shift))
+}
+
+func pow2(e int) float32 { return math.Float32frombits(uint32(127+e) << 23) }
+
+// quantize computes the steps of one unit. x has tokens x dims finite values,
+// the first sinks rows are kept elsewhere. false: this unit has no steps that
+// fit, keep it exactly.
+//
+// Every operation is one float32 operation in a fixed order (conversions keep
+// compilers from fusing), channel by channel over tokens, so that any
+// implementation that works on channels in parallel gets the same object.
+func (z *quantized) quantize(x []float32, tokens, dims, sinks int, relative float32, finest int) bool {
+	n := tokens - sinks
+	if n < 2 {
+		return false
+	}
+	body := x[sinks*dims:]
+	pivot := body[:dims]
+	mean := resize(&z.variance, 2*dims)[dims:]
+	sq := z.variance[:dims]
+	clear(z.variance)
+	for t := 1; t < n; t++ {
+		row := body[t*dims : (t+1)*dims]
+		for c, v := range row {
+			d := float32(v - pivot[c])
+			mean[c] = float32(mean[c] + d)
+			sq[c] = float32(sq[c] + float32(d*d))
+		}
+	}
+	inv := 1 / float32(n)
+	total, far := float32(0), float32(0)
+	for c := range dims {
+		m := float32(mean[c] * inv)
+		v := max(float32(float32(sq[c]*inv)-float32(m*m)), 0)
+		sq[c] = v
+		total = float32(total + v)
+		mean[c] = float32(pivot[c] + m)
+		far = max(far, abs(mean[c]))
+	}
+	average := float32(total * float32(1/float32(dims)))
+	if !(average > 0) || average > math.MaxFloat32/2 {
+		return false
+	}
+	for c := range sq {
+		sq[c] = float32(sq[c] / average)
+	}
+	rms := float32(math.Sqrt(float64(average)))
+	z.step = bf16(float32(rms * relative))
+	step := fromBF16(z.step)
+	if step < pow2(minStepExp) || step > pow2(maxStepExp) {
+		return false
+	}
+	z.shift = minShift
+	for float32(far/step) > float32(maxMean)*pow2(int(z.shift)) {
+		if z.shift++; z.shift > maxShift {
+			return false
+		}
+	}
+	unit := float32(step * pow2(int(z.shift)))
+	resize(&z.means, dims)
+	for c := range dims {
+		v := min(max(roundEven(float32(mean[c]/unit)), -maxMean), maxMean)
+		z.means[c] = int8(v)
+		mean[c] = meanOf(step, int8(v), z.shift)
+	}
+	resize(&z.q, tokens*dims)
+	clear(z.q[:sinks*dims])
+	limit := float32((maxValue - 13) / pow3[finest]) // coarser values round up by at most 13
+	invStep := 1 / float32(step*float32(pow3[finest]))
+	q := z.q[sinks*dims:]
+	for t := range n {
+		row, out := body[t*dims:(t+1)*dims], q[t*dims:(t+1)*dims]
+		for c, v := range row {
+			r := float32(float32(v-mean[c]) * invStep)
+			if !(abs(r) < limit) {
+				return false
+			}
+			out[c] = int16(roundEven(r))
+		}
+	}
+	z.variance = z.variance[:dims]
+	return true
+}
+
+// reconstruct writes the rows of one unit at a level: one rounding in float32,
+// one to the output type. The product is exact, so that a fused and a separate
+// addition agree.
+func reconstruct(raw []byte, u *unit, step uint16, shift int8, means []int8, q []int16, runs []plan.Run, level int, row []float32, mean []float32) {
+	s := fromBF16(step)
+	for c := range mean {
+		mean[c] = meanOf(s, means[c], shift)
+	}
+	t := 0
+	for _, r := range runs {
+		scale := pow3[max(level, int(r.Level))]
+		for range r.Tokens {
+			in := q[t*u.dims : (t+1)*u.dims]
+			for c, v := range in {
+				row[c] = float32(float32(s*float32(int32(v)*scale)) + mean[c])
+			}
+			u.dtype.store(u.row(raw, t), row)
+			t++
+		}
+	}
+}
+
+// coarser returns the value at the next coarser level: the nearest multiple of
+// three steps. There are no ties.
+func coarser(q int16) int16 {
+	v := int32(q) + 1
+	if v >= 0 {
+		return int16(v / 3)
+	}
+	return int16((v - 2) / 3)
+}
+
+// roundEven rounds to the nearest integer, ties to even; |v| < 2^22.
+func roundEven(v float32) float32 {
+	const big = 3 << 22
+	return float32(float32(v+big) - big)
+}
+
+func abs(v float32) float32 { return math.Float32frombits(math.Float32bits(v) &^ (1 << 31)) }
+
+// resize makes *s have n elements, of any content.
+func resize[T any](s *[]T, n int) []T {
+	if cap(*s) < n {
+		*s = make([]T, n)
+	}
+	*s = (*s)[:n]
+	return *s
+}

@@ -1,0 +1,126 @@
+package codec
+
+// fieldStats is gathered over all units of a field.
+type fieldStats struct {
+	usedPlain [maxClasses]bool
+	plainOf   [maxClasses]uint8 // variance class to class
+	plain     int
+	base      [maxClasses]histogram
+	beyond    [maxClasses]uint32
+	digits    [L3][2 * maxClasses][3]uint32
+
+	averages   [512]uint32 // channels with this average exponent, in halves
+	topAverage int
+	losslessOf [maxClasses]uint8
+	lossless   int
+	exponents  [maxClasses]histogram
+}
+
+func (s *fieldStats) observe(average []uint16) {
+	for _, v := range average {
+		s.averages[v]++
+	}
+}
+
+// exponentClass sorts channels by half octaves below the largest.
+func (s *fieldStats) exponentClass(average uint16) uint8 {
+	return uint8(max(maxClasses-1-(s.topAverage-int(average)), 0))
+}
+
+// choose numbers the classes that have members.
+func (s *fieldStats) choose() {
+	s.plain = compactClasses(&s.usedPlain, &s.plainOf)
+	var used [maxClasses]bool
+	for v := len(s.averages) - 1; v >= 0; v-- {
+		if s.averages[v] > 0 {
+			s.topAverage = max(s.topAverage, v)
+			used[s.exponentClass(uint16(v))] = true
+		}
+	}
+	s.lossless = compactClasses(&used, &s.losslessOf)
+}
+
+// tables makes the tables of a field.
+func (s *fieldStats) tables(passes int) fieldTables {
+	var t fieldTables
+	if s.plain > 0 {
+		tables, low := buildTables(s.base[:s.plain], s.beyond[:s.plain], escapeAtPlain, valueZero)
+		t.plain, t.zero = tables, uint8(valueZero-low+1)
+		for p := range passes - 1 {
+			digits := make([]ternary, 2*s.plain)
+			for c := range digits {
+				digits[c] = normalizeDigits(s.digits[p][c])
+			}
+			t.digits = append(t.digits, digits)
+		}
+	}
+	if s.lossless > 0 {
+		var none [maxClasses]uint32
+		// Exponents span at most 63 symbols below the largest that is not that of
+		// infinities, so that tables stay small; others escape.
+		top := 0
+		for c := range s.lossless {
+			for v := range 255 {
+				if s.exponents[c][v] > 0 {
+					top = max(top, v)
+				}
+			}
+		}
+		for c := range s.lossless {
+			for v := range s.exponents[c] {
+				if v > top || v <= top-63 {
+					none[c] += s.exponents[c][v]
+					s.exponents[c][v] = 0
+				}
+			}
+		}
+		tables, low := buildTables(s.exponents[:s.lossless], none[:s.lossless], escapeAtExponent, 255)
+		t.lossless, t.exponent = tables, uint8(low)
+	}
+	return t
+}
+
+// count adds the symbols of a unit to the histograms of its field.
+func (e *Encoder) count(h *Header, raw []byte, index int) {
+	u, d, w := h.unit(index), &e.units[index], &e.work
+	s := &e.fields[u.field]
+	switch d.base {
+	case baseLossless:
+		resize(&d.classOf, u.dims)
+		for c, v := range d.average {
+			d.classOf[c] = s.losslessOf[s.exponentClass(v)]
+		}
+		exps, rests := resize(&w.exps, u.dims), resize(&w.rests, u.dims)
+		for t := range u.tokens {
+			u.dtype.split(exps, rests, u.row(raw, t))
+			for c, v := range exps {
+				s.exponents[d.classOf[c]][v]++
+			}
+		}
+	case basePlain:
+		for c, v := range d.classOf {
+			d.classOf[c] = s.plainOf[v]
+		}
+		// From the finest level up: the digits of the tokens that a pass has,
+		// then the values that are left.
+		w.q = append(w.q[:0], d.q...)
+		for p := h.passes() - 1; p > 0; p-- {
+			w.spans = activeSpans(h, w, p)
+			w.split(u.dims, d.classOf)
+			for i, v := range w.digits {
+				s.digits[p-1][w.contexts[i]][v]++
+			}
+		}
+		for i, v := range w.q {
+			c := d.classOf[i%u.dims]
+			if v <= -valueZero || v >= valueZero {
+				s.beyond[c]++
+			} else {
+				s.base[c][int(v)+valueZero]++
+			}
+		}
+	}
+}
+
+// valueZero is the index of value 0 in a histogram of values.
+const valueZero = 128

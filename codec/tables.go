@@ -1,0 +1,132 @@
+package codec
+
+import (
+	"github.com/larderkv/larder/api/fault"
+	"github.com/larderkv/larder/codec/rans"
+)
+
+// readTables reads the tables of every field; b is the whole section.
+func (h *Header) readTables(descriptors, b []byte) error {
+	h.tables = make([]fieldTables, len(h.Fields))
+	for i := range h.tables {
+		t, d := &h.tables[i], descriptors[i*fieldSize:]
+		plain, lossless := int(d[4]), int(d[5])
+		t.zero, t.exponent = d[6], d[7]
+		if plain > maxClasses || lossless > maxClasses {
+			return corrupt("classes", "field %d has too many", i).With(max(plain, lossless), maxClasses)
+		}
+		if h.Fields[i].Kind == Opaque && plain+lossless > 0 || plain > 0 && t.zero == 0 {
+			return corrupt("classes", "impossible for field %d", i)
+		}
+		var err error
+		if t.plain, b, err = readClassTables(b, plain); err != nil {
+			return err
+		}
+		for range (h.passes() - 1) * min(plain, 1) {
+			if len(b) < 4*plain {
+				return corrupt("tables", "end early")
+			}
+			digits := make([]ternary, 2*plain)
+			for c := range digits {
+				low, high := uint16(b[2*c]), uint16(b[2*c+1])
+				if low+high > rans.Slots {
+					return corrupt("tables", "frequencies of digits exceed their sum").With(low+high, rans.Slots)
+				}
+				digits[c] = ternary{low, rans.Slots - low - high, high}
+			}
+			t.digits, b = append(t.digits, digits), b[4*plain:]
+		}
+		if t.lossless, b, err = readClassTables(b, lossless); err != nil {
+			return err
+		}
+	}
+	if len(b) != 0 {
+		return corrupt("tables", "bytes are left behind the last one").With(len(b), 0)
+	}
+	return nil
+}
+
+func readClassTables(b []byte, n int) ([]rans.Table, []byte, error) {
+	if n == 0 {
+		return nil, b, nil
+	}
+	tables := make([]rans.Table, n)
+	for i := range tables {
+		used, err := tables[i].Read(b)
+		if err != nil {
+			return nil, nil, fault.Wrap(fault.Corrupt, err, "object.tables", "table %d", i)
+		}
+		b = b[used:]
+	}
+	return tables, b, nil
+}
+
+// appendTables is the reverse of readTables.
+func (h *Header) appendTables(dst []byte) []byte {
+	for i := range h.tables {
+		t := &h.tables[i]
+		for c := range t.plain {
+			dst = t.plain[c].AppendTo(dst)
+		}
+		for _, digits := range t.digits {
+			for _, d := range digits {
+				dst = append(dst, byte(d[0]), byte(d[2]))
+			}
+		}
+		for c := range t.lossless {
+			dst = t.lossless[c].AppendTo(dst)
+		}
+	}
+	return dst
+}
+
+// classBits is the width of an entry of a class map.
+func classBits(classes int) int {
+	bits := 0
+	for 1<<bits < classes {
+		bits++
+	}
+	return bits
+}
+
+// appendClassMap packs one class for each channel, the first in the lowest
+// bits.
+func appendClassMap(dst []byte, classOf []uint8, classes int) []byte {
+	w, acc, n := classBits(classes), uint32(0), 0
+	for _, c := range classOf {
+		acc |= uint32(c) << n
+		for n += w; n >= 8; n -= 8 {
+			dst = append(dst, byte(acc))
+			acc >>= 8
+		}
+	}
+	if n > 0 {
+		dst = append(dst, byte(acc))
+	}
+	return dst
+}
+
+func classMapSize(dims, classes int) int { return (dims*classBits(classes) + 7) / 8 }
+
+// readClassMap is the reverse; src is exactly the map. Bits behind the last
+// entry must be zero.
+func readClassMap(classOf []uint8, src []byte, classes int) error {
+	w, acc, n := classBits(classes), uint32(0), 0
+	for i := range classOf {
+		for n < w {
+			acc |= uint32(src[0]) << n
+			src, n = src[1:], n+8
+		}
+		c := acc & (1<<w - 1)
+		if int(c) >= classes {
+			return corrupt("class_map", "channel %d has a class without a table", i).With(c, classes-1)
+		}
+		classOf[i] = uint8(c)
+		acc >>= w
+		n -= w
+	}
+	if acc != 0 {
+		return corrupt("class_map", "padding is not zero")
+	}
+	return nil
+}
