@@ -118,8 +118,8 @@ func HeaderSize(b []byte) (int64, error) {
 	return n, nil
 }
 
-// Parse reads the header at the start of b, which may go on behind it. Nothing
-// it allocates is larger than a small multiple of the header. Corrupt: no
+// Parse reads the header at the start of b, which may go on behind it. It
+// allocates at most 4 bytes for each byte of the header and half a megabyte. Corrupt: no
 // encoder wrote it. Miss: another version, or a basis, which no object of this
 // version has.
 func Parse(b []byte) (*Header, error) {

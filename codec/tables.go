@@ -50,6 +50,9 @@ func readClassTables(b []byte, n int) ([]rans.Table, []byte, error) {
 	if n == 0 {
 		return nil, b, nil
 	}
+	if len(b) < 2*n { // the smallest table has 2 bytes
+		return nil, nil, corrupt("tables", "end early")
+	}
 	tables := make([]rans.Table, n)
 	for i := range tables {
 		used, err := tables[i].Read(b)
