@@ -73,7 +73,10 @@ func (e *Encoder) plain(h *Header, u *unit, d *encodedUnit, raw []byte, modes *[
 			continue
 		}
 		was := st
-		coded := encodeDigits(w.streams[p], &st, tables.digits[p-1], w.contexts, w.digits)
+		coded, err := e.coder.EncodeTernary(w.streams[p], &st, &tables.coded[p-1], w.contexts, w.digits)
+		if err != nil {
+			return err
+		}
 		if n := rawDigitsSize(len(w.digits)); n*100 <= len(coded)*102 {
 			modes[p], st = digitsRaw, was
 			w.streams[p] = appendRawDigits(w.streams[p], w.digits)

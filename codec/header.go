@@ -46,8 +46,10 @@ type fieldTables struct {
 	// symbol 1.
 	zero, exponent uint8
 	plain          []rans.Table
-	// digits has, for each refinement, a table for each context.
-	digits   [][]ternary
+	// For each refinement, a table for each context of a digit, and the same as
+	// the coder wants them.
+	digits   [][]rans.Ternary
+	coded    []rans.TernaryTable
 	lossless []rans.Table
 }
 

@@ -352,7 +352,7 @@ func (r *Reader) refine(h *Header, u *unit, st *rans.State, p int) error {
 		}
 	case digitsCoded:
 		w.findContexts(u.dims, w.classOf)
-		if err := decodeDigits(w.digits, st, h.tables[u.field].digits[p-1], w.contexts, w.streams[p]); err != nil {
+		if err := r.coder.DecodeTernary(w.digits, st, &h.tables[u.field].coded[p-1], w.contexts, w.streams[p]); err != nil {
 			return err
 		}
 	}

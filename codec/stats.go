@@ -1,5 +1,7 @@
 package codec
 
+import "github.com/larderkv/larder/codec/rans"
+
 // fieldStats is gathered over all units of a field.
 type fieldStats struct {
 	usedPlain [maxClasses]bool
@@ -47,11 +49,13 @@ func (s *fieldStats) tables(passes int) fieldTables {
 		tables, low := buildTables(s.base[:s.plain], s.beyond[:s.plain], escapeAtPlain, valueZero)
 		t.plain, t.zero = tables, uint8(valueZero-low+1)
 		for p := range passes - 1 {
-			digits := make([]ternary, 2*s.plain)
+			digits := make([]rans.Ternary, 2*s.plain)
 			for c := range digits {
-				digits[c] = normalizeDigits(s.digits[p][c])
+				digits[c] = digitTable(&s.digits[p][c])
 			}
-			t.digits = append(t.digits, digits)
+			if err := t.addDigits(digits); err != nil {
+				panic(err) // digitTable gives what Build takes
+			}
 		}
 	}
 	if s.lossless > 0 {

@@ -26,15 +26,18 @@ func (h *Header) readTables(descriptors, b []byte) error {
 			if len(b) < 4*plain {
 				return corrupt("tables", "end early")
 			}
-			digits := make([]ternary, 2*plain)
+			digits := make([]rans.Ternary, 2*plain)
 			for c := range digits {
 				low, high := uint16(b[2*c]), uint16(b[2*c+1])
 				if low+high > rans.Slots {
 					return corrupt("tables", "frequencies of digits exceed their sum").With(low+high, rans.Slots)
 				}
-				digits[c] = ternary{low, rans.Slots - low - high, high}
+				digits[c] = rans.Ternary{low, rans.Slots - low - high, high}
 			}
-			t.digits, b = append(t.digits, digits), b[4*plain:]
+			if err := t.addDigits(digits); err != nil {
+				return err
+			}
+			b = b[4*plain:]
 		}
 		if t.lossless, b, err = readClassTables(b, lossless); err != nil {
 			return err
@@ -44,6 +47,12 @@ func (h *Header) readTables(descriptors, b []byte) error {
 		return corrupt("tables", "bytes are left behind the last one").With(len(b), 0)
 	}
 	return nil
+}
+
+func (t *fieldTables) addDigits(digits []rans.Ternary) error {
+	t.digits = append(t.digits, digits)
+	t.coded = append(t.coded, rans.TernaryTable{})
+	return t.coded[len(t.coded)-1].Build(digits)
 }
 
 func readClassTables(b []byte, n int) ([]rans.Table, []byte, error) {
