@@ -84,13 +84,40 @@ func varianceClass(relative float32) uint8 {
 	return uint8(min(max(e-lowest+1, 0), maxClasses-1))
 }
 
-// compactClasses renumbers classes so that those without members vanish, and
-// returns how many are left.
-func compactClasses(used *[maxClasses]bool, renumber *[maxClasses]uint8) int {
+// compactClasses numbers the classes that have members, and returns how many
+// there are. A class at either end that has less than 1 of 64 channels joins
+// its neighbour: a table, and an entry of the class map, cost more.
+func compactClasses(members *[maxClasses]int, number *[maxClasses]uint8) int {
+	total := 0
+	for _, n := range members {
+		total += n
+	}
+	if total == 0 {
+		return 0
+	}
+	end := func(from, by int) int {
+		c, sum := from, 0
+		for ; c+by >= 0 && c+by < maxClasses; c += by {
+			if sum += members[c]; 64*sum >= total {
+				break
+			}
+		}
+		return c
+	}
+	low, high := end(0, 1), end(maxClasses-1, -1)
 	n := 0
-	for c, is := range used {
-		if is {
-			renumber[c] = uint8(n)
+	for c := range members {
+		switch {
+		case c <= low:
+			number[c] = 0
+			n = 1
+		case c >= high:
+			if c == high {
+				n++
+			}
+			number[c] = uint8(n - 1)
+		case members[c] > 0:
+			number[c] = uint8(n)
 			n++
 		}
 	}

@@ -5,7 +5,6 @@ import (
 	"slices"
 
 	"github.com/larderkv/larder/codec/rans"
-	"github.com/minio/crc64nvme"
 )
 
 // encodeUnit appends the streams of a unit to the bodies, and sets its part of
@@ -47,7 +46,7 @@ func (e *Encoder) encodeUnit(h *Header, raw []byte, index int) error {
 	for p := range h.passes() {
 		i := p*h.Units() + index
 		s := w.streams[p]
-		h.modes[i], h.lengths[i], h.sums[i] = modes[p], uint32(len(s)), crc64nvme.Checksum(s)
+		h.modes[i], h.lengths[i] = modes[p], uint32(len(s))
 		b := append(e.bodies[p], s...)
 		for len(b)%align != 0 {
 			b = append(b, 0)
@@ -87,11 +86,9 @@ func (e *Encoder) plain(h *Header, u *unit, d *encodedUnit, raw []byte, modes *[
 	// Symbols, and the values that have none.
 	sinks := min(h.Sinks, u.tokens)
 	head := binary.LittleEndian.AppendUint16(w.streams[0], d.step)
-	head = append(head, byte(d.shift), 0, 0, 0, 0, 0)
-	for _, m := range d.means {
-		head = append(head, byte(m))
-	}
-	head = appendClassMap(head, d.classOf, len(tables.plain))
+	head = append(head, byte(d.shift), d.meanBits<<meanBitsAt, 0, 0, 0, 0)
+	head = appendPacked(head, d.packedMeans(&w.row8), int(d.meanBits))
+	head = appendPacked(head, d.classOf, classBits(len(tables.plain)))
 	for t := range sinks {
 		head = append(head, u.row(raw, t)...)
 	}
@@ -118,7 +115,7 @@ func (e *Encoder) lossless(h *Header, u *unit, d *encodedUnit, raw []byte) error
 		u.dtype.split(exps[t*u.dims:(t+1)*u.dims], rests[t*u.dims:(t+1)*u.dims], u.row(raw, t))
 	}
 	head := append(w.streams[0], 0, 0, 0, 0, 0, 0, 0, 0)
-	head = appendClassMap(head, d.classOf, len(tables.lossless))
+	head = appendPacked(head, d.classOf, classBits(len(tables.lossless)))
 	symbols, escapes := resize(&w.symbols, len(exps)), 0
 	for i, v := range exps {
 		s := int(v) - int(tables.exponent) + 1
@@ -162,4 +159,9 @@ func (e *Encoder) finish(st *rans.State, tables []rans.Table, u *unit, d *encode
 
 // flagState: the base stream has the state of the unit's entropy coder, else it
 // is the one that an encoder starts with.
-const flagState = 1
+//
+// Of a plain unit the upper half of the same byte is the width of its means.
+const (
+	flagState  = 1
+	meanBitsAt = 4
+)

@@ -3,6 +3,7 @@ package codec
 import (
 	"github.com/larderkv/larder/codec/plan"
 	"github.com/larderkv/larder/codec/rans"
+	"github.com/minio/crc64nvme"
 )
 
 // Encoder makes objects. It keeps its working memory from one call to the next:
@@ -28,7 +29,7 @@ type workspace struct {
 	order                           order
 	body, scratch                   []byte
 	streams                         [L3 + 1][]byte
-	classOf                         []uint8
+	classOf, row8                   []uint8
 	row, mean                       []float32
 	means                           []int8
 }
@@ -75,10 +76,19 @@ func (e *Encoder) Encode(dst, raw []byte, shape *Shape, params *Params) ([]byte,
 		h.tables[i] = e.fields[i].tables(h.passes())
 	}
 	walk = h.Plan.Walk()
+	per := len(h.Fields) * h.Heads
+	var start [L3 + 1]int
 	for i := range e.units {
 		e.work.runs = walk.Next(e.work.runs[:0], h.Tokens)
 		if err := e.encodeUnit(h, raw, i); err != nil {
 			return dst, err
+		}
+		if (i+1)%per != 0 {
+			continue
+		}
+		for p, b := range e.bodies { // the layer is complete
+			h.sums[p*h.Layers+i/per] = crc64nvme.Checksum(b[start[p]:])
+			start[p] = len(b)
 		}
 	}
 	dst = h.append(dst)
@@ -95,7 +105,7 @@ func newHeader(shape *Shape, params *Params) *Header {
 	}
 	n := h.passes() * h.Units()
 	h.modes, h.lengths = make([]uint8, n), make([]uint32, n)
-	h.sums, h.starts = make([]uint64, n), make([]int64, n)
+	h.sums, h.starts = make([]uint64, h.passes()*h.Layers), make([]int64, n)
 	h.tables = make([]fieldTables, len(h.Fields))
 	return h
 }
@@ -131,7 +141,7 @@ func (e *Encoder) analyse(h *Header, params *Params, raw []byte, index int) {
 			resize(&d.classOf, u.dims)
 			for c, v := range d.variance {
 				d.classOf[c] = varianceClass(v)
-				stats.usedPlain[d.classOf[c]] = true
+				stats.members[d.classOf[c]]++
 			}
 		}
 	}

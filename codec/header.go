@@ -67,8 +67,9 @@ type Header struct {
 	// One entry for each pass and unit: pass * units + unit.
 	modes   []uint8
 	lengths []uint32
-	sums    []uint64
 	starts  []int64
+	// One entry for each pass and layer: pass * layers + layer.
+	sums []uint64
 }
 
 // passes is the number of streams a unit may have: its base and refinements.
@@ -184,22 +185,25 @@ func Parse(b []byte) (*Header, error) {
 // readDirectory reads lengths, modes and checksums, and what follows them: at
 // most 15 zeros.
 func (h *Header) readDirectory(b []byte) error {
-	n := h.passes() * h.Units()
-	if len(b) < 12*n || len(b) >= 12*n+align {
-		return corrupt("directory", "its length does not fit the shape").With(len(b), 12*n)
+	n, k := h.passes()*h.Units(), h.passes()*h.Layers
+	size := 4*n + 8*k
+	if len(b) < size || len(b) >= size+align {
+		return corrupt("directory", "its length does not fit the shape").With(len(b), size)
 	}
-	for _, z := range b[12*n:] {
+	for _, z := range b[size:] {
 		if z != 0 {
 			return corrupt("header", "padding is not zero")
 		}
 	}
 	h.modes, h.lengths = make([]uint8, n), make([]uint32, n)
-	h.sums, h.starts = make([]uint64, n), make([]int64, n)
+	h.sums, h.starts = make([]uint64, k), make([]int64, n)
+	for i := range h.sums {
+		h.sums[i] = binary.LittleEndian.Uint64(b[4*n+8*i:])
+	}
 	at := h.Size
 	for i := range n {
 		w := binary.LittleEndian.Uint32(b[4*i:])
 		h.modes[i], h.lengths[i] = uint8(w>>30), w&lengthMask
-		h.sums[i] = binary.LittleEndian.Uint64(b[4*n+8*i:])
 		h.starts[i] = at
 		if i >= h.Units() && (h.modes[i] > digitsCoded || h.modes[i] == digitsZero && h.lengths[i] != 0) {
 			return corrupt("directory", "entry %d has an impossible mode", i)
@@ -212,13 +216,12 @@ func (h *Header) readDirectory(b []byte) error {
 	return nil
 }
 
-// append writes h. The checksums and lengths are those of its directory.
+// append writes h, and sets its starts and sizes.
 func (h *Header) append(dst []byte) []byte {
 	le := binary.LittleEndian
 	at := len(dst)
 	tables := h.appendTables(nil)
-	n := len(h.modes)
-	size := fixedSize + fieldSize*len(h.Fields) + 4*len(h.Plan) + len(tables) + 12*n
+	size := fixedSize + fieldSize*len(h.Fields) + 4*len(h.Plan) + len(tables) + 4*len(h.lengths) + 8*len(h.sums)
 	h.Size = padded(int64(size) + 8)
 	offset := h.Size
 	for i, l := range h.lengths {

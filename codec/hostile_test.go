@@ -23,15 +23,19 @@ func resign(obj []byte) {
 	units := int(le.Uint16(obj[18:])) * int(le.Uint16(obj[20:])) * int(obj[7])
 	entries := units * (int(obj[6]) - int(obj[5]) + 1)
 	dir := fixedSize + int(obj[7])*fieldSize + 4*int(le.Uint32(obj[24:])) + int(le.Uint32(obj[28:]))
-	if entries > 0 && dir+12*entries <= int(n)-8 {
+	layers := int(le.Uint16(obj[18:]))
+	if entries > 0 && dir+4*entries+8*entries*layers/units <= int(n)-8 {
 		at := n
-		for i := range entries {
-			size := int64(le.Uint32(obj[dir+4*i:]) & lengthMask)
+		for i := range entries * layers / units {
+			size := int64(0)
+			for k := range units / layers {
+				size += padded(int64(le.Uint32(obj[dir+4*(i*units/layers+k):]) & lengthMask))
+			}
 			if at+size > int64(len(obj)) {
 				break
 			}
 			le.PutUint64(obj[dir+4*entries+8*i:], crc64nvme.Checksum(obj[at:at+size]))
-			at += padded(size)
+			at += size
 		}
 	}
 	le.PutUint64(obj[n-8:], crc64nvme.Checksum(obj[:n-8]))

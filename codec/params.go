@@ -49,18 +49,18 @@ type FieldParams struct {
 	Mode Mode
 	// Steps, for Plain: the step of level 0 in units of the unit's rms
 	// deviation from its channel means. One value for all layers, or one for
-	// each. At 0.5 the next-token distributions of the model that we measure
-	// with begin to differ; level L has the step 3^L times this.
+	// each; level L has the step 3^L times this.
 	Steps []float32
 }
 
-// DefaultStep is the step of level 0 that was tuned for a kind: L2 of it is as
-// close to the exact model as CacheGen is, L1 near-lossless (bench/RESULTS.md).
+// DefaultStep is the step of level 0 for a kind, such that L2 is about as close
+// to the exact model as CacheGen is, and L1 is near-lossless by the measure of
+// bench/RESULTS.md. Keys need finer steps than values.
 func DefaultStep(k Kind) float32 {
 	if k == V || k == Latent {
-		return 0.0556
+		return 0.09
 	}
-	return 0.0556
+	return 0.05
 }
 
 // Params says how an object is coded.

@@ -10,8 +10,8 @@ const (
 	// maxValue bounds a quantized value in steps of level 0: bf16 step x value
 	// is then exact in float32.
 	maxValue = 1<<15 - 1
-	// A mean is meanValue x step x 2^shift.
-	maxMean            = 127
+	// A mean is a number of at most maxMeanBits bits x step x 2^shift.
+	maxMeanBits        = 8
 	minShift, maxShift = -6, 10
 	// Steps beyond these leave the range in which products are exact.
 	minStepExp, maxStepExp = -90, 90
@@ -24,7 +24,9 @@ var pow3 = [L3 + 1]int32{1, 3, 9, 27}
 type quantized struct {
 	step  uint16 // bf16
 	shift int8
-	means []int8
+	// means fit meanBits bits; all are 0 if those are 0.
+	meanBits uint8
+	means    []int8
 	// q has tokens x dims values at the finest level of the object; rows of
 	// sinks are 0.
 	q []int16
@@ -79,27 +81,17 @@ func (z *quantized) quantize(x []float32, tokens, dims, sinks int, relative floa
 	if !(average > 0) || average > math.MaxFloat32/2 {
 		return false
 	}
-	for c := range sq {
-		sq[c] = float32(sq[c] / average)
-	}
 	rms := float32(math.Sqrt(float64(average)))
 	z.step = bf16(float32(rms * relative))
 	step := fromBF16(z.step)
 	if step < pow2(minStepExp) || step > pow2(maxStepExp) {
 		return false
 	}
-	z.shift = minShift
-	for float32(far/step) > float32(maxMean)*pow2(int(z.shift)) {
-		if z.shift++; z.shift > maxShift {
-			return false
-		}
+	if !z.chooseMeans(mean, sq, far, step, n) {
+		return false
 	}
-	unit := float32(step * pow2(int(z.shift)))
-	resize(&z.means, dims)
 	for c := range dims {
-		v := min(max(roundEven(float32(mean[c]/unit)), -maxMean), maxMean)
-		z.means[c] = int8(v)
-		mean[c] = meanOf(step, int8(v), z.shift)
+		mean[c] = meanOf(step, z.means[c], z.shift)
 	}
 	resize(&z.q, tokens*dims)
 	clear(z.q[:sinks*dims])
@@ -115,6 +107,9 @@ func (z *quantized) quantize(x []float32, tokens, dims, sinks int, relative floa
 			}
 			out[c] = int16(roundEven(r))
 		}
+	}
+	for c := range sq {
+		sq[c] = float32(sq[c] / average)
 	}
 	z.variance = z.variance[:dims]
 	return true

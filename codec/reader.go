@@ -77,13 +77,15 @@ func (r *Reader) DecodeLayers(dst []byte, h *Header, shape *Shape, passes [][]by
 		r.work.runs = walk.Next(r.work.runs[:0], h.Tokens)
 		u := h.unit(i)
 		u.offset -= low * h.LayerSize()
+		if i%per == 0 {
+			if err := verify(h, passes, &starts, u.layer); err != nil {
+				return err
+			}
+		}
 		for p := range passes {
 			k := p*h.Units() + i
 			s := passes[p][h.starts[k]-starts[p]:]
 			n := int64(h.lengths[k])
-			if crc64nvme.Checksum(s[:n]) != h.sums[k] {
-				return corrupt("stream", "unit %d pass %d does not match its checksum", i, p)
-			}
 			for _, z := range s[n:padded(n)] {
 				if z != 0 {
 					return corrupt("stream", "padding of unit %d pass %d is not zero", i, p)
@@ -97,6 +99,17 @@ func (r *Reader) DecodeLayers(dst []byte, h *Header, shape *Shape, passes [][]by
 	}
 	for p := range r.work.streams { // they are the caller's
 		r.work.streams[p] = nil
+	}
+	return nil
+}
+
+// verify checks the bytes of a layer in all passes, which begin at starts.
+func verify(h *Header, passes [][]byte, starts *[L3 + 1]int64, layer int) error {
+	for p := range passes {
+		at, n := h.Range(p, layer, layer+1)
+		if crc64nvme.Checksum(passes[p][at-starts[p]:][:n]) != h.sums[p*h.Layers+layer] {
+			return corrupt("stream", "layer %d pass %d does not match its checksum", layer, p)
+		}
 	}
 	return nil
 }
@@ -206,11 +219,7 @@ func (r *Reader) lossless(dst []byte, h *Header, u *unit) error {
 	if head[0]|head[1]|head[2] != 0 {
 		return corrupt("base", "reserved bytes are not zero")
 	}
-	classMap, err := cut(&b, classMapSize(u.dims, len(t.lossless)))
-	if err != nil {
-		return err
-	}
-	if err := readClassMap(resize(&w.classOf, u.dims), classMap, len(t.lossless)); err != nil {
+	if err := readClassMap(resize(&w.classOf, u.dims), &b, len(t.lossless)); err != nil {
 		return err
 	}
 	escapes, err := cut(&b, int(min(binary.LittleEndian.Uint32(head[4:]), 1<<30)))
@@ -268,15 +277,10 @@ func (r *Reader) plain(dst []byte, h *Header, u *unit, last int) error {
 	if s := fromBF16(step); !(s >= pow2(minStepExp) && s <= pow2(maxStepExp)) || shift < minShift || shift > maxShift {
 		return corrupt("step", "out of range").With(s, shift)
 	}
-	packed, err := cut(&b, u.dims)
-	if err != nil {
+	if err := readMeans(resize(&w.means, u.dims), &w.row8, &b, head[3]>>meanBitsAt); err != nil {
 		return err
 	}
-	classMap, err := cut(&b, classMapSize(u.dims, len(t.plain)))
-	if err != nil {
-		return err
-	}
-	if err := readClassMap(resize(&w.classOf, u.dims), classMap, len(t.plain)); err != nil {
+	if err := readClassMap(resize(&w.classOf, u.dims), &b, len(t.plain)); err != nil {
 		return err
 	}
 	sinks := min(h.Sinks, u.tokens)
@@ -289,7 +293,7 @@ func (r *Reader) plain(dst []byte, h *Header, u *unit, last int) error {
 		return err
 	}
 	var st rans.State
-	if err := readState(&st, head[3], &b, size); err != nil {
+	if err := readState(&st, head[3]&(1<<meanBitsAt-1), &b, size); err != nil {
 		return err
 	}
 	found, err := r.symbols(&st, t.plain, u, b)
@@ -320,11 +324,7 @@ func (r *Reader) plain(dst []byte, h *Header, u *unit, last int) error {
 		return corrupt("state", "is not where an encoder starts")
 	}
 	resize(&w.row, u.dims)
-	means := resize(&w.means, u.dims)
-	for c, m := range packed {
-		means[c] = int8(m)
-	}
-	reconstruct(dst, u, step, shift, means, w.q, w.runs, h.Coarsest-last, w.row, resize(&w.mean, u.dims))
+	reconstruct(dst, u, step, shift, w.means, w.q, w.runs, h.Coarsest-last, w.row, resize(&w.mean, u.dims))
 	for k := range sinks {
 		copy(u.row(dst, k), exact[k*u.width:])
 	}

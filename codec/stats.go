@@ -4,12 +4,12 @@ import "github.com/larderkv/larder/codec/rans"
 
 // fieldStats is gathered over all units of a field.
 type fieldStats struct {
-	usedPlain [maxClasses]bool
-	plainOf   [maxClasses]uint8 // variance class to class
-	plain     int
-	base      [maxClasses]histogram
-	beyond    [maxClasses]uint32
-	digits    [L3][2 * maxClasses][3]uint32
+	members [maxClasses]int
+	plainOf [maxClasses]uint8 // variance class to class
+	plain   int
+	base    [maxClasses]histogram
+	beyond  [maxClasses]uint32
+	digits  [L3][2 * maxClasses][3]uint32
 
 	averages   [512]uint32 // channels with this average exponent, in halves
 	topAverage int
@@ -31,15 +31,15 @@ func (s *fieldStats) exponentClass(average uint16) uint8 {
 
 // choose numbers the classes that have members.
 func (s *fieldStats) choose() {
-	s.plain = compactClasses(&s.usedPlain, &s.plainOf)
-	var used [maxClasses]bool
+	s.plain = compactClasses(&s.members, &s.plainOf)
+	var members [maxClasses]int
 	for v := len(s.averages) - 1; v >= 0; v-- {
 		if s.averages[v] > 0 {
 			s.topAverage = max(s.topAverage, v)
-			used[s.exponentClass(uint16(v))] = true
+			members[s.exponentClass(uint16(v))] += int(s.averages[v])
 		}
 	}
-	s.lossless = compactClasses(&used, &s.losslessOf)
+	s.lossless = compactClasses(&members, &s.losslessOf)
 }
 
 // tables makes the tables of a field.

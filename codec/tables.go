@@ -101,13 +101,13 @@ func classBits(classes int) int {
 	return bits
 }
 
-// appendClassMap packs one class for each channel, the first in the lowest
-// bits.
-func appendClassMap(dst []byte, classOf []uint8, classes int) []byte {
-	w, acc, n := classBits(classes), uint32(0), 0
-	for _, c := range classOf {
-		acc |= uint32(c) << n
-		for n += w; n >= 8; n -= 8 {
+// appendPacked packs numbers of width bits, the first in the lowest bits of the
+// first byte.
+func appendPacked(dst []byte, values []uint8, width int) []byte {
+	acc, n := uint32(0), 0
+	for _, v := range values {
+		acc |= uint32(v) << n
+		for n += width; n >= 8; n -= 8 {
 			dst = append(dst, byte(acc))
 			acc >>= 8
 		}
@@ -118,27 +118,40 @@ func appendClassMap(dst []byte, classOf []uint8, classes int) []byte {
 	return dst
 }
 
-func classMapSize(dims, classes int) int { return (dims*classBits(classes) + 7) / 8 }
+func packedSize(n, width int) int { return (n*width + 7) / 8 }
 
-// readClassMap is the reverse; src is exactly the map. Bits behind the last
-// entry must be zero.
-func readClassMap(classOf []uint8, src []byte, classes int) error {
-	w, acc, n := classBits(classes), uint32(0), 0
-	for i := range classOf {
-		for n < w {
+// readPacked is the reverse; src is exactly the numbers. Bits behind the last
+// one must be zero.
+func readPacked(values []uint8, src []byte, width int) error {
+	acc, n := uint32(0), 0
+	for i := range values {
+		for n < width {
 			acc |= uint32(src[0]) << n
 			src, n = src[1:], n+8
 		}
-		c := acc & (1<<w - 1)
+		values[i] = uint8(acc & (1<<width - 1))
+		acc >>= width
+		n -= width
+	}
+	if acc != 0 {
+		return corrupt("packed", "padding is not zero")
+	}
+	return nil
+}
+
+// readClassMap reads the class of each channel.
+func readClassMap(classOf []uint8, b *[]byte, classes int) error {
+	packed, err := cut(b, packedSize(len(classOf), classBits(classes)))
+	if err != nil {
+		return err
+	}
+	if err := readPacked(classOf, packed, classBits(classes)); err != nil {
+		return err
+	}
+	for i, c := range classOf {
 		if int(c) >= classes {
 			return corrupt("class_map", "channel %d has a class without a table", i).With(c, classes-1)
 		}
-		classOf[i] = uint8(c)
-		acc >>= w
-		n -= w
-	}
-	if acc != 0 {
-		return corrupt("class_map", "padding is not zero")
 	}
 	return nil
 }

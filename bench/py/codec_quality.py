@@ -1,0 +1,242 @@
+"""What coding costs in quality: real KV of a model, real bytes of the coder.
+
+For each document the KV of the first 3072 tokens is computed in float32, kept
+as bfloat16, written to a file, coded and decoded by the command `larder codec`,
+and the next 1024 tokens are scored by teacher forcing with what came back.
+KL is the mean over tokens of KL(exact || decoded) of the next-token
+distributions, exact being the same continuation with the uncoded bfloat16 KV.
+
+Every document's figures are kept in --work, so that a run can be continued;
+rows are written once all documents have theirs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+
+PREFIX = 3072
+TOKENS = 4096
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to code: tokens of a chunk, arguments of `larder codec encode`
+    beside the shape, and the levels to score."""
+
+    name: str
+    chunk: int
+    args: tuple[str, ...]
+    levels: tuple[int, ...]
+
+
+VARIANTS = (
+    Variant("plain", 256, ("--levels", "0-3"), (0, 1, 2, 3)),
+    Variant("plain.64", 64, ("--levels", "0-3"), (2,)),
+    Variant("finest", 256, ("--levels", "0"), ()),
+    Variant("lossless", 256, ("--mode", "lossless"), (0,)),
+)
+
+
+class Scorer:
+    """A model, and the continuation of documents with given KV."""
+
+    def __init__(self, model: Path, threads: int) -> None:
+        torch.set_num_threads(threads)
+        self.tokenizer: Any = transformers.AutoTokenizer.from_pretrained(model)
+        self.model: Any = transformers.AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
+
+    def tokens(self, text: str) -> list[int]:
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return [0, *ids[: TOKENS - 1]]
+
+    @torch.no_grad()
+    def prefix(self, ids: list[int]) -> torch.Tensor:
+        """Return the KV of the first tokens as bf16 [layer, head, token, K or V, dim]."""
+        cache = transformers.DynamicCache()
+        self.model.model(torch.tensor([ids[:PREFIX]]), past_key_values=cache, use_cache=True)
+        return torch.stack([torch.stack([x.keys[0], x.values[0]], 2) for x in cache.layers]).to(torch.bfloat16)
+
+    @torch.no_grad()
+    def continuation(self, ids: list[int], kv: torch.Tensor) -> torch.Tensor:
+        """Return the log-probabilities after each of the tokens behind the prefix."""
+        cache = transformers.DynamicCache()
+        for layer in range(kv.shape[0]):
+            cache.update(kv[layer, :, :, 0][None].float(), kv[layer, :, :, 1][None].float(), layer)
+        positions = torch.arange(PREFIX, len(ids))[None]
+        hidden = self.model.model(
+            torch.tensor([ids[PREFIX:]]), past_key_values=cache, use_cache=True, position_ids=positions
+        ).last_hidden_state[0]
+        return torch.log_softmax(self.model.lm_head(hidden).float(), -1)
+
+
+def code(
+    larder: Path, work: Path, kv: torch.Tensor, variant: Variant
+) -> tuple[list[dict[str, Any]], Callable[[int], torch.Tensor]]:
+    """Code kv through files. Returns what `larder codec encode` says of each
+    part, and a function that decodes at a level."""
+    layers, heads, tokens, _, dims = kv.shape
+    chunks = tokens // variant.chunk
+    raw, coded, back = (work / f"kv.{suffix}" for suffix in ("raw", "coded", "back"))
+    parts = kv.view(layers, heads, chunks, variant.chunk, 2, dims).permute(2, 0, 1, 3, 4, 5).contiguous()
+    parts.view(torch.int16).numpy().tofile(raw)
+    shape = ("--layers", str(layers), "--heads", str(heads), "--tokens", str(variant.chunk))
+    fields = () if "--fields" in variant.args else ("--fields", f"k:bf16:{dims},v:bf16:{dims}")
+    command = [str(larder), "codec", "encode", str(raw), str(coded), "--json", *shape, *fields, *variant.args]
+    described = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+    stored = sum(part["stored_bytes"] for part in described)
+    if coded.stat().st_size != stored:
+        raise RuntimeError(f"{coded.stat().st_size} bytes on disk, {stored} reported")
+
+    def decode(level: int) -> torch.Tensor:
+        subprocess.run([str(larder), "codec", "decode", str(coded), str(back), "--level", str(level)], check=True)
+        got = torch.from_numpy(np.fromfile(back, dtype=np.int16)).view(torch.bfloat16)
+        return got.view(parts.shape).permute(1, 2, 0, 3, 4, 5).reshape(kv.shape)
+
+    return described, decode
+
+
+def compare(exact: torch.Tensor, other: torch.Tensor, ids: list[int]) -> dict[str, float]:
+    kl = (exact.exp() * (exact - other)).sum(-1)
+    target = torch.tensor(ids[PREFIX + 1 :])[:, None]
+    return {
+        "kl": kl.mean().item(),
+        "kl_p99": kl.quantile(0.99).item(),
+        "top1": (exact.argmax(-1) == other.argmax(-1)).float().mean().item(),
+        "nll_exact": -exact[:-1].gather(1, target).mean().item(),
+        "nll": -other[:-1].gather(1, target).mean().item(),
+    }
+
+
+def document(scorer: Scorer, larder: Path, work: Path, text: str) -> dict[str, Any]:
+    """Return bytes and quality of every variant and level for one document."""
+    ids = scorer.tokens(text)
+    if len(ids) < TOKENS:
+        raise RuntimeError(f"the document has {len(ids)} tokens, fewer than {TOKENS}")
+    kv = scorer.prefix(ids)
+    exact = scorer.continuation(ids, kv)
+    out: dict[str, Any] = {"elements": kv.numel()}
+    for variant in VARIANTS:
+        parts, decode = code(larder, work, kv, variant)
+        sizes: dict[int, int] = {}
+        for part in parts:
+            for level in part["levels"]:
+                sizes[level["level"]] = sizes.get(level["level"], 0) + level["prefix_bytes"]
+        for level, size in sizes.items():
+            entry: dict[str, Any] = {"bytes": size}
+            if level in variant.levels:
+                got = decode(level)
+                if variant.name == "lossless" and not torch.equal(got.view(torch.int16), kv.view(torch.int16)):
+                    raise RuntimeError("lossless changed a bit")
+                same = exact if variant.name == "lossless" else scorer.continuation(ids, got)
+                entry |= compare(exact, same, ids)
+            out[f"{variant.name}.L{level}"] = entry
+    return out
+
+
+class Summary:
+    """Means over documents, with 90 % bootstrap intervals."""
+
+    def __init__(self, documents: list[dict[str, Any]]) -> None:
+        self.documents = documents
+        draw = np.random.default_rng(1)
+        self.samples = draw.integers(0, len(documents), (2000, len(documents)))
+
+    def values(self, key: str, what: str) -> np.ndarray:
+        return np.array([d[key][what] for d in self.documents], dtype=np.float64)
+
+    def interval(self, statistic: Callable[[np.ndarray], float]) -> tuple[float, float, float]:
+        every = np.arange(len(self.documents))
+        low, high = np.quantile([statistic(s) for s in self.samples], [0.05, 0.95])
+        return statistic(every), float(low), float(high)
+
+    def mean(self, key: str, what: str) -> tuple[float, float, float]:
+        v = self.values(key, what)
+        return self.interval(lambda s: float(v[s].mean()))
+
+    def ratio(self, key: str) -> tuple[float, float, float]:
+        size, elements = self.values(key, "bytes"), np.array([d["elements"] for d in self.documents])
+        return self.interval(lambda s: float(2 * elements[s].sum() / size[s].sum()))
+
+    def cost(self, key: str, beside: str) -> tuple[float, float, float]:
+        a, b = self.values(key, "bytes"), self.values(beside, "bytes")
+        return self.interval(lambda s: float(100 * (a[s].sum() / b[s].sum() - 1)))
+
+    def perplexity(self, key: str) -> tuple[float, float, float]:
+        a, b = self.values(key, "nll"), self.values(key, "nll_exact")
+        return self.interval(lambda s: 100 * (math.exp(float((a[s] - b[s]).mean())) - 1))
+
+    def note(self, key: str) -> str:
+        kl, p99, top1, ppl = (
+            self.mean(key, "kl"),
+            self.mean(key, "kl_p99"),
+            self.mean(key, "top1"),
+            self.perplexity(key),
+        )
+        bits = 16 / self.ratio(key)[0]
+        return (
+            f"{bits:.3f} bits; KL {kl[0]:.5f} ({kl[1]:.5f}..{kl[2]:.5f}), p99 {p99[0]:.4f}; "
+            f"top-1 {100 * top1[0]:.2f} % ({100 * top1[1]:.2f}..{100 * top1[2]:.2f}); "
+            f"perplexity {ppl[0]:+.3f} % ({ppl[1]:+.3f}..{ppl[2]:+.3f})"
+        )
+
+
+def rows(documents: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    s = Summary(documents)
+
+    def row(name: str, unit: str, v: tuple[float, float, float], op: str | None, bar: float | None, note: str) -> None:
+        bounds = {"value": v[0], "low": v[1], "high": v[2]}
+        out.append({"name": name, "unit": unit, **bounds, "n": len(documents), "op": op, "bar": bar, "note": note})
+
+    out: list[dict[str, Any]] = []
+    row("codec.plain.ratio", "x", s.ratio("plain.L2"), ">=", 5.2, "L2 of an object L0..L3; " + s.note("plain.L2"))
+    row("codec.near.plain", "x", s.ratio("plain.L1"), ">=", 3.2, "L1 of the same; " + s.note("plain.L1"))
+    row("codec.lossless.ratio", "x", s.ratio("lossless.L0"), ">=", 1.5, "bit for bit; " + s.note("lossless.L0"))
+    row("codec.nested.cost", "%", s.cost("plain.L0", "finest.L0"), "<=", 1.5, "L0..L3 in one object beside L0 alone")
+    chunk = s.cost("plain.64.L2", "plain.L2")
+    row("codec.chunk64.cost", "%", chunk, "<=", 8, "L2, chunks of 64 beside 256; " + s.note("plain.64.L2"))
+    for level in (0, 3):
+        row(f"codec.plain.l{level}", "x", s.ratio(f"plain.L{level}"), None, None, s.note(f"plain.L{level}"))
+    return out
+
+
+def main() -> None:
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--larder", type=Path, required=True, help="the command, with `codec`")
+    p.add_argument("--model", type=Path, required=True, help="folder of a Llama-like model with its tokenizer")
+    p.add_argument("--documents", type=Path, required=True, help="JSON lines with `text`, of 4096 tokens or more")
+    p.add_argument("--work", type=Path, required=True, help="folder for what each document gave; kept")
+    p.add_argument("--out", type=Path, required=True, help="file for the rows")
+    p.add_argument("--first", type=int, default=0, help="number of the first document to measure")
+    p.add_argument("--last", type=int, default=1 << 30, help="number behind the last one")
+    p.add_argument("--threads", type=int, default=1)
+    a = p.parse_args()
+    a.work.mkdir(parents=True, exist_ok=True)
+    texts = [json.loads(line)["text"] for line in a.documents.read_text(encoding="utf-8").splitlines()]
+    scorer = None
+    for i, text in enumerate(texts):
+        path = a.work / f"{i:03d}.json"
+        if path.exists() or not a.first <= i < a.last:
+            continue
+        scorer = scorer or Scorer(a.model, a.threads)
+        path.write_text(json.dumps(document(scorer, a.larder, a.work, text)))
+        print(f"document {i} of {len(texts)}", flush=True)
+    done = sorted(a.work.glob("[0-9][0-9][0-9].json"))
+    if len(done) == len(texts):
+        a.out.write_text(json.dumps(rows([json.loads(f.read_text()) for f in done]), indent=1) + "\n")
+    else:
+        print(f"{len(done)} of {len(texts)} documents are measured")
+
+
+if __name__ == "__main__":
+    main()
