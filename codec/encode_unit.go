@@ -47,11 +47,10 @@ func (e *Encoder) encodeUnit(h *Header, raw []byte, index int) error {
 		i := p*h.Units() + index
 		s := w.streams[p]
 		h.modes[i], h.lengths[i] = modes[p], uint32(len(s))
-		b := append(e.bodies[p], s...)
-		for len(b)%align != 0 {
-			b = append(b, 0)
+		e.bodies[p] = append(e.bodies[p], s...)
+		for len(e.bodies[p])%align != 0 {
+			e.bodies[p] = append(e.bodies[p], 0)
 		}
-		e.bodies[p] = b
 	}
 	return nil
 }
@@ -114,7 +113,8 @@ func (e *Encoder) lossless(h *Header, u *unit, d *encodedUnit, raw []byte) error
 	for t := range u.tokens {
 		u.dtype.split(exps[t*u.dims:(t+1)*u.dims], rests[t*u.dims:(t+1)*u.dims], u.row(raw, t))
 	}
-	head := append(w.streams[0], 0, 0, 0, 0, 0, 0, 0, 0)
+	head := w.streams[0]
+	head = append(head, 0, 0, 0, 0, 0, 0, 0, 0)
 	head = appendPacked(head, d.classOf, classBits(len(tables.lossless)))
 	symbols, escapes := resize(&w.symbols, len(exps)), 0
 	for i, v := range exps {

@@ -12,8 +12,9 @@ import (
 // Reader decodes objects. It keeps the working memory of one unit from one call
 // to the next.
 type Reader struct {
-	coder *rans.Coder
-	work  workspace
+	coder  *rans.Coder
+	work   workspace
+	passes [][]byte
 }
 
 // NewReader returns a Reader that uses coder for its entropy stage.
@@ -34,12 +35,15 @@ func (r *Reader) Decode(dst, object []byte, shape *Shape, level int) error {
 	if want := h.Prefix(level); int64(len(object)) < want {
 		return corrupt("object", "ends before the level").With(len(object), want)
 	}
-	var passes [L3 + 1][]byte
+	passes := r.passes[:0]
 	for p := range h.passOf(level) + 1 {
 		at, n := h.Range(p, 0, h.Layers)
-		passes[p] = object[at : at+n]
+		passes = append(passes, object[at:at+n])
 	}
-	return r.DecodeLayers(dst, h, shape, passes[:h.passOf(level)+1], 0, shape.Layers, level)
+	err = r.DecodeLayers(dst, h, shape, passes, 0, shape.Layers, level)
+	clear(passes) // they are the caller's
+	r.passes = passes
+	return err
 }
 
 // DecodeLayers decodes layers [low, high) at level into dst, which has just

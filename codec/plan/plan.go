@@ -36,7 +36,7 @@ func (m Map) Validate(units, tokens int, finest, coarsest uint8) error {
 	if len(m) == 0 || len(m) > MaxRuns {
 		return fault.New(fault.Invalid, "plan", "number of runs").With(len(m), MaxRuns)
 	}
-	left := units * tokens
+	left, before := units*tokens, -1
 	for i, r := range m {
 		if r.Level < finest || r.Level > coarsest {
 			return fault.New(fault.Invalid, "plan", "run %d has a level that the object does not hold", i).With(r.Level, nil)
@@ -44,10 +44,10 @@ func (m Map) Validate(units, tokens int, finest, coarsest uint8) error {
 		if r.Tokens < 1 || r.Tokens > left {
 			return fault.New(fault.Invalid, "plan", "run %d is longer than what is left", i).With(r.Tokens, left)
 		}
-		if i > 0 && m[i-1].Level == r.Level {
+		if int(r.Level) == before {
 			return fault.New(fault.Invalid, "plan", "run %d has the level of the run before", i).With(r.Level, nil)
 		}
-		left -= r.Tokens
+		left, before = left-r.Tokens, int(r.Level)
 	}
 	if left != 0 {
 		return fault.New(fault.Invalid, "plan", "the runs do not cover all tokens").With(left, 0)

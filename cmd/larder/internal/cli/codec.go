@@ -183,7 +183,7 @@ func (a *app) encodeFile(from, to string, f *encodeFlags) ([]coded, error) {
 		params := f.params
 		for {
 			_, err := io.ReadFull(in, raw)
-			if err == io.EOF && len(list) > 0 {
+			if errors.Is(err, io.EOF) && len(list) > 0 {
 				return nil
 			}
 			if err != nil {
@@ -217,7 +217,7 @@ func objects(path string, f func(*codec.Header, []byte) error) error {
 	var object []byte
 	for n := 0; ; n++ {
 		first, err := b.Peek(48)
-		if err == io.EOF && len(first) == 0 && n > 0 {
+		if errors.Is(err, io.EOF) && len(first) == 0 && n > 0 {
 			return nil
 		}
 		if err != nil && !errors.Is(err, io.EOF) {
