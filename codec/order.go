@@ -3,7 +3,7 @@ package codec
 import "github.com/larderkv/larder/codec/rans"
 
 // order is how the symbols of a unit are arranged for the entropy coder: class
-// after class, in a class token after token, in a token channel after channel;
+// after class, in a class channel after channel, in a channel token after token;
 // each class filled up to whole steps.
 type order struct {
 	classOf  []uint8
@@ -42,10 +42,9 @@ func (o *order) gather(dst, symbols []byte, tables []rans.Table, tokens int) []b
 		if len(channels) == 0 {
 			continue
 		}
-		for t := range tokens {
-			row := symbols[t*dims : (t+1)*dims]
-			for _, ch := range channels {
-				dst[at] = row[ch]
+		for _, ch := range channels {
+			for t := range tokens {
+				dst[at] = symbols[t*dims+int(ch)]
 				at++
 			}
 		}
@@ -61,10 +60,9 @@ func (o *order) scatter(symbols, src []byte, classes, tokens int) {
 	dims, at := len(o.classOf), 0
 	for c := range classes {
 		channels := o.channels[o.first[c]:o.first[c+1]]
-		for t := range tokens {
-			row := symbols[t*dims : (t+1)*dims]
-			for _, ch := range channels {
-				row[ch] = src[at]
+		for _, ch := range channels {
+			for t := range tokens {
+				symbols[t*dims+int(ch)] = src[at]
 				at++
 			}
 		}
