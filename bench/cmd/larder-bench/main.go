@@ -15,6 +15,7 @@ import (
 
 	"github.com/larderkv/larder/bench/internal/engine"
 	"github.com/larderkv/larder/bench/internal/path"
+	"github.com/larderkv/larder/bench/internal/quality"
 	"github.com/larderkv/larder/bench/internal/report"
 	"github.com/larderkv/larder/bench/internal/rig"
 )
@@ -36,20 +37,21 @@ func main() {
 }
 
 func run(ctx context.Context) error {
-	set := flag.String("set", "path", "what to measure: path or engine")
+	set := flag.String("set", "path", "what to measure: path, engine or codec-quality")
 	out := flag.String("out", "", "file for the rows; required")
 	full := flag.Bool("full", false, "more pairs: longer, tighter intervals")
 	only := flag.String("only", "", "only rows whose name contains this")
 	root := flag.String("root", ".", "the repository")
 	larderd := flag.String("larderd", "", "the daemon under test; default bin/larderd of the repository")
 	model := flag.String("model", "", "folder of the engine's model; required for engine (make bench chooses one)")
+	documents := flag.String("documents", os.Getenv("DOCUMENTS"), "codec-quality: JSON lines with text; default ../shared/text/validation.jsonl of the repository [DOCUMENTS]")
 	python := flag.String("python", "", "interpreter with grpcio, numpy and protobuf, for engine with vLLM; default those that make installs, else python3")
 	mooncake := flag.String("mooncake", "", "interpreter with mooncake-transfer-engine; its rows are added to path")
 	profile := flag.String("cpuprofile", "", "file for a CPU profile of this process: the Go client and the baselines")
 	flag.Parse()
-	if *out == "" || flag.NArg() > 0 || *set != "path" && *set != "engine" {
+	if *out == "" || flag.NArg() > 0 || *set != "path" && *set != "engine" && *set != "codec-quality" {
 		flag.Usage()
-		return fmt.Errorf("want -out FILE and -set path or engine, got -set %s -out %q %v", *set, *out, flag.Args())
+		return fmt.Errorf("want -out FILE and -set path, engine or codec-quality, got -set %s -out %q %v", *set, *out, flag.Args())
 	}
 	in := func(parts ...string) string { return filepath.Join(append([]string{*root}, parts...)...) }
 	orElse := func(given, otherwise string) string {
@@ -78,12 +80,19 @@ func run(ctx context.Context) error {
 	defer cancel()
 	var rows, discarded []report.Row
 	var err error
-	if *set == "engine" {
+	switch *set {
+	case "codec-quality":
+		rows, err = quality.Run(ctx, quality.Options{
+			Larder: in("bin", "larder"), Python: orElse(*python, interpreter(in(".cache", "engine"))), Script: in("bench", "py", "codec_quality.py"),
+			Model:     orElse(*model, in("..", "shared", "models", "llama-27m")),
+			Documents: orElse(*documents, in("..", "shared", "text", "validation.jsonl")), Progress: os.Stderr,
+		})
+	case "engine":
 		rows, discarded, err = engine.Run(ctx, engine.Options{
 			Larderd: daemon, Python: orElse(*python, interpreter(in(".cache", "engine"))), Model: *model,
 			Worker: in("bench", "py", "engine_worker.py"), Package: sources, Only: *only, Pairs: count, Progress: os.Stderr,
 		})
-	} else {
+	default:
 		rows, discarded, err = path.Run(ctx, path.Options{
 			Larderd: daemon, Python: orElse(*python, interpreter(in(".cache", "pyenv"))),
 			Worker: in("bench", "py", "worker.py"), Package: sources, Mooncake: *mooncake, Only: *only, Pairs: count, Repeat: repeat, Progress: os.Stderr,
