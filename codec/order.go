@@ -55,21 +55,6 @@ func (o *order) gather(dst, symbols []byte, tables []rans.Table, tokens int) []b
 	return dst
 }
 
-// scatter is the reverse; what fills up the classes is not looked at.
-func (o *order) scatter(symbols, src []byte, classes, tokens int) {
-	dims, at := len(o.classOf), 0
-	for c := range classes {
-		channels := o.channels[o.first[c]:o.first[c+1]]
-		for _, ch := range channels {
-			for t := range tokens {
-				symbols[t*dims+int(ch)] = src[at]
-				at++
-			}
-		}
-		at = (at + rans.Lanes - 1) / rans.Lanes * rans.Lanes
-	}
-}
-
 // likeliest is the first of the symbols that cost least.
 func likeliest(t *rans.Table) byte {
 	best, most := 0, 0

@@ -4,6 +4,7 @@ import (
 	"math"
 
 	"github.com/larderkv/larder/codec/plan"
+	"github.com/larderkv/larder/codec/rows"
 )
 
 const (
@@ -118,7 +119,7 @@ func (z *quantized) quantize(x []float32, tokens, dims, sinks int, relative floa
 // reconstruct writes the rows of one unit at a level: one rounding in float32,
 // one to the output type. The product is exact, so that a fused and a separate
 // addition agree.
-func reconstruct(raw []byte, u *unit, step uint16, shift int8, means []int8, q []int16, runs []plan.Run, level int, row []float32, mean []float32) {
+func reconstruct(ops *rows.Ops, raw []byte, u *unit, step uint16, shift int8, means []int8, q []int16, runs []plan.Run, level int, row []float32, mean []float32) {
 	s := fromBF16(step)
 	for c := range mean {
 		mean[c] = meanOf(s, means[c], shift)
@@ -126,6 +127,12 @@ func reconstruct(raw []byte, u *unit, step uint16, shift int8, means []int8, q [
 	t := 0
 	for _, r := range runs {
 		scale := pow3[max(level, int(r.Level))]
+		if u.dtype == BF16 {
+			from := raw[u.offset+t*u.stride:]
+			ops.ReconstructBF16(from, u.stride, r.Tokens, q[t*u.dims:(t+r.Tokens)*u.dims], mean, float32(s*float32(scale)))
+			t += r.Tokens
+			continue
+		}
 		for range r.Tokens {
 			in := q[t*u.dims : (t+1)*u.dims]
 			for c, v := range in {

@@ -6,19 +6,24 @@ import (
 	"github.com/larderkv/larder/api/fault"
 	"github.com/larderkv/larder/codec/plan"
 	"github.com/larderkv/larder/codec/rans"
+	"github.com/larderkv/larder/codec/rows"
 	"github.com/minio/crc64nvme"
 )
 
 // Reader decodes objects. It keeps the working memory of one unit from one call
 // to the next.
 type Reader struct {
-	coder  *rans.Coder
-	work   workspace
-	passes [][]byte
+	coder   *rans.Coder
+	ops     *rows.Ops
+	classes rows.ClassMap
+	work    workspace
+	passes  [][]byte
 }
 
 // NewReader returns a Reader that uses coder for its entropy stage.
-func NewReader(coder *rans.Coder) *Reader { return &Reader{coder: coder} }
+func NewReader(coder *rans.Coder) *Reader {
+	return &Reader{coder: coder, ops: rows.New(rows.Options{})}
+}
 
 // Decode parses object and decodes all of it at level into dst. object may be a
 // prefix that holds the level (Header.Prefix). Invalid: dst has not the size of
@@ -198,7 +203,8 @@ func (r *Reader) symbols(st *rans.State, tables []rans.Table, u *unit, body []by
 	if err := r.coder.Decode(resize(&w.body, w.order.symbols), st, w.order.runs, body); err != nil {
 		return 0, err
 	}
-	w.order.scatter(resize(&w.symbols, u.tokens*u.dims), w.body, len(tables), u.tokens)
+	r.classes.Build(w.classOf, len(tables))
+	r.ops.Scatter(resize(&w.symbols, u.tokens*u.dims), w.body, &r.classes, u.tokens)
 	n := 0
 	for _, s := range w.symbols {
 		if s == 0 {
@@ -328,7 +334,7 @@ func (r *Reader) plain(dst []byte, h *Header, u *unit, last int) error {
 		return corrupt("state", "is not where an encoder starts")
 	}
 	resize(&w.row, u.dims)
-	reconstruct(dst, u, step, shift, w.means, w.q, w.runs, h.Coarsest-last, w.row, resize(&w.mean, u.dims))
+	reconstruct(r.ops, dst, u, step, shift, w.means, w.q, w.runs, h.Coarsest-last, w.row, resize(&w.mean, u.dims))
 	for k := range sinks {
 		copy(u.row(dst, k), exact[k*u.width:])
 	}
@@ -355,11 +361,32 @@ func (r *Reader) refine(h *Header, u *unit, st *rans.State, p int) error {
 			return err
 		}
 	case digitsCoded:
-		w.findContexts(u.dims, w.classOf)
+		r.findContexts(u.dims)
 		if err := r.coder.DecodeTernary(w.digits, st, &h.tables[u.field].coded[p-1], w.contexts, w.streams[p]); err != nil {
 			return err
 		}
 	}
-	w.merge(u.dims)
+	digits := w.digits
+	for _, s := range w.spans {
+		q := w.q[s.Low*u.dims : s.High*u.dims]
+		r.ops.Merge(q, digits[:len(q)])
+		digits = digits[len(q):]
+	}
 	return nil
+}
+
+// findContexts sets w.contexts to the contexts of the digits of the tokens in
+// w.spans, whose values are in w.q.
+func (r *Reader) findContexts(dims int) {
+	w := &r.work
+	twice := resize(&w.row8, dims)
+	for c, k := range w.classOf {
+		twice[c] = 2 * k
+	}
+	contexts := resize(&w.contexts, len(w.digits))
+	for _, s := range w.spans {
+		q := w.q[s.Low*dims : s.High*dims]
+		r.ops.Contexts(contexts[:len(q)], q, twice)
+		contexts = contexts[len(q):]
+	}
 }

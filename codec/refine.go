@@ -54,36 +54,3 @@ func coarsenAll(q []int16) {
 		q[i] = coarser(v)
 	}
 }
-
-// findContexts sets w.contexts to the contexts of the digits of the tokens in
-// w.spans, whose values are in w.q.
-func (w *workspace) findContexts(dims int, classOf []uint8) {
-	w.contexts = w.contexts[:0]
-	for _, s := range w.spans {
-		for t := s.Low; t < s.High; t++ {
-			for c, v := range w.q[t*dims : (t+1)*dims] {
-				nonzero := uint8(0)
-				if v != 0 {
-					nonzero = 1
-				}
-				w.contexts = append(w.contexts, 2*classOf[c]+nonzero)
-			}
-		}
-	}
-}
-
-// merge refines the values of the tokens in w.spans by w.digits.
-func (w *workspace) merge(dims int) {
-	digits := w.digits
-	for _, s := range w.spans {
-		row := w.q[s.Low*dims : s.High*dims]
-		for i, v := range row {
-			digit := int16(digits[i]) - 1
-			if v < 0 {
-				digit = -digit
-			}
-			row[i] = 3*v + digit
-		}
-		digits = digits[len(row):]
-	}
-}
