@@ -1,6 +1,7 @@
 package codec
 
 import (
+	"bytes"
 	"encoding/binary"
 
 	"github.com/larderkv/larder/api/fault"
@@ -205,13 +206,7 @@ func (r *Reader) symbols(st *rans.State, tables []rans.Table, u *unit, body []by
 	}
 	r.classes.Build(w.classOf, len(tables))
 	r.ops.Scatter(resize(&w.symbols, u.tokens*u.dims), w.body, &r.classes, u.tokens)
-	n := 0
-	for _, s := range w.symbols {
-		if s == 0 {
-			n++
-		}
-	}
-	return n, nil
+	return bytes.Count(w.symbols, []byte{0}), nil
 }
 
 func (r *Reader) lossless(dst []byte, h *Header, u *unit) error {
@@ -314,16 +309,14 @@ func (r *Reader) plain(dst []byte, h *Header, u *unit, last int) error {
 		return corrupt("escapes", "their number does not fit").With(found, len(escapes)/2)
 	}
 	limit := maxValue / pow3[h.Coarsest]
-	resize(&w.q, len(w.symbols))
-	for i, s := range w.symbols {
-		v := int16(s) - int16(t.zero)
-		if s == 0 {
-			v, escapes = int16(binary.LittleEndian.Uint16(escapes)), escapes[2:]
-			if int32(v) > limit || int32(v) < -limit {
-				return corrupt("escapes", "value out of range").With(v, limit)
-			}
+	r.ops.Values(resize(&w.q, len(w.symbols)), w.symbols, int(t.zero))
+	for i := 0; len(escapes) > 0; i++ {
+		i += bytes.IndexByte(w.symbols[i:], 0)
+		v := int16(binary.LittleEndian.Uint16(escapes))
+		if int32(v) > limit || int32(v) < -limit {
+			return corrupt("escapes", "value out of range").With(v, limit)
 		}
-		w.q[i] = v
+		w.q[i], escapes = v, escapes[2:]
 	}
 	for p := 1; p <= last; p++ {
 		if err := r.refine(h, u, &st, p); err != nil {
