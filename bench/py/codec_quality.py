@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import transformers
 
@@ -53,6 +54,7 @@ class Scorer:
 
     def __init__(self, model: Path, threads: int) -> None:
         torch.set_num_threads(threads)
+        torch.set_grad_enabled(False)
         self.tokenizer: Any = transformers.AutoTokenizer.from_pretrained(model)
         self.model: Any = transformers.AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
 
@@ -60,14 +62,12 @@ class Scorer:
         ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return [0, *ids[: TOKENS - 1]]
 
-    @torch.no_grad()
     def prefix(self, ids: list[int]) -> torch.Tensor:
         """Return the KV of the first tokens as bf16 [layer, head, token, K or V, dim]."""
         cache = transformers.DynamicCache()
         self.model.model(torch.tensor([ids[:PREFIX]]), past_key_values=cache, use_cache=True)
         return torch.stack([torch.stack([x.keys[0], x.values[0]], 2) for x in cache.layers]).to(torch.bfloat16)
 
-    @torch.no_grad()
     def continuation(self, ids: list[int], kv: torch.Tensor) -> torch.Tensor:
         """Return the log-probabilities after each of the tokens behind the prefix."""
         cache = transformers.DynamicCache()
@@ -152,10 +152,10 @@ class Summary:
         draw = np.random.default_rng(1)
         self.samples = draw.integers(0, len(documents), (2000, len(documents)))
 
-    def values(self, key: str, what: str) -> np.ndarray:
+    def values(self, key: str, what: str) -> npt.NDArray[Any]:
         return np.array([d[key][what] for d in self.documents], dtype=np.float64)
 
-    def interval(self, statistic: Callable[[np.ndarray], float]) -> tuple[float, float, float]:
+    def interval(self, statistic: Callable[[npt.NDArray[Any]], float]) -> tuple[float, float, float]:
         every = np.arange(len(self.documents))
         low, high = np.quantile([statistic(s) for s in self.samples], [0.05, 0.95])
         return statistic(every), float(low), float(high)

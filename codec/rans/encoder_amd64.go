@@ -49,7 +49,7 @@ func (u *encoder) pairable() bool {
 func (u *encoder) alone(c *Coder) bool {
 	from := (len(u.src)+Lanes-1)/Lanes*Lanes - u.steps*Lanes
 	part := u.src[from:]
-	ok := true
+	var ok bool
 	if only, single := u.table.single(); single {
 		ok = bytes.Count(part, []byte{only}) == len(part)
 	} else {

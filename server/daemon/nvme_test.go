@@ -160,11 +160,11 @@ func flat(p rawtest.Prompt) (b []byte) {
 func TestNVMeKilled(t *testing.T) {
 	dir := t.TempDir()
 	addr := freeAddress(t)
-	env := daemonEnv(dir, "LARDER_LISTEN_METRICS="+addr)
+	env := append(daemonEnv(dir), "LARDER_LISTEN_METRICS="+addr)
 	for _, e := range nvmeEnv(dir, "NVME_WRITE_BACK=always") {
 		env = append(env, "LARDER_"+e)
 	}
-	d := startChild(t, "daemon", env...)
+	d := startChild(t, env...)
 	require.Equal(t, "serving", d.answer())
 	c := connectIn(t, dir)
 	prompts := storeAll(t, c, addr, 0, hostChunks)
@@ -173,7 +173,7 @@ func TestNVMeKilled(t *testing.T) {
 		if !index {
 			require.NoError(t, os.RemoveAll(filepath.Join(dir, "nvme", "index")))
 		}
-		d = startChild(t, "daemon", env...)
+		d = startChild(t, env...)
 		require.Equal(t, "serving", d.answer())
 		c = connectIn(t, dir)
 		m := c.Match(prompts[0])

@@ -23,6 +23,6 @@ func (o *observers) Published(info arena.ChunkInfo) {
 }
 
 // Dropped implements arena.Observer.
-func (o *observers) Dropped(info arena.ChunkInfo, reason arena.Reason, cause string) {
+func (o *observers) Dropped(info arena.ChunkInfo, reason arena.Reason, cause arena.Cause) {
 	o.journal.Dropped(info, reason, cause)
 }

@@ -235,7 +235,8 @@ func (t tier) newFill(id part.ID) (it item, expected int, there bool, err error)
 		return it, 0, false, fault.New(fault.Invalid, "part.id", "the namespace has no such part").With(id, nil)
 	}
 	spec := list[i]
-	rec := a.alloc(classPages(spec.RawLength, a.exact), stSealing)
+	class := classPages(spec.RawLength, a.exact)
+	rec := a.alloc(class, stSealing, Requester{Scope: t.s, Bytes: int64(class) * PageBytes})
 	if rec == 0 {
 		return it, 0, false, a.fullError(nil, int64(spec.RawLength))
 	}
