@@ -65,6 +65,8 @@ class FakeSession:
         self._out: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._sending = threading.Lock()
         self.lane: socket.socket | None = None
+        # Whether the stream outlives the lane.
+        self.stays = False
 
     def send(self, reply_id: int = 0, **body: Any) -> None:
         self.send_raw(Response(id=reply_id, **body).SerializeToString())
@@ -100,7 +102,9 @@ class FakeSession:
 
     def run(self, requests: Iterator[bytes], context: Any) -> Iterator[bytes]:
         reader = threading.Thread(target=self._read, args=(requests,), daemon=True)
-        context.add_callback(self._gone)
+        if not context.add_callback(self._gone):
+            # It is over already, and nobody would tell.
+            self._gone()
         reader.start()
         while (data := self._out.get()) is not None:
             yield data
@@ -113,7 +117,8 @@ class FakeSession:
         except Exception as error:
             if not isinstance(error, grpc.RpcError) and type(error) is not Exception:
                 raise
-        self.end()
+        finally:
+            self.end()
 
     def serve_lane(self, lane: socket.socket) -> None:
         """Handles what comes over the lane, whose end is the stream's."""
@@ -124,7 +129,8 @@ class FakeSession:
             while True:
                 (size,) = struct.unpack("<I", _exactly(lane, 4))
                 self.daemon.note(self, Request.FromString(_exactly(lane, size)))
-        self.end()
+        if not self.stays:
+            self.end()
 
     def _gone(self) -> None:
         self.end()

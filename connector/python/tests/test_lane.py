@@ -104,9 +104,8 @@ def test_a_lane_that_ends_in_the_middle_of_a_reply(daemon: FakeDaemon, client: C
 def test_a_lane_that_ends_without_its_stream(daemon: FakeDaemon, client: Client) -> None:
     def cut(session: FakeSession, _: Request) -> None:
         assert session.lane is not None
-        lane = session.lane
-        session.end = lambda: None  # type: ignore[method-assign]
-        lane.shutdown(socket.SHUT_RDWR)
+        session.stays = True
+        session.lane.shutdown(socket.SHUT_RDWR)
 
     daemon.on["match"] = cut
     with pytest.raises(UnavailableError, match="lane has ended"):
