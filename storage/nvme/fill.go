@@ -42,6 +42,8 @@ func (s *Store) fill(ctx context.Context, dir string) (Report, error) {
 	if err := f.scanAll(ctx); err != nil {
 		return f.report, err
 	}
+	// Before the directory says what is alive: a punch takes off what it frees.
+	s.punch(f.twice)
 	for seq, seg := range s.dir.segments {
 		s.segments.SetLive(uint64(seq), seg.live)
 	}
@@ -50,7 +52,6 @@ func (s *Store) fill(ctx context.Context, dir string) (Report, error) {
 			s.segments.SetLive(seq, 0)
 		}
 	}
-	s.punch(f.twice)
 	f.report.Parts = s.dir.parts.used
 	return f.report, nil
 }
