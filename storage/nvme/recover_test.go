@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -130,6 +131,17 @@ func manual() Options {
 	return o
 }
 
+// awaitSealed waits for the keeper of the segments, who seals what is full.
+func awaitSealed(t *testing.T, s *Store) {
+	until := time.Now().Add(time.Minute)
+	for !slices.ContainsFunc(s.segments.Segments(), func(i segment.Info) bool { return i.State == segment.StateSealed }) {
+		if time.Now().After(until) {
+			t.Fatal("no segment is sealed")
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
 // A killed store has everything that was acknowledged, whatever of the index
 // had been written: all of it, some, or nothing at all.
 func TestKilled(t *testing.T) {
@@ -139,6 +151,7 @@ func TestKilled(t *testing.T) {
 	for n := range 12 {
 		putChunk(t, tier, n)
 		if n == 4 { // some segments settled, some entries written
+			awaitSealed(t, s.Store)
 			s.settleSealed()
 			if err := s.index.Sync(t.Context()); err != nil {
 				t.Fatal(err)
