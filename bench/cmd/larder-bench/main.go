@@ -43,7 +43,7 @@ func run(ctx context.Context) error {
 	only := flag.String("only", "", "only rows whose name contains this")
 	root := flag.String("root", ".", "the repository")
 	larderd := flag.String("larderd", "", "the daemon under test; default bin/larderd of the repository")
-	model := flag.String("model", "", "folder of the engine's model; required for engine (make bench chooses one)")
+	model := flag.String("model", os.Getenv("MODEL"), "folder of the engine's model: engine needs one (make bench finds or makes it); codec-quality: default ../shared/models/llama-27m of the repository [MODEL]")
 	documents := flag.String("documents", os.Getenv("DOCUMENTS"), "codec-quality: JSON lines with text; default ../shared/text/validation.jsonl of the repository [DOCUMENTS]")
 	python := flag.String("python", "", "interpreter with grpcio, numpy and protobuf, for engine with vLLM; default those that make installs, else python3")
 	mooncake := flag.String("mooncake", "", "interpreter with mooncake-transfer-engine; its rows are added to path")

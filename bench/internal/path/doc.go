@@ -2,7 +2,7 @@
 // memory, matching, hashing a prompt, and the daemon's memory for each part.
 //
 // The daemon under test is a process of its own with its shipped defaults (but
-// for a prefaulted arena of 1.25 GiB); clients are this process and a Python
+// for a prefaulted arena of 4 GiB); clients are this process and a Python
 // worker. Sources, slots and destinations rotate through at least 1 GiB of
 // prefaulted memory each. An operation is one batch: a store from the first
 // copy until its publish is acknowledged, a load from its request until its

@@ -60,20 +60,18 @@ func (r *Row) Verdict() string {
 	if r.Bar == nil || r.Op == nil {
 		return "-"
 	}
-	v := r.Value
+	v, tolerance, most := r.Value, slack, *r.Op == "<="
 	if r.Ratio != nil {
 		v = *r.Ratio
 	}
-	best, low, high := v, *r.Bar*(1-slack), *r.Bar*(1+slack)
 	if r.byInterval {
-		best, low, high = r.High, *r.Bar, *r.Bar
-		if *r.Op == "<=" {
-			best = r.Low
+		if v, tolerance = r.High, 0; most {
+			v = r.Low
 		}
 	}
-	met := best >= low
-	if *r.Op == "<=" {
-		met = best <= high
+	met := v >= *r.Bar*(1-tolerance)
+	if most {
+		met = v <= *r.Bar*(1+tolerance)
 	}
 	if met {
 		return "met"
