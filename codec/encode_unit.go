@@ -1,6 +1,7 @@
 package codec
 
 import (
+	"bytes"
 	"encoding/binary"
 	"slices"
 
@@ -91,19 +92,50 @@ func (e *Encoder) plain(h *Header, u *unit, d *encodedUnit, raw []byte, modes *[
 	for t := range sinks {
 		head = append(head, u.row(raw, t)...)
 	}
-	symbols, escapes := resize(&w.symbols, len(w.q)), 0
-	for i, v := range w.q {
-		s := int(v) + int(tables.zero)
-		if s < 1 || s > 255 || tables.plain[d.classOf[i%u.dims]].Freq(byte(s)) == 0 {
-			s = 0
-			head = binary.LittleEndian.AppendUint16(head, uint16(v))
-			escapes++
-		}
-		symbols[i] = byte(s)
+	escapes := w.values(tables, d.classOf)
+	for i, k := 0, 0; k < escapes; i, k = i+1, k+1 {
+		i += bytes.IndexByte(w.symbols[i:], 0)
+		head = binary.LittleEndian.AppendUint16(head, uint16(w.q[i]))
 	}
 	binary.LittleEndian.PutUint32(head[4:], uint32(escapes))
 	w.streams[0] = head
 	return e.finish(&st, tables.plain, u, d, 3)
+}
+
+// values sets w.symbols to those of w.q, 0 where the channel's table has none,
+// and returns how often that is.
+func (w *workspace) values(t *fieldTables, classOf []uint8) (escapes int) {
+	dims := len(classOf)
+	lo, hi := resize(&w.lo, dims), resize(&w.hi, dims)
+	var low, high [maxClasses]byte
+	var holes [maxClasses]bool
+	for c := range t.plain {
+		last := 0
+		for s := 255; s > 0; s-- {
+			if t.plain[c].Freq(byte(s)) == 0 {
+				continue
+			}
+			if last == 0 {
+				high[c] = byte(s)
+			}
+			holes[c] = holes[c] || last > s+1
+			last = s
+		}
+		low[c] = byte(max(last, 1))
+	}
+	for ch, c := range classOf {
+		lo[ch], hi[ch] = low[c], high[c]
+	}
+	escapes = w.ops.Symbols(resize(&w.symbols, len(w.q)), w.q, int(t.zero), lo, hi)
+	for ch, c := range classOf {
+		for i := ch; holes[c] && i < len(w.symbols); i += dims {
+			if s := w.symbols[i]; s != 0 && t.plain[c].Freq(s) == 0 {
+				w.symbols[i] = 0
+				escapes++
+			}
+		}
+	}
+	return escapes
 }
 
 // lossless makes the stream of a unit that is kept exactly.
@@ -137,9 +169,8 @@ func (e *Encoder) lossless(h *Header, u *unit, d *encodedUnit, raw []byte) error
 // has, and puts the state before them if there is any.
 func (e *Encoder) finish(st *rans.State, tables []rans.Table, u *unit, d *encodedUnit, flagAt int) error {
 	w := &e.work
-	w.order.classOf = d.classOf
-	w.order.arrange(tables, u.tokens)
-	w.body = w.order.gather(w.body, w.symbols, tables, u.tokens)
+	w.order.arrange(d.classOf, tables, u.tokens)
+	w.body = w.order.gather(w.ops, w.body, w.symbols, tables, u.tokens)
 	body, err := e.coder.Encode(w.scratch[:0], st, w.order.runs, w.body)
 	if err != nil {
 		return err

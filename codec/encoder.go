@@ -3,6 +3,7 @@ package codec
 import (
 	"github.com/larderkv/larder/codec/plan"
 	"github.com/larderkv/larder/codec/rans"
+	"github.com/larderkv/larder/codec/rows"
 	"github.com/minio/crc64nvme"
 )
 
@@ -16,7 +17,9 @@ type Encoder struct {
 	// bodies has the streams of each pass, each filled up to align.
 	bodies [][]byte
 	work   workspace
-	x      []float32
+	// x is what from reads.
+	x    []float32
+	from source
 }
 
 // workspace is what coding one unit needs, in both directions.
@@ -32,6 +35,9 @@ type workspace struct {
 	classOf, row8                   []uint8
 	row, mean                       []float32
 	means                           []int8
+	class2, lo, hi                  []byte
+
+	ops *rows.Ops
 }
 
 // encodedUnit is what the first pass finds out about a unit.
@@ -44,7 +50,15 @@ type encodedUnit struct {
 }
 
 // NewEncoder returns an Encoder that uses coder for its entropy stage.
-func NewEncoder(coder *rans.Coder) *Encoder { return &Encoder{coder: coder} }
+func NewEncoder(coder *rans.Coder) *Encoder {
+	return &Encoder{coder: coder, work: workspace{ops: opsOf(coder)}}
+}
+
+// opsOf returns the row arithmetic that goes with a coder: the reference beside
+// the reference.
+func opsOf(coder *rans.Coder) *rows.Ops {
+	return rows.New(rows.Options{Go: coder.Kernel() != rans.AVX512})
+}
 
 // Encode appends the object of raw to dst. Invalid: shape or params are not
 // allowed, or raw has another size than the shape says; dst is then returned as
@@ -131,12 +145,8 @@ func (e *Encoder) analyse(h *Header, params *Params, raw []byte, index int) {
 	switch {
 	case u.tokens > 1 && repeats(&u, raw):
 		d.base = baseRepeat
-	case f.Mode == Plain && h.Sinks < u.tokens && finite(&u, raw):
-		x := resize(&e.x, u.tokens*u.dims)
-		for t := range u.tokens {
-			u.dtype.load(x[t*u.dims:(t+1)*u.dims], u.row(raw, t))
-		}
-		if d.quantize(x, u.tokens, u.dims, h.Sinks, f.step(u.layer), h.Finest) {
+	case f.Mode == Plain && h.Sinks < u.tokens && finite(&u, raw, h.Sinks):
+		if d.quantize(e.source(&u, raw, h.Sinks), u.tokens, h.Sinks, f.step(u.layer), h.Finest) {
 			d.base = basePlain
 			resize(&d.classOf, u.dims)
 			for c, v := range d.variance {
@@ -162,8 +172,14 @@ func repeats(u *unit, raw []byte) bool {
 	return true
 }
 
-func finite(u *unit, raw []byte) bool {
-	for t := range u.tokens {
+// finite reports whether no element is a NaN or an infinity. Those of bf16 behind
+// the sinks are found where they are quantized: there they refuse, too.
+func finite(u *unit, raw []byte, sinks int) bool {
+	tokens := u.tokens
+	if u.dtype == BF16 {
+		tokens = sinks
+	}
+	for t := range tokens {
 		if !u.dtype.finite(u.row(raw, t)) {
 			return false
 		}

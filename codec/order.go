@@ -1,52 +1,41 @@
 package codec
 
-import "github.com/larderkv/larder/codec/rans"
+import (
+	"github.com/larderkv/larder/codec/rans"
+	"github.com/larderkv/larder/codec/rows"
+)
 
 // order is how the symbols of a unit are arranged for the entropy coder: class
 // after class, in a class channel after channel, in a channel token after token;
 // each class filled up to whole steps.
 type order struct {
-	classOf  []uint8
-	channels []int32 // sorted by class, then by number
-	first    [maxClasses + 1]int
-	runs     []rans.Run
-	symbols  int
+	classes rows.ClassMap
+	runs    []rans.Run
+	symbols int
 }
 
-// arrange computes the order of a unit of tokens, from o.classOf.
-func (o *order) arrange(tables []rans.Table, tokens int) {
-	o.channels, o.runs, o.symbols = o.channels[:0], o.runs[:0], 0
+// arrange computes the order of a unit of tokens, whose channels have these
+// classes.
+func (o *order) arrange(classOf []uint8, tables []rans.Table, tokens int) {
+	o.classes.Build(classOf, len(tables))
+	o.runs = o.runs[:0]
 	for c := range tables {
-		o.first[c] = len(o.channels)
-		for ch, k := range o.classOf {
-			if int(k) == c {
-				o.channels = append(o.channels, int32(ch))
-			}
-		}
-		if n := (len(o.channels) - o.first[c]) * tokens; n > 0 {
-			steps := (n + rans.Lanes - 1) / rans.Lanes
-			o.runs = append(o.runs, rans.Run{Table: &tables[c], Steps: steps})
-			o.symbols += steps * rans.Lanes
+		if n := o.classes.Channels(c) * tokens; n > 0 {
+			o.runs = append(o.runs, rans.Run{Table: &tables[c], Steps: (n + rans.Lanes - 1) / rans.Lanes})
 		}
 	}
-	o.first[len(tables)] = len(o.channels)
+	o.symbols = o.classes.Size(tokens)
 }
 
 // gather returns the symbols, which lie token after token, in this order, in
 // dst's memory.
-func (o *order) gather(dst, symbols []byte, tables []rans.Table, tokens int) []byte {
+func (o *order) gather(ops *rows.Ops, dst, symbols []byte, tables []rans.Table, tokens int) []byte {
 	resize(&dst, o.symbols)
-	dims, at := len(o.classOf), 0
+	ops.Gather(dst, symbols, &o.classes, tokens)
+	at := 0
 	for c := range tables {
-		channels := o.channels[o.first[c]:o.first[c+1]]
-		if len(channels) == 0 {
+		if at += o.classes.Channels(c) * tokens; at%rans.Lanes == 0 {
 			continue
-		}
-		for _, ch := range channels {
-			for t := range tokens {
-				dst[at] = symbols[t*dims+int(ch)]
-				at++
-			}
 		}
 		for filler := likeliest(&tables[c]); at%rans.Lanes != 0; at++ {
 			dst[at] = filler

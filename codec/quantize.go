@@ -1,11 +1,6 @@
 package codec
 
-import (
-	"math"
-
-	"github.com/larderkv/larder/codec/plan"
-	"github.com/larderkv/larder/codec/rows"
-)
+import "math"
 
 const (
 	// maxValue bounds a quantized value in steps of level 0: bf16 step x value
@@ -43,31 +38,21 @@ func meanOf(step float32, value int8, shift int8) float32 {
 
 func pow2(e int) float32 { return math.Float32frombits(uint32(127+e) << 23) }
 
-// quantize computes the steps of one unit. x has tokens x dims finite values,
-// the first sinks rows are kept elsewhere. false: this unit has no steps that
-// fit, keep it exactly.
+// quantize computes the steps of one unit from the rows behind its sinks, which
+// are kept elsewhere. false: this unit has no steps that fit, or values that are
+// not finite; keep it exactly.
 //
 // Every operation is one float32 operation in a fixed order (conversions keep
 // compilers from fusing), channel by channel over tokens, so that any
 // implementation that works on channels in parallel gets the same object.
-func (z *quantized) quantize(x []float32, tokens, dims, sinks int, relative float32, finest int) bool {
-	n := tokens - sinks
+func (z *quantized) quantize(x *source, tokens, sinks int, relative float32, finest int) bool {
+	n, dims, pivot := x.tokens, len(x.pivot), x.pivot
 	if n < 2 {
 		return false
 	}
-	body := x[sinks*dims:]
-	pivot := body[:dims]
 	mean := resize(&z.variance, 2*dims)[dims:]
 	sq := z.variance[:dims]
-	clear(z.variance)
-	for t := 1; t < n; t++ {
-		row := body[t*dims : (t+1)*dims]
-		for c, v := range row {
-			d := float32(v - pivot[c])
-			mean[c] = float32(mean[c] + d)
-			sq[c] = float32(sq[c] + float32(d*d))
-		}
-	}
+	x.sums(mean, sq)
 	inv := 1 / float32(n)
 	total, far := float32(0), float32(0)
 	for c := range dims {
@@ -98,16 +83,8 @@ func (z *quantized) quantize(x []float32, tokens, dims, sinks int, relative floa
 	clear(z.q[:sinks*dims])
 	limit := float32((maxValue - 13) / pow3[finest]) // coarser values round up by at most 13
 	invStep := 1 / float32(step*float32(pow3[finest]))
-	q := z.q[sinks*dims:]
-	for t := range n {
-		row, out := body[t*dims:(t+1)*dims], q[t*dims:(t+1)*dims]
-		for c, v := range row {
-			r := float32(float32(v-mean[c]) * invStep)
-			if !(abs(r) < limit) {
-				return false
-			}
-			out[c] = int16(roundEven(r))
-		}
+	if !x.steps(z.q[sinks*dims:], mean, invStep, limit) {
+		return false
 	}
 	for c := range sq {
 		sq[c] = float32(sq[c] / average)
@@ -116,25 +93,30 @@ func (z *quantized) quantize(x []float32, tokens, dims, sinks int, relative floa
 	return true
 }
 
-// reconstruct writes the rows of one unit at a level: one rounding in float32,
+// unpackMeans sets w.mean from w.means.
+func (w *workspace) unpackMeans(step uint16, shift int8) []float32 {
+	mean := resize(&w.mean, len(w.means))
+	for c, m := range w.means {
+		mean[c] = meanOf(fromBF16(step), m, shift)
+	}
+	return mean
+}
+
+// reconstruct writes the rows of one unit at a level, of w.q: one rounding in float32,
 // one to the output type. The product is exact, so that a fused and a separate
 // addition agree.
-func reconstruct(ops *rows.Ops, raw []byte, u *unit, step uint16, shift int8, means []int8, q []int16, runs []plan.Run, level int, row []float32, mean []float32) {
-	s := fromBF16(step)
-	for c := range mean {
-		mean[c] = meanOf(s, means[c], shift)
-	}
-	t := 0
-	for _, r := range runs {
+func (w *workspace) reconstruct(raw []byte, u *unit, step uint16, shift int8, level int) {
+	s, mean, row, t := fromBF16(step), w.unpackMeans(step, shift), resize(&w.row, u.dims), 0
+	for _, r := range w.runs {
 		scale := pow3[max(level, int(r.Level))]
 		if u.dtype == BF16 {
-			from := raw[u.offset+t*u.stride:]
-			ops.ReconstructBF16(from, u.stride, r.Tokens, q[t*u.dims:(t+r.Tokens)*u.dims], mean, float32(s*float32(scale)))
+			// step x scale is exact, so that the product is rounded once here as there.
+			w.ops.ReconstructBF16(raw[u.offset+t*u.stride:], u.stride, r.Tokens, w.q[t*u.dims:(t+r.Tokens)*u.dims], mean, float32(s*float32(scale)))
 			t += r.Tokens
 			continue
 		}
 		for range r.Tokens {
-			in := q[t*u.dims : (t+1)*u.dims]
+			in := w.q[t*u.dims : (t+1)*u.dims]
 			for c, v := range in {
 				row[c] = float32(float32(s*float32(int32(v)*scale)) + mean[c])
 			}

@@ -5,25 +5,21 @@ import (
 	"encoding/binary"
 
 	"github.com/larderkv/larder/api/fault"
-	"github.com/larderkv/larder/codec/plan"
 	"github.com/larderkv/larder/codec/rans"
-	"github.com/larderkv/larder/codec/rows"
 	"github.com/minio/crc64nvme"
 )
 
 // Reader decodes objects. It keeps the working memory of one unit from one call
 // to the next.
 type Reader struct {
-	coder   *rans.Coder
-	ops     *rows.Ops
-	classes rows.ClassMap
-	work    workspace
-	passes  [][]byte
+	coder  *rans.Coder
+	work   workspace
+	passes [][]byte
 }
 
 // NewReader returns a Reader that uses coder for its entropy stage.
 func NewReader(coder *rans.Coder) *Reader {
-	return &Reader{coder: coder, ops: rows.New(rows.Options{})}
+	return &Reader{coder: coder, work: workspace{ops: opsOf(coder)}}
 }
 
 // Decode parses object and decodes all of it at level into dst. object may be a
@@ -199,13 +195,11 @@ func readState(st *rans.State, flags byte, b *[]byte, size int) error {
 // and returns how many of them are escapes.
 func (r *Reader) symbols(st *rans.State, tables []rans.Table, u *unit, body []byte) (int, error) {
 	w := &r.work
-	w.order.classOf = w.classOf
-	w.order.arrange(tables, u.tokens)
+	w.order.arrange(w.classOf, tables, u.tokens)
 	if err := r.coder.Decode(resize(&w.body, w.order.symbols), st, w.order.runs, body); err != nil {
 		return 0, err
 	}
-	r.classes.Build(w.classOf, len(tables))
-	r.ops.Scatter(resize(&w.symbols, u.tokens*u.dims), w.body, &r.classes, u.tokens)
+	w.ops.Scatter(resize(&w.symbols, u.tokens*u.dims), w.body, &w.order.classes, u.tokens)
 	return bytes.Count(w.symbols, []byte{0}), nil
 }
 
@@ -308,37 +302,78 @@ func (r *Reader) plain(dst []byte, h *Header, u *unit, last int) error {
 	if 2*found != len(escapes) {
 		return corrupt("escapes", "their number does not fit").With(found, len(escapes)/2)
 	}
-	limit := maxValue / pow3[h.Coarsest]
-	r.ops.Values(resize(&w.q, len(w.symbols)), w.symbols, int(t.zero))
-	for i := 0; len(escapes) > 0; i++ {
-		i += bytes.IndexByte(w.symbols[i:], 0)
-		v := int16(binary.LittleEndian.Uint16(escapes))
-		if int32(v) > limit || int32(v) < -limit {
-			return corrupt("escapes", "value out of range").With(v, limit)
-		}
-		w.q[i], escapes = v, escapes[2:]
+	if last == 0 && u.dtype == BF16 {
+		err = r.direct(dst, h, u, step, shift, escapes)
+	} else {
+		err = r.refined(dst, h, u, &st, step, shift, escapes, last)
 	}
-	for p := 1; p <= last; p++ {
-		if err := r.refine(h, u, &st, p); err != nil {
-			return err
-		}
+	if err != nil {
+		return err
 	}
 	if last == h.passes()-1 && !st.AtStart() {
 		return corrupt("state", "is not where an encoder starts")
 	}
-	resize(&w.row, u.dims)
-	reconstruct(r.ops, dst, u, step, shift, w.means, w.q, w.runs, h.Coarsest-last, w.row, resize(&w.mean, u.dims))
 	for k := range sinks {
 		copy(u.row(dst, k), exact[k*u.width:])
 	}
 	return nil
 }
 
+// refined writes the rows of w.symbols and of the passes up to last.
+func (r *Reader) refined(dst []byte, h *Header, u *unit, st *rans.State, step uint16, shift int8, escapes []byte, last int) error {
+	w := &r.work
+	w.ops.Values(resize(&w.q, len(w.symbols)), w.symbols, int(h.tables[u.field].zero))
+	for i := 0; len(escapes) > 0; i++ {
+		i += bytes.IndexByte(w.symbols[i:], 0)
+		v, err := escape(&escapes, h)
+		if err != nil {
+			return err
+		}
+		w.q[i] = v
+	}
+	for p := 1; p <= last; p++ {
+		if err := r.refine(h, u, st, p); err != nil {
+			return err
+		}
+	}
+	w.reconstruct(dst, u, step, shift, h.Coarsest-last)
+	return nil
+}
+
+// direct writes the rows of w.symbols alone, in bf16: the values that have no
+// symbol are few, and are put into what the others have become.
+func (r *Reader) direct(dst []byte, h *Header, u *unit, step uint16, shift int8, escapes []byte) error {
+	w := &r.work
+	mean := w.unpackMeans(step, shift)
+	s := float32(fromBF16(step) * float32(pow3[h.Coarsest]))
+	w.ops.ReconstructSymbolsBF16(dst[u.offset:], u.stride, u.tokens, w.symbols, int(h.tables[u.field].zero), mean, s)
+	for i := 0; len(escapes) > 0; i++ {
+		i += bytes.IndexByte(w.symbols[i:], 0)
+		v, err := escape(&escapes, h)
+		if err != nil {
+			return err
+		}
+		t, c := i/u.dims, i%u.dims
+		binary.LittleEndian.PutUint16(u.row(dst, t)[2*c:], bf16(float32(s*float32(v))+mean[c]))
+	}
+	return nil
+}
+
+// escape takes a value from the front of *b.
+func escape(b *[]byte, h *Header) (int16, error) {
+	v, limit := int16(binary.LittleEndian.Uint16(*b)), maxValue/pow3[h.Coarsest]
+	*b = (*b)[2:]
+	if int32(v) > limit || int32(v) < -limit {
+		return 0, corrupt("escapes", "value out of range").With(v, limit)
+	}
+	return v, nil
+}
+
 // refine applies pass p.
 func (r *Reader) refine(h *Header, u *unit, st *rans.State, p int) error {
 	w := &r.work
 	mode := h.modes[p*h.Units()+u.index]
-	w.spans = plan.Active(w.spans[:0], w.runs, uint8(h.Coarsest-p))
+	w.spans = activeSpans(h, w, p)
 	n := spanTokens(w.spans) * u.dims
 	resize(&w.digits, n)
 	switch mode {
@@ -354,32 +389,11 @@ func (r *Reader) refine(h *Header, u *unit, st *rans.State, p int) error {
 			return err
 		}
 	case digitsCoded:
-		r.findContexts(u.dims)
+		w.findContexts(u.dims, w.classOf)
 		if err := r.coder.DecodeTernary(w.digits, st, &h.tables[u.field].coded[p-1], w.contexts, w.streams[p]); err != nil {
 			return err
 		}
 	}
-	digits := w.digits
-	for _, s := range w.spans {
-		q := w.q[s.Low*u.dims : s.High*u.dims]
-		r.ops.Merge(q, digits[:len(q)])
-		digits = digits[len(q):]
-	}
+	w.merge(u.dims)
 	return nil
-}
-
-// findContexts sets w.contexts to the contexts of the digits of the tokens in
-// w.spans, whose values are in w.q.
-func (r *Reader) findContexts(dims int) {
-	w := &r.work
-	twice := resize(&w.row8, dims)
-	for c, k := range w.classOf {
-		twice[c] = 2 * k
-	}
-	contexts := resize(&w.contexts, len(w.digits))
-	for _, s := range w.spans {
-		q := w.q[s.Low*dims : s.High*dims]
-		r.ops.Contexts(contexts[:len(q)], q, twice)
-		contexts = contexts[len(q):]
-	}
 }

@@ -24,33 +24,53 @@ func spanTokens(spans []plan.Span) int {
 // the digits and contexts of the tokens in w.spans. Tokens outside are at that
 // level only in a pass that they do not have: their values become coarser too.
 func (w *workspace) split(dims int, classOf []uint8) {
-	w.digits, w.contexts = w.digits[:0], w.contexts[:0]
+	n := spanTokens(w.spans) * dims
+	digits, contexts := resize(&w.digits, n), resize(&w.contexts, n)
+	w.doubleClasses(classOf)
 	at := 0
 	for _, s := range w.spans {
 		coarsenAll(w.q[at : s.Low*dims])
-		for t := s.Low; t < s.High; t++ {
-			row := w.q[t*dims : (t+1)*dims]
-			for c, v := range row {
-				k := coarser(v)
-				digit, nonzero := v-3*k, uint8(0)
-				if k != 0 {
-					nonzero = 1
-					if k < 0 {
-						digit = -digit
-					}
-				}
-				w.digits = append(w.digits, uint8(digit+1))
-				w.contexts = append(w.contexts, 2*classOf[c]+nonzero)
-				row[c] = k
-			}
-		}
 		at = s.High * dims
+		q := w.q[s.Low*dims : at]
+		w.ops.Split(q, digits[:len(q)], contexts[:len(q)], w.class2)
+		digits, contexts = digits[len(q):], contexts[len(q):]
 	}
 	coarsenAll(w.q[at:])
+}
+
+// doubleClasses sets w.class2: the context of a channel's digit where the value
+// is 0.
+func (w *workspace) doubleClasses(classOf []uint8) {
+	twice := resize(&w.class2, len(classOf))
+	for c, k := range classOf {
+		twice[c] = 2 * k
+	}
 }
 
 func coarsenAll(q []int16) {
 	for i, v := range q {
 		q[i] = coarser(v)
+	}
+}
+
+// findContexts sets w.contexts to the contexts of the digits of the tokens in
+// w.spans, whose values are in w.q.
+func (w *workspace) findContexts(dims int, classOf []uint8) {
+	contexts := resize(&w.contexts, spanTokens(w.spans)*dims)
+	w.doubleClasses(classOf)
+	for _, s := range w.spans {
+		q := w.q[s.Low*dims : s.High*dims]
+		w.ops.Contexts(contexts[:len(q)], q, w.class2)
+		contexts = contexts[len(q):]
+	}
+}
+
+// merge refines the values of the tokens in w.spans by w.digits.
+func (w *workspace) merge(dims int) {
+	digits := w.digits
+	for _, s := range w.spans {
+		q := w.q[s.Low*dims : s.High*dims]
+		w.ops.Merge(q, digits[:len(q)])
+		digits = digits[len(q):]
 	}
 }

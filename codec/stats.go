@@ -1,6 +1,9 @@
 package codec
 
-import "github.com/larderkv/larder/codec/rans"
+import (
+	"github.com/larderkv/larder/codec/rans"
+	"github.com/larderkv/larder/codec/rows"
+)
 
 // fieldStats is gathered over all units of a field.
 type fieldStats struct {
@@ -111,18 +114,47 @@ func (e *Encoder) count(h *Header, raw []byte, index int) {
 		for p := h.passes() - 1; p > 0; p-- {
 			w.spans = activeSpans(h, w, p)
 			w.split(u.dims, d.classOf)
-			for i, v := range w.digits {
-				s.digits[p-1][w.contexts[i]][v]++
+			countDigits(&s.digits[p-1], w.contexts, w.digits)
+		}
+		w.countValues(s, u.tokens, d.classOf)
+	}
+}
+
+// countDigits adds digits to the counts of their contexts. Neighbours are often
+// equal, and an addition has to wait for the one before it to the same place:
+// four tables take turns.
+func countDigits(counts *[2 * maxClasses][3]uint32, contexts, digits []byte) {
+	var h [4][256]uint32
+	contexts = contexts[:len(digits)]
+	for i, d := range digits {
+		h[i%4][3*contexts[i]+d]++
+	}
+	for c := range counts {
+		for d := range counts[c] {
+			for k := range h {
+				counts[c][d] += h[k][3*c+d]
 			}
 		}
-		for i, v := range w.q {
-			c := d.classOf[i%u.dims]
-			if v <= -valueZero || v >= valueZero {
-				s.beyond[c]++
-			} else {
-				s.base[c][int(v)+valueZero]++
-			}
-		}
+	}
+}
+
+// countValues adds the values in w.q to the histograms of their classes.
+func (w *workspace) countValues(s *fieldStats, tokens int, classOf []uint8) {
+	lo, hi := resize(&w.lo, len(classOf)), resize(&w.hi, len(classOf))
+	for ch := range classOf {
+		lo[ch], hi[ch] = 1, 255
+	}
+	w.ops.Symbols(resize(&w.symbols, len(w.q)), w.q, valueZero, lo, hi)
+	classes := &w.order.classes
+	classes.Build(classOf, s.plain)
+	body := resize(&w.body, classes.Size(tokens))
+	w.ops.Gather(body, w.symbols, classes, tokens)
+	for c := range s.plain {
+		n := classes.Channels(c) * tokens
+		w.ops.Count((*[256]uint32)(&s.base[c]), body[:n])
+		s.beyond[c] += s.base[c][0]
+		s.base[c][0] = 0
+		body = body[(n+rows.Step-1)/rows.Step*rows.Step:]
 	}
 }
 

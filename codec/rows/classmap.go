@@ -35,6 +35,9 @@ func (m *ClassMap) Build(classOf []uint8, classes int) {
 	m.at = m.at[:len(classOf)]
 }
 
+// Channels is the number of channels of a class.
+func (m *ClassMap) Channels(class int) int { return m.counts[class] }
+
 // Size is the number of symbols of an arranged unit.
 func (m *ClassMap) Size(tokens int) int {
 	n := 0
