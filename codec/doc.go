@@ -19,6 +19,9 @@
 // Concurrency: an Encoder or a Reader belongs to one goroutine at a time; any
 // number of them work beside one another. Shape and Params are not kept.
 //
+// `larder codec` is all that uses it so far: nothing outside tests calls
+// DecodeLayers, or sets Params.Plan or steps for each layer.
+//
 // It does not: know part ids, tiers or requests, read files, start
 // goroutines, choose levels for a namespace.
 package codec

@@ -52,6 +52,7 @@
 	VMOVDQU64 Z4, (p); \
 	VMOVDQU64 Z6, 64(p)
 
+// LOW_BYTES: the mask in Z2; DX is scratch.
 #define LOW_BYTES \
 	MOVL $0x00ff00ff, DX; \
 	VPBROADCASTD DX, Z2

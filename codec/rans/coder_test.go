@@ -69,8 +69,7 @@ func TestSize(t *testing.T) {
 		runs := one(t, src)
 		out, err := c.EncodeStream(nil, runs, src)
 		require.NoError(t, err)
-		cost := float64(runs[0].Table.Cost(&hist)) / 65536 / 8
-		require.InEpsilon(t, cost+rans.StateSize, float64(len(out)), 0.005, "sigma %v", sigma)
+		require.InEpsilon(t, cost(runs[0].Table, &hist)/8+rans.StateSize, float64(len(out)), 0.005, "sigma %v", sigma)
 	}
 	require.Equal(t, 0, bodySize(t, c, bytes.Repeat([]byte{5}, 1<<16)), "constant symbols cost nothing")
 }
@@ -237,7 +236,6 @@ func TestNoAllocations(t *testing.T) {
 		if err := tab.Build(freq); err != nil {
 			panic(err)
 		}
-		tab.Cost(&hist)
 	}), "tables")
 }
 

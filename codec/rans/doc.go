@@ -14,6 +14,9 @@
 // A Table is immutable while a run refers to it; a State belongs to one
 // goroutine.
 //
+// The pairs (two bodies in one loop) and the streams are used by benchmarks
+// only: the codec codes one unit after another, and keeps states itself.
+//
 // What this package does not do: choose classes and tables, keep lengths,
 // offsets and checksums, or find damage that decodes to something plausible:
 // that is the container's business, which checks the stored bytes first.

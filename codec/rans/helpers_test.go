@@ -64,6 +64,18 @@ func tableOf(t tester, hist *[rans.Slots]uint32) *rans.Table {
 	return tab
 }
 
+// cost is what symbols with this histogram cost in bits, by the table's
+// frequencies alone.
+func cost(tab *rans.Table, hist *[rans.Slots]uint32) float64 {
+	bits := 0.0
+	for s, n := range hist {
+		if n > 0 {
+			bits -= float64(n) * math.Log2(float64(tab.Freq(byte(s)))/rans.Slots)
+		}
+	}
+	return bits
+}
+
 func steps(symbols int) int { return (symbols + rans.Lanes - 1) / rans.Lanes }
 
 // one returns the runs of a body that has a single table.

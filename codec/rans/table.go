@@ -85,9 +85,6 @@ func (t *Table) Freq(symbol byte) int {
 	return int(e & 0xff)
 }
 
-// Symbols returns the number of symbols with a slot.
-func (t *Table) Symbols() int { return t.symbols }
-
 // single returns the table's only symbol: coding it takes no bytes and leaves
 // the lanes as they are.
 func (t *Table) single() (byte, bool) { return byte(t.last), t.symbols == 1 }

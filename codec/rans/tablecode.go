@@ -2,9 +2,6 @@ package rans
 
 import "github.com/larderkv/larder/api/fault"
 
-// MaxTableSize is the size of the largest encoded table in bytes.
-const MaxTableSize = 2 + Slots
-
 // AppendTo appends the table's code to dst: the first symbol, the number of
 // symbols from it to the last one less 1, and their frequencies, one byte
 // each; none when there is only one symbol.

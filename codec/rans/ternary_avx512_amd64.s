@@ -9,9 +9,8 @@
 TEXT ·decodeTernaryAVX512(SB), NOSPLIT, $0-16
 	MOVQ c+0(FP), R12
 	MOVQ steps+8(FP), CX
+	LOW_BYTES
 	TAKE_TERNARY(R12, AX, DX, SI, DI, R9)
-	MOVL $0x00ff00ff, BX
-	VPBROADCASTD BX, Z2
 	VPTERNLOGD $0xff, Z15, Z15, Z15
 	LEAQ ternaryCursor_state(R12), BX
 	LOAD_STATE(BX, Y0, Z0, Y1, Z1)
@@ -36,6 +35,7 @@ ternaryEnd:
 //	a: table AX, contexts BX, src SI, dst DI, last R9; states in Z0, Z1
 //	b: table DX, contexts R12, src R10, dst R11, last R13; states in Z16, Z17
 TEXT ·decodeTernaryPairAVX512(SB), NOSPLIT, $0-24
+	LOW_BYTES
 	MOVQ a+0(FP), R15
 	LEAQ ternaryCursor_state(R15), R8
 	LOAD_STATE(R8, Y0, Z0, Y1, Z1)
@@ -44,8 +44,6 @@ TEXT ·decodeTernaryPairAVX512(SB), NOSPLIT, $0-24
 	LEAQ ternaryCursor_state(R15), R8
 	LOAD_STATE(R8, Y16, Z16, Y17, Z17)
 	TAKE_TERNARY(R15, DX, R12, R10, R11, R13)
-	MOVL $0x00ff00ff, CX
-	VPBROADCASTD CX, Z2
 	VPTERNLOGD $0xff, Z15, Z15, Z15
 	MOVQ steps+16(FP), CX
 

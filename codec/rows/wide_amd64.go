@@ -8,8 +8,10 @@ func hasWide() bool {
 	return x.HasAVX512F && x.HasAVX512BW && x.HasAVX512DQ && x.HasAVX512VBMI2 && x.HasBMI2 && x.HasPOPCNT
 }
 
-// What avx512_amd64.s has; its comments say what each function may touch. groups
-// are of 64 channels; rows are tokens.
+// What the .s files have. groups are of 64 elements or, where there are rows,
+// which are tokens, of 64 channels, and at least 1; so are rows and blocks. Each
+// function does what the method in Go does that calls it, and touches what that
+// would for these counts.
 
 //go:noescape
 func scatterAVX512(dst *byte, stride int, src *byte, at *int, blocks int)
