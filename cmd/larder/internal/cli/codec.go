@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -249,20 +250,12 @@ func objects(path string, f func(*codec.Header, []byte) error) error {
 
 // fill appends n bytes. It holds no more than the file has.
 func fill(r io.Reader, dst []byte, n int64) ([]byte, error) {
-	w := writer(dst)
-	got, err := io.CopyN(&w, r, n)
+	w := bytes.NewBuffer(dst)
+	got, err := io.CopyN(w, r, n)
 	if err != nil {
-		return w, usagef("the file ends after %d of %d bytes", got, n)
+		return w.Bytes(), usagef("the file ends after %d of %d bytes", got, n)
 	}
-	return w, nil
-}
-
-// writer appends to itself.
-type writer []byte
-
-func (w *writer) Write(p []byte) (int, error) {
-	*w = append(*w, p...)
-	return len(p), nil
+	return w.Bytes(), nil
 }
 
 func (a *app) decodeCommand() *cobra.Command {
