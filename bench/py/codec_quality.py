@@ -91,7 +91,7 @@ def code(
     parts = kv.view(layers, heads, chunks, variant.chunk, 2, dims).permute(2, 0, 1, 3, 4, 5).contiguous()
     parts.view(torch.int16).numpy().tofile(raw)
     shape = ("--layers", str(layers), "--heads", str(heads), "--tokens", str(variant.chunk))
-    fields = () if "--fields" in variant.args else ("--fields", f"k:bf16:{dims},v:bf16:{dims}")
+    fields = ("--fields", f"k:bf16:{dims},v:bf16:{dims}")
     command = [str(larder), "codec", "encode", str(raw), str(coded), "--json", *shape, *fields, *variant.args]
     described = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
     stored = sum(part["stored_bytes"] for part in described)
@@ -217,25 +217,20 @@ def main() -> None:
     p.add_argument("--documents", type=Path, required=True, help="JSON lines with `text`, of 4096 tokens or more")
     p.add_argument("--work", type=Path, required=True, help="folder for what each document gave; kept")
     p.add_argument("--out", type=Path, required=True, help="file for the rows")
-    p.add_argument("--first", type=int, default=0, help="number of the first document to measure")
-    p.add_argument("--last", type=int, default=1 << 30, help="number behind the last one")
     p.add_argument("--threads", type=int, default=1)
     a = p.parse_args()
     a.work.mkdir(parents=True, exist_ok=True)
     texts = [json.loads(line)["text"] for line in a.documents.read_text(encoding="utf-8").splitlines()]
     scorer = None
+    done: list[dict[str, Any]] = []
     for i, text in enumerate(texts):
         path = a.work / f"{i:03d}.json"
-        if path.exists() or not a.first <= i < a.last:
-            continue
-        scorer = scorer or Scorer(a.model, a.threads)
-        path.write_text(json.dumps(document(scorer, a.larder, a.work, text)))
-        print(f"document {i} of {len(texts)}", flush=True)
-    done = sorted(a.work.glob("[0-9][0-9][0-9].json"))
-    if len(done) == len(texts):
-        a.out.write_text(json.dumps(rows([json.loads(f.read_text()) for f in done]), indent=1) + "\n")
-    else:
-        print(f"{len(done)} of {len(texts)} documents are measured")
+        if not path.exists():
+            scorer = scorer or Scorer(a.model, a.threads)
+            path.write_text(json.dumps(document(scorer, a.larder, a.work, text)))
+            print(f"document {i} of {len(texts)}", flush=True)
+        done.append(json.loads(path.read_text()))
+    a.out.write_text(json.dumps(rows(done), indent=1) + "\n")
 
 
 if __name__ == "__main__":

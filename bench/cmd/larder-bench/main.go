@@ -4,21 +4,29 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
 	"os/signal"
 	"path/filepath"
 	"runtime/pprof"
+	"slices"
+	"strings"
 	"syscall"
 	"time"
 
 	"github.com/larderkv/larder/bench/internal/engine"
+	"github.com/larderkv/larder/bench/internal/entropy"
+	"github.com/larderkv/larder/bench/internal/pairs"
 	"github.com/larderkv/larder/bench/internal/path"
 	"github.com/larderkv/larder/bench/internal/quality"
 	"github.com/larderkv/larder/bench/internal/report"
 	"github.com/larderkv/larder/bench/internal/rig"
 )
+
+// sets that can be measured.
+const sets = "path, engine, codec-entropy, codec-quality"
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -37,21 +45,21 @@ func main() {
 }
 
 func run(ctx context.Context) error {
-	set := flag.String("set", "path", "what to measure: path, engine or codec-quality")
+	set := flag.String("set", "path", "what to measure: "+sets)
 	out := flag.String("out", "", "file for the rows; required")
 	full := flag.Bool("full", false, "more pairs: longer, tighter intervals")
-	only := flag.String("only", "", "only rows whose name contains this")
+	only := flag.String("only", "", "only rows whose name contains this; not for codec-quality")
 	root := flag.String("root", ".", "the repository")
 	larderd := flag.String("larderd", "", "the daemon under test; default bin/larderd of the repository")
-	model := flag.String("model", os.Getenv("MODEL"), "folder of the engine's model: engine needs one (make bench finds or makes it); codec-quality: default ../shared/models/llama-27m of the repository [MODEL]")
-	documents := flag.String("documents", os.Getenv("DOCUMENTS"), "codec-quality: JSON lines with text; default ../shared/text/validation.jsonl of the repository [DOCUMENTS]")
+	model := flag.String("model", os.Getenv("MODEL"), "folder of the engine's model; required for engine (make bench chooses one) and codec-quality [MODEL]")
+	documents := flag.String("documents", os.Getenv("DOCUMENTS"), "JSON lines with text, of 4096 tokens or more each; required for codec-quality [DOCUMENTS]")
 	python := flag.String("python", "", "interpreter with grpcio, numpy and protobuf, for engine with vLLM; default those that make installs, else python3")
 	mooncake := flag.String("mooncake", "", "interpreter with mooncake-transfer-engine; its rows are added to path")
 	profile := flag.String("cpuprofile", "", "file for a CPU profile of this process: the Go client and the baselines")
 	flag.Parse()
-	if *out == "" || flag.NArg() > 0 || *set != "path" && *set != "engine" && *set != "codec-quality" {
+	if *out == "" || flag.NArg() > 0 || !slices.Contains(strings.Split(sets, ", "), *set) {
 		flag.Usage()
-		return fmt.Errorf("want -out FILE and -set path, engine or codec-quality, got -set %s -out %q %v", *set, *out, flag.Args())
+		return fmt.Errorf("want -out FILE and one set of "+sets+", got -set %s -out %q %v", *set, *out, flag.Args())
 	}
 	in := func(parts ...string) string { return filepath.Join(append([]string{*root}, parts...)...) }
 	orElse := func(given, otherwise string) string {
@@ -81,11 +89,15 @@ func run(ctx context.Context) error {
 	var rows, discarded []report.Row
 	var err error
 	switch *set {
+	case "codec-entropy":
+		rows, discarded, err = entropy.Rows(ctx, pairs.Plan{Pairs: count, Seed: uint64(time.Now().UnixNano())}, *only)
 	case "codec-quality":
+		if *model == "" || *documents == "" {
+			return errors.New("codec-quality wants -model and -documents")
+		}
 		rows, err = quality.Run(ctx, quality.Options{
 			Larder: in("bin", "larder"), Python: orElse(*python, interpreter(in(".cache", "engine"))), Script: in("bench", "py", "codec_quality.py"),
-			Model:     orElse(*model, in("..", "shared", "models", "llama-27m")),
-			Documents: orElse(*documents, in("..", "shared", "text", "validation.jsonl")), Progress: os.Stderr,
+			Model: *model, Documents: *documents, Progress: os.Stderr,
 		})
 	case "engine":
 		rows, discarded, err = engine.Run(ctx, engine.Options{

@@ -1,5 +1,6 @@
-// Package entropy measures codec/rans beside huff0 of klauspost/compress: the
-// entropy stage alone, on one core, the same symbols in the same run.
+// Package entropy is the benchmark set codec-entropy: codec/rans beside huff0 of
+// klauspost/compress, the entropy stage alone, on one core, the same symbols in
+// the same run.
 //
 // Symbols are those of the codec: heads of 256 tokens and 128 channels, rounded
 // Gaussians and Laplacians whose width goes by class, 2 to 3 bits each in the

@@ -3,6 +3,7 @@ package entropy
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/larderkv/larder/bench/internal/pairs"
 	"github.com/larderkv/larder/bench/internal/report"
@@ -14,8 +15,9 @@ const seed = 20261125
 
 // Rows measures codec.rans.decode and codec.rans.encode of every kernel that
 // this CPU runs, each beside huff0; the bars are the fastest kernel's. The other
-// kernels' rows have its name behind theirs. plan.Pairs is at least 15.
-func Rows(ctx context.Context, plan pairs.Plan) (rows, discarded []report.Row, err error) {
+// kernels' rows have its name behind theirs. plan.Pairs is at least 15. Rows whose
+// name does not contain only are left out.
+func Rows(ctx context.Context, plan pairs.Plan, only string) (rows, discarded []report.Row, err error) {
 	all, bits, err := Heads(seed)
 	if err != nil {
 		return nil, nil, err
@@ -47,6 +49,9 @@ func Rows(ctx context.Context, plan pairs.Plan) (rows, discarded []report.Row, e
 			}
 			if i > 0 || r.bar == 0 {
 				spec.Op = ""
+			}
+			if !strings.Contains(spec.Name, only) {
+				continue
 			}
 			attempts, err := pairs.Measure(ctx, plan, arm(ours.name, r.ours), arm(huff.name, r.theirs))
 			if err != nil {
