@@ -7,6 +7,7 @@ codec gives, some MB/s, and written from the two pages alone.
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -61,7 +62,15 @@ class Table:
     symbol: Bytes
     freq: NDArray[np.uint32]
     bias: NDArray[np.uint32]
-    single: bool
+    single: bool = False
+
+    @classmethod
+    def of(cls, order: Sequence[int], freqs: Sequence[int], first: int = 0, *, single: bool = False) -> Table:
+        """Return the table whose symbols, counted from first, get slots in order."""
+        symbol = np.concatenate([np.full(freqs[s], first + s, np.uint8) for s in order])
+        freq = np.concatenate([np.full(freqs[s], freqs[s], np.uint32) for s in order])
+        bias = np.concatenate([np.arange(freqs[s], dtype=np.uint32) for s in order])
+        return cls(symbol, freq, bias, single)
 
     @classmethod
     def read(cls, data: bytes) -> tuple[Table, int]:
@@ -73,10 +82,7 @@ class Table:
         if first + count > 256 or len(freqs) != count or sum(freqs) != SLOTS or 0 in (freqs[0], freqs[-1]):
             raise CorruptError("a table is impossible", field="object.tables")
         order = sorted(range(count), key=lambda s: (-freqs[s], s))
-        symbol = np.concatenate([np.full(freqs[s], first + s, np.uint8) for s in order])
-        freq = np.concatenate([np.full(freqs[s], freqs[s], np.uint32) for s in order])
-        bias = np.concatenate([np.arange(freqs[s], dtype=np.uint32) for s in order])
-        return cls(symbol, freq, bias, count == 1), 2 if count == 1 else 2 + count
+        return cls.of(order, freqs, first, single=count == 1), 2 if count == 1 else 2 + count
 
 
 def ternary(low: int, high: int) -> Table:
@@ -85,10 +91,7 @@ def ternary(low: int, high: int) -> Table:
         raise CorruptError("frequencies of digits exceed their sum", field="object.tables", value=str(low + high))
     freqs = (low, SLOTS - low - high, high)
     order = sorted(range(3), key=lambda s: (freqs[s], s))
-    symbol = np.concatenate([np.full(freqs[s], s, np.uint8) for s in order])
-    freq = np.concatenate([np.full(freqs[s], freqs[s], np.uint32) for s in order])
-    bias = np.concatenate([np.arange(freqs[s], dtype=np.uint32) for s in order])
-    return Table(symbol, freq, bias, False)
+    return Table.of(order, freqs)
 
 
 @dataclass
@@ -129,7 +132,6 @@ class Chain:
             np.concatenate([t.symbol for t in tables]),
             np.concatenate([t.freq for t in tables]),
             np.concatenate([t.bias for t in tables]),
-            False,
         )
         out: list[Bytes] = [np.empty(0, np.uint8)]
         at = 0
@@ -216,10 +218,6 @@ class Object:
     @property
     def units(self) -> int:
         return self.layers * self.heads * len(self.fields)
-
-    @property
-    def raw_size(self) -> int:
-        return self.layers * self.heads * self.tokens * sum(f.width for f in self.fields)
 
 
 def parse(data: bytes, max_bytes: int) -> Object:
