@@ -35,12 +35,15 @@ const reserveStep = 1 << 10
 // of it is left.
 func (s *Store) create(class Class) (*segment, error) {
 	capacity := s.opt.SegmentBytes
-	sequence, err := s.admit(capacity)
-	if err != nil {
+	if err := s.admit(capacity); err != nil {
 		return nil, err
 	}
 	h := head{created: s.opt.Now(), capacity: capacity, class: class}
-	f, err := s.createFile(sequence, h)
+	sequence, err := s.nextSequence()
+	var f File
+	if err == nil {
+		f, err = s.createFile(sequence, h)
+	}
 	if err != nil {
 		s.mu.Lock()
 		s.used -= capacity
@@ -54,32 +57,38 @@ func (s *Store) create(class Class) (*segment, error) {
 	}, nil
 }
 
-// admit takes the bytes from the budget, if the file system can spare them too,
-// and gives out a sequence.
-func (s *Store) admit(bytes int64) (uint64, error) {
+// admit takes the bytes from the budget, if the file system can spare them too.
+func (s *Store) admit(bytes int64) error {
 	free, err := s.fs.Free(s.dir)
 	if err != nil {
-		return 0, s.fail(err, "space", "the file system cannot be asked")
+		return s.fail(err, "space", "the file system cannot be asked")
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
 	case s.used+bytes > s.opt.Budget:
 		s.count.fault(fault.Full)
-		return 0, fault.New(fault.Full, "segment.budget", "another segment is beyond the budget").With(s.used+bytes, s.opt.Budget)
+		return fault.New(fault.Full, "segment.budget", "another segment is beyond the budget").With(s.used+bytes, s.opt.Budget)
 	case free-bytes < s.opt.Reserve:
 		s.count.fault(fault.Full)
-		return 0, fault.New(fault.Full, "segment.reserve", "another segment would take the file system's reserve").With(free-bytes, s.opt.Reserve)
+		return fault.New(fault.Full, "segment.reserve", "another segment would take the file system's reserve").With(free-bytes, s.opt.Reserve)
 	}
+	s.used += bytes
+	return nil
+}
+
+// nextSequence gives out a sequence. Once in 1024 it writes the superblock, for
+// which only others who make a segment wait.
+func (s *Store) nextSequence() (uint64, error) {
+	s.sequences.Lock()
+	defer s.sequences.Unlock()
 	if s.next >= s.super.reserved {
-		// Once in 1024 segments: it may hold the mutex.
 		if err := s.reserveSequences(); err != nil {
-			return 0, s.fail(err, "store", "no sequences can be reserved")
+			return 0, systemFault(err, "store", "no sequences can be reserved")
 		}
 	}
 	sequence := s.next
 	s.next++
-	s.used += bytes
 	return sequence, nil
 }
 
@@ -89,7 +98,7 @@ func (s *Store) reserveSequences() error {
 	if err := writeSuperblock(s.fs, s.dir, s.opt.Buffered, sb); err != nil {
 		return err
 	}
-	s.super = sb
+	s.super.reserved = sb.reserved // the id is read meanwhile
 	return nil
 }
 

@@ -33,12 +33,17 @@ type Store struct {
 	calls sync.WaitGroup
 	count counters
 
+	// sequences is held while one is given out: it guards next, and what super
+	// says is reserved. The superblock may be written under it, and no other
+	// lock is taken.
+	sequences sync.Mutex
+	next      uint64
+
 	mu sync.Mutex // everything below, and what segments say
 	// closing refuses new calls.
 	closing  bool
 	segments map[uint64]*segment
 	lanes    map[laneID]*lane
-	next     uint64 // sequence
 	// used is what all files take, with those that are being made.
 	used int64
 }

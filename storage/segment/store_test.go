@@ -401,6 +401,37 @@ func TestSequencesAreUsedOnce(t *testing.T) {
 	}
 }
 
+// While sequences are reserved, which writes the superblock, the store answers.
+func TestReservingBlocksNobody(t *testing.T) {
+	fs := simfs.New(64 << 20)
+	opt := options(fs)
+	opt.SegmentBytes = 64 << 10
+	s := open(t, opt)
+	r := record(1, 5000, 1, scope(1))
+	l := appendAll(t, s, r)[0]
+	reserved := 0
+	fs.Inject(func(op simfs.Op) error {
+		if op.Kind == "Create" && filepath.Base(op.Name) == "STORE.new" {
+			reserved++
+			answered := make(chan error)
+			go func() { answered <- get(t, s, l, r) }()
+			return <-answered
+		}
+		return nil
+	})
+	for i := range uint64(1100) {
+		more := appendAll(t, s, record(i, 5000, 1, scope(1)))[0]
+		if more.Segment != 1 {
+			_, err := s.Drop(more.Segment)
+			require.NoError(t, err)
+		}
+	}
+	fs.Inject(nil)
+	require.Equal(t, 1, reserved)
+	require.NoError(t, get(t, s, l, r))
+	require.NoError(t, s.Close())
+}
+
 // Small parts that would fill more than a segment are several groups.
 func TestGroupsFitSegments(t *testing.T) {
 	opt := options(simfs.New(64 << 20))
