@@ -6,31 +6,13 @@ import (
 	"github.com/larderkv/larder/storage/arena"
 )
 
-// hostCollector shows the arena's statistics, all of one moment.
-type hostCollector struct {
-	read    func() arena.Stats
-	metrics []hostMetric
-}
-
-type hostMetric struct {
-	desc *prometheus.Desc
-	kind prometheus.ValueType
-	// label values and where they come from; one entry without label.
-	values map[string]func(*arena.Stats) float64
-}
-
-func hostMetrics() []hostMetric {
+// hostMetrics show the arena.
+func hostMetrics() []family[arena.Stats] {
 	type values = map[string]func(*arena.Stats) float64
 	one := func(f func(*arena.Stats) float64) values { return values{"": f} }
-	metric := func(name, help string, kind prometheus.ValueType, label string, v values) hostMetric {
-		var labels []string
-		if label != "" {
-			labels = []string{label}
-		}
-		return hostMetric{prometheus.NewDesc(name, help, labels, nil), kind, v}
-	}
+	metric := newFamily[arena.Stats]
 	const gauge, counter = prometheus.GaugeValue, prometheus.CounterValue
-	return []hostMetric{
+	return []family[arena.Stats]{
 		metric("larder_host_budget_bytes", "The budget (host.bytes). Compare what is used with it.", gauge, "",
 			one(func(s *arena.Stats) float64 { return float64(s.Budget) })),
 		metric("larder_host_bytes", "Bytes of the budget by state. Much granted: credits are larger than what engines store. Much quarantined: a process hangs, end it. Much pending: a rank does not store.", gauge, "state", values{
@@ -86,26 +68,5 @@ func hostMetrics() []hostMetric {
 			one(func(s *arena.Stats) float64 { return float64(s.Revokes) })),
 		metric("larder_host_quarantines_total", "Sessions whose slots went into quarantine. If it grows, engines die or hang during copies.", counter, "",
 			one(func(s *arena.Stats) float64 { return float64(s.Quarantines) })),
-	}
-}
-
-// Describe implements prometheus.Collector.
-func (c *hostCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, m := range c.metrics {
-		ch <- m.desc
-	}
-}
-
-// Collect implements prometheus.Collector.
-func (c *hostCollector) Collect(ch chan<- prometheus.Metric) {
-	s := c.read()
-	for _, m := range c.metrics {
-		for label, f := range m.values {
-			var labels []string
-			if label != "" {
-				labels = []string{label}
-			}
-			ch <- prometheus.MustNewConstMetric(m.desc, m.kind, f(&s), labels...)
-		}
 	}
 }

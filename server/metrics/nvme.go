@@ -16,28 +16,11 @@ type NVMe struct {
 	OverBudget uint64
 }
 
-type nvmeCollector struct {
-	read    func() NVMe
-	metrics []nvmeMetric
-}
-
-type nvmeMetric struct {
-	desc *prometheus.Desc
-	kind prometheus.ValueType
-	// label values and where they come from; one entry without label.
-	values map[string]func(*NVMe) float64
-}
-
-func nvmeMetrics() []nvmeMetric {
+// nvmeMetrics show the nvme tier.
+func nvmeMetrics() []family[NVMe] {
 	type values = map[string]func(*NVMe) float64
 	one := func(f func(*NVMe) float64) values { return values{"": f} }
-	metric := func(name, help string, kind prometheus.ValueType, label string, v values) nvmeMetric {
-		var labels []string
-		if label != "" {
-			labels = []string{label}
-		}
-		return nvmeMetric{prometheus.NewDesc(name, help, labels, nil), kind, v}
-	}
+	metric := newFamily[NVMe]
 	const gauge, counter = prometheus.GaugeValue, prometheus.CounterValue
 	flag := func(b bool) float64 {
 		if b {
@@ -45,7 +28,7 @@ func nvmeMetrics() []nvmeMetric {
 		}
 		return 0
 	}
-	return []nvmeMetric{
+	return []family[NVMe]{
 		metric("larder_nvme_off", "1: the device could not be opened or failed too often; engines go on without the tier. Look at the log and the drive, then restart larderd.", gauge, "",
 			one(func(s *NVMe) float64 { return flag(s.Store.Off) })),
 		metric("larder_nvme_index_lost", "1: the index is not written any more; the next start reads all segments again, which takes longer. Look at the log and the drive.", gauge, "",
@@ -102,26 +85,5 @@ func nvmeMetrics() []nvmeMetric {
 		}),
 		metric("larder_nvme_write_queue", "Chunks that wait to be written.", gauge, "",
 			one(func(s *NVMe) float64 { return float64(s.Writer.Waiting) })),
-	}
-}
-
-// Describe implements prometheus.Collector.
-func (c *nvmeCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, m := range c.metrics {
-		ch <- m.desc
-	}
-}
-
-// Collect implements prometheus.Collector.
-func (c *nvmeCollector) Collect(ch chan<- prometheus.Metric) {
-	s := c.read()
-	for _, m := range c.metrics {
-		for label, f := range m.values {
-			var labels []string
-			if label != "" {
-				labels = []string{label}
-			}
-			ch <- prometheus.MustNewConstMetric(m.desc, m.kind, f(&s), labels...)
-		}
 	}
 }

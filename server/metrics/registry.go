@@ -28,9 +28,9 @@ func New(s Sources) (*Meter, *prometheus.Registry) {
 	m, r := newMeter(), prometheus.NewRegistry()
 	r.MustRegister(m.matches, m.loads, m.commits, collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		&hostCollector{s.Host, hostMetrics()})
+		&collector[arena.Stats]{s.Host, hostMetrics()})
 	if s.NVMe != nil {
-		r.MustRegister(&nvmeCollector{s.NVMe, nvmeMetrics()})
+		r.MustRegister(&collector[NVMe]{s.NVMe, nvmeMetrics()})
 	}
 	counter := func(name, help string, labels prometheus.Labels, v *atomic.Uint64) {
 		r.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help, ConstLabels: labels},
