@@ -3,7 +3,8 @@
 // tier.
 //
 //   - Admission bounds what may be written in an hour, for the life of a drive.
-//   - Spread puts chunks on several tiers by weight.
+//   - Spread puts chunks on several tiers by weight. Nothing but its test uses it
+//     yet: larderd has one nvme tier.
 //   - Promoter copies chunks from back to front when they are wanted: once for
 //     all who wait, so many at a time.
 //   - Writer copies chunks from front to back in the background: which ones, its
@@ -12,11 +13,12 @@
 // Invariants: those of storage.Tier hold for what the decorators return.
 // Nothing waits for the Writer: Offer never blocks, and what its queue cannot
 // take is dropped and counted. A chunk that is deleted while it is copied does
-// not come back: a copy looks again when it is done, and undoes itself.
+// not come back: who deletes goes through the Gate, which waits for the copies at
+// work.
 //
 // Concurrency: everything is safe for concurrent use. Writer has goroutines of
-// its own, which end in Close; Promoter's calls end with the last who waits or
-// at its timeout.
+// its own, which end in Close; Promoter's copies end at their timeout or in
+// Close, whether somebody waits for them or not.
 //
 // It does not: know arenas, disks or sessions, match prompts, choose between
 // loading and computing.

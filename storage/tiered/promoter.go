@@ -73,16 +73,6 @@ func (p *Promoter) Start(c Chunk) <-chan singleflight.Result {
 	return out
 }
 
-// Promote is Start, and the wait for it: as long as ctx allows.
-func (p *Promoter) Promote(ctx context.Context, c Chunk) error {
-	select {
-	case r := <-p.Start(c):
-		return r.Err
-	case <-ctx.Done():
-		return fault.Wrap(fault.Unavailable, ctx.Err(), "promote", "stopped")
-	}
-}
-
 func (p *Promoter) copy(c *Chunk) error {
 	ctx, cancel := context.WithTimeout(p.ctx, p.opt.Timeout)
 	defer cancel()

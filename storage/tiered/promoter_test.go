@@ -17,14 +17,14 @@ func TestPromote(t *testing.T) {
 	defer p.Close()
 	front, back := &filler{store: newStore()}, newStore()
 	back.fill(t, 1)
-	if err := p.Promote(t.Context(), chunkOf(1, back, front)); err != nil || !front.whole(t, 1) {
-		t.Fatalf("%v, or not all of it", err)
+	if r := <-p.Start(chunkOf(1, back, front)); r.Err != nil || !front.whole(t, 1) {
+		t.Fatalf("%v, or not all of it", r.Err)
 	}
 	if front.fills != len(layout) {
 		t.Errorf("%d parts went straight into the front's memory", front.fills)
 	}
-	if err := p.Promote(t.Context(), chunkOf(2, back, front)); !errors.Is(err, fault.Miss) {
-		t.Errorf("what is not there: %v", err)
+	if r := <-p.Start(chunkOf(2, back, front)); !errors.Is(r.Err, fault.Miss) {
+		t.Errorf("what is not there: %v", r.Err)
 	}
 	st := p.Stats()
 	if st.Chunks != 1 || st.Failed != 1 || st.Bytes != 1536 {
@@ -54,11 +54,7 @@ func TestPromoteOnce(t *testing.T) {
 	for range 9 {
 		outcomes = append(outcomes, p.Start(chunkOf(1, back, front)))
 	}
-	impatient, cancel := context.WithCancel(t.Context())
-	cancel()
-	if err := p.Promote(impatient, chunkOf(1, back, front)); !errors.Is(err, fault.Unavailable) {
-		t.Errorf("a caller that gave up: %v", err)
-	}
+	p.Start(chunkOf(1, back, front)) // nobody waits for this one
 	close(goOn)
 	for _, o := range outcomes {
 		if r := <-o; r.Err != nil {

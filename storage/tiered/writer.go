@@ -89,7 +89,6 @@ type Writer struct {
 	mu     sync.Mutex
 	queued map[chunkName]struct{}
 	closed bool
-	idle   *sync.Cond
 	st     WriterStats
 }
 
@@ -122,7 +121,6 @@ func NewWriter(o WriterOptions) *Writer {
 		o.Workers = 2
 	}
 	w := &Writer{opt: o, queue: make(chan Chunk, o.Queue), queued: map[chunkName]struct{}{}}
-	w.idle = sync.NewCond(&w.mu)
 	w.ctx, w.cancel = context.WithCancel(context.Background())
 	for range o.Workers {
 		w.work.Go(w.run)
@@ -173,9 +171,6 @@ func (w *Writer) run() {
 		}
 		w.mu.Lock()
 		delete(w.queued, chunkName{c.Scope, c.Key})
-		if len(w.queued) == 0 {
-			w.idle.Broadcast()
-		}
 		w.mu.Unlock()
 	}
 }
@@ -199,15 +194,6 @@ func (w *Writer) Write(ctx context.Context, c Chunk) error {
 		w.st.Failed++
 	}
 	return err
-}
-
-// Drain waits until nothing waits or is at work.
-func (w *Writer) Drain() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for len(w.queued) > 0 {
-		w.idle.Wait()
-	}
 }
 
 // Stats of now.

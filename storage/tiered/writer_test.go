@@ -4,13 +4,16 @@ import (
 	"context"
 	"errors"
 	"testing"
+	"testing/synctest"
 
 	"github.com/larderkv/larder/api/fault"
 	"github.com/larderkv/larder/api/keys"
 	"github.com/larderkv/larder/api/part"
 )
 
-func TestPolicies(t *testing.T) {
+func TestPolicies(t *testing.T) { synctest.Test(t, testPolicies) }
+
+func testPolicies(t *testing.T) {
 	for _, name := range Policies() {
 		policy, err := ParsePolicy(name)
 		if err != nil || policy.String() != name {
@@ -25,7 +28,7 @@ func TestPolicies(t *testing.T) {
 		for _, o := range []Occasion{Published, Reused, Cold} {
 			w.Offer(o, chunkOf(byte(o), front, back))
 		}
-		w.Drain()
+		synctest.Wait() // until the workers are idle
 		for _, o := range []Occasion{Published, Reused, Cold} {
 			wanted := false
 			for _, x := range want {
@@ -47,7 +50,9 @@ func TestPolicies(t *testing.T) {
 }
 
 // Offers never block: what is there, waits or finds no room is not queued.
-func TestQueue(t *testing.T) {
+func TestQueue(t *testing.T) { synctest.Test(t, testQueue) }
+
+func testQueue(t *testing.T) {
 	w := NewWriter(WriterOptions{Policy: Always, Queue: 2, Workers: 1})
 	front, back := newStore(), holder{newStore()}
 	front.fill(t, 1, 2, 3, 4, 5)
@@ -77,7 +82,7 @@ func TestQueue(t *testing.T) {
 		t.Error("more than the queue holds")
 	}
 	close(goOn)
-	w.Drain()
+	synctest.Wait() // until the workers are idle
 	for n, want := range map[byte]bool{1: true, 2: true, 3: true, 4: false} {
 		if back.whole(t, n) != want {
 			t.Errorf("chunk %d is there: %v", n, !want)
@@ -117,7 +122,9 @@ func TestWriterErrors(t *testing.T) {
 
 // A removal waits for copies at work and comes before those that wait, so
 // nothing is brought back.
-func TestGate(t *testing.T) {
+func TestGate(t *testing.T) { synctest.Test(t, testGate) }
+
+func testGate(t *testing.T) {
 	gate := &Gate{}
 	w := NewWriter(WriterOptions{Policy: Always, Gate: gate, Workers: 1})
 	defer w.Close()
@@ -148,7 +155,7 @@ func TestGate(t *testing.T) {
 	if err := <-removed; err != nil {
 		t.Fatal(err)
 	}
-	w.Drain()
+	synctest.Wait() // until the workers are idle
 	if len(back.parts)+len(front.parts) != 0 {
 		t.Errorf("%d parts came back", len(back.parts)+len(front.parts))
 	}
