@@ -8,7 +8,6 @@ import (
 	"slices"
 
 	"github.com/larderkv/larder/api/fault"
-	"github.com/larderkv/larder/api/part"
 )
 
 // Report is what Check found.
@@ -37,22 +36,14 @@ type Problem struct {
 	Err      error
 }
 
-// CheckOptions say how to check.
-type CheckOptions struct {
-	// FS default: the system's.
-	FS FS
-	// SkipBytes leaves out the parts' bytes: headers and footers only.
-	SkipBytes bool
-}
-
 // Check reads a whole store without opening it: superblock, heads, headers,
 // footers and every part that was not punched. It changes nothing and takes no
 // lock. Each problem is told to visit, which may be nil. The error says why the
 // check could not be made or finished: Invalid, Corrupt (the superblock) or
-// Unavailable.
-func Check(ctx context.Context, dir string, opt CheckOptions, visit func(Problem)) (Report, error) {
-	c := &checker{opt: opt, visit: visit}
-	err := c.each(ctx, dir, opt.FS, c.segment)
+// Unavailable. A nil fs is the system's.
+func Check(ctx context.Context, dir string, fs FS, visit func(Problem)) (Report, error) {
+	c := &checker{visit: visit}
+	err := c.each(ctx, dir, fs, c.segment)
 	return c.report, err
 }
 
@@ -75,7 +66,6 @@ func Dump(ctx context.Context, dir string, fs FS, visit func(Info, Entry) error)
 }
 
 type checker struct {
-	opt    CheckOptions
 	visit  func(Problem)
 	report Report
 	mem    buffers
@@ -244,24 +234,14 @@ func (c *checker) part(ctx context.Context, r *reader, g *group, e int, tearable
 	l := g.location(r.sequence, e)
 	c.report.Parts++
 	punched, err := r.punched(l)
-	switch {
-	case err != nil:
+	if err != nil {
 		return err
-	case punched:
+	}
+	if punched {
 		c.report.Punched++
 		return nil
-	case c.opt.SkipBytes:
-		return nil
 	}
-	buf, err := r.readPages(int64(l.Page), pagesOf(int64(l.Length)))
-	if err == nil {
-		var d part.Descriptor
-		entry := g.entry(e)
-		if err = entry.decode(&d); err == nil {
-			err = entry.verify(&d, buf.b[:l.Length])
-		}
-		r.mem.put(buf)
-	}
+	err = r.verifyPart(l, g.entry(e))
 	switch {
 	case err == nil:
 		c.report.Bytes += int64(l.Length)

@@ -78,7 +78,7 @@ func zeros(b []byte, at int) bool {
 
 func readAll(t *testing.T, fs *simfs.FS, opt segment.Options, recs []segment.Record, ls []segment.Location) (hits, lost int) {
 	t.Helper()
-	_, err := segment.Check(context.Background(), dir, segment.CheckOptions{FS: fs}, nil)
+	_, err := segment.Check(context.Background(), dir, fs, nil)
 	require.NoError(t, err)
 	opt.FS = fs
 	s := open(t, opt)

@@ -37,6 +37,9 @@
 // segment is gone, or the place holds another part), Invalid. Nothing is tried
 // twice.
 //
+// Nothing but tests uses yet: Check and Dump, which no command offers;
+// Options.Durable; Stats; more than one Class.
+//
 // It does not: keep an index, know which parts are alive, choose what to evict
 // or to compact, decide admission. The owner of the index does.
 package segment

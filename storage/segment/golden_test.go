@@ -73,7 +73,7 @@ func TestGolden(t *testing.T) {
 	want, err := os.ReadFile(dump)
 	require.NoError(t, err)
 	require.Equal(t, string(want), out.String())
-	rep, err = segment.Check(context.Background(), filepath.Join("testdata", "golden"), segment.CheckOptions{}, func(p segment.Problem) { t.Errorf("%+v", p) })
+	rep, err = segment.Check(context.Background(), filepath.Join("testdata", "golden"), nil, func(p segment.Problem) { t.Errorf("%+v", p) })
 	require.NoError(t, err)
 	require.Equal(t, segment.Report{ID: testID, Segments: 1, Sealed: 1, Groups: 2, Parts: 5, Bytes: 5000 + 8192 + 1 + 1000 + 4096}, rep)
 }

@@ -245,7 +245,7 @@ func (g *group) entry(i int) groupEntry {
 	s := g.scopeAt(int(le.Uint16(e[16:])))
 	return groupEntry{
 		page: le.Uint32(e), length: le.Uint32(e[4:]),
-		scope:      Scope{[32]byte(s[:32]), [32]byte(s[32:])},
+		scope:      Scope{Namespace: [32]byte(s[:32]), Tenant: [32]byte(s[32:])},
 		descriptor: g.body[le.Uint32(e[8:]):][:le.Uint32(e[12:])],
 		hasPayload: le.Uint16(e[18:]) == flagPayload, payload: le.Uint64(e[24:]),
 	}

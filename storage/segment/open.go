@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"slices"
 	"sync"
 
 	"github.com/larderkv/larder/api/fault"
@@ -66,11 +67,7 @@ func inspect(dir string, opt Options) ([]string, error) {
 	if err != nil {
 		return nil, systemFault(err, "store", "the directory cannot be read")
 	}
-	found := false
-	for _, n := range names {
-		found = found || n == storeName
-	}
-	if !found {
+	if !slices.Contains(names, storeName) {
 		for _, n := range names {
 			// What a creation that was cut short leaves may be there.
 			if n != lockName && n != newName {
@@ -176,22 +173,12 @@ func (s *Store) load(ctx context.Context) error {
 	if err := eg.Wait(); err != nil {
 		return err
 	}
-	return systemError(s.reserveSequences())
-}
-
-func systemError(err error) error {
-	if err == nil {
-		return nil
-	}
-	return systemFault(err, "store", "the superblock cannot be written")
+	return s.fail(s.reserveSequences(), "store", "the superblock cannot be written")
 }
 
 // loadSuperblock reads the superblock, or makes a new one.
 func (s *Store) loadSuperblock(names []string) error {
-	for _, n := range names {
-		if n != storeName {
-			continue
-		}
+	if slices.Contains(names, storeName) {
 		f, err := s.fs.Open(filepath.Join(s.dir, storeName), s.opt.Buffered)
 		if err != nil {
 			return s.noDirect(err)

@@ -53,14 +53,18 @@ func (r *reader) trailer(size int64) (t trailer, err error) {
 	return decodeTrailer(buf.b, r.store, r.sequence, size)
 }
 
-// table visits the groups of a sealed segment.
+// table visits the groups of a sealed segment, none unless all are sound.
 func (r *reader) table(t trailer, visit func(*group) error) error {
 	buf, err := r.readPages(int64(t.tablePage), max(pagesOf(int64(t.tableBytes)), 1))
 	if err != nil {
 		return err
 	}
 	defer r.mem.put(buf)
-	return decodeTable(buf.b[:t.tableBytes], t, r.store, r.sequence, visit)
+	b := buf.b[:t.tableBytes]
+	if err := decodeTable(b, t, r.store, r.sequence, func(*group) error { return nil }); err != nil {
+		return err
+	}
+	return decodeTable(b, t, r.store, r.sequence, visit)
 }
 
 // walk visits groups from the first on, up to the first that is not one, and
@@ -273,15 +277,7 @@ func (s *Store) surveyPart(ctx context.Context, g *segment, r *reader, gr *group
 		g.live -= l.Footprint()
 		return err
 	}
-	buf, err := r.readPages(int64(l.Page), pagesOf(int64(l.Length)))
-	if err == nil {
-		var d part.Descriptor
-		entry := gr.entry(e)
-		if err = entry.decode(&d); err == nil {
-			err = entry.verify(&d, buf.b[:l.Length])
-		}
-		r.mem.put(buf)
-	}
+	err := r.verifyPart(l, gr.entry(e))
 	if err == nil {
 		return nil
 	}
@@ -304,6 +300,20 @@ func (r *reader) punched(l Location) (bool, error) {
 		return false, systemFault(err, "read", "a segment cannot be asked for its holes")
 	}
 	return next >= at+l.Footprint(), nil
+}
+
+// verifyPart reads the bytes of a part and checks them.
+func (r *reader) verifyPart(l Location, e groupEntry) error {
+	buf, err := r.readPages(int64(l.Page), pagesOf(int64(l.Length)))
+	if err != nil {
+		return err
+	}
+	defer r.mem.put(buf)
+	var d part.Descriptor
+	if err := e.decode(&d); err != nil {
+		return err
+	}
+	return e.verify(&d, buf.b[:l.Length])
 }
 
 // decode reads the entry's descriptor.

@@ -58,14 +58,15 @@ func (r *reader) scan(ctx context.Context, size int64, open bool, visit func(Ent
 		t, err = r.trailer(size)
 	}
 	var d part.Descriptor
-	each := func(g *group) error { return r.entries(ctx, g, &d, visit) }
-	if err == nil {
-		// The table is checked as a whole before the first entry is visited.
-		if err = r.table(t, func(*group) error { return nil }); err == nil {
-			return r.table(t, each)
-		}
+	began := false
+	each := func(g *group) error {
+		began = true
+		return r.entries(ctx, g, &d, visit)
 	}
-	if !errors.Is(err, fault.Corrupt) {
+	if err == nil {
+		err = r.table(t, each)
+	}
+	if began || !errors.Is(err, fault.Corrupt) {
 		return err
 	}
 	_, err = r.walk(size, each)

@@ -200,7 +200,7 @@ var scriptCommands = map[string]func(*script){
 		}
 	},
 	"check": func(s *script) {
-		rep, err := segment.Check(context.Background(), dir, segment.CheckOptions{FS: s.fs}, func(p segment.Problem) {
+		rep, err := segment.Check(context.Background(), dir, s.fs, func(p segment.Problem) {
 			s.printf("segment %d, %v: %v\n", p.Segment, p.Location, p.Err)
 		})
 		s.err(err)

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/larderkv/larder/api/part"
+	"github.com/larderkv/larder/storage"
 )
 
 // PageBytes is the unit of the format: headers and parts begin at multiples of
@@ -33,9 +34,8 @@ type ID [16]byte
 // String returns the id in hex.
 func (id ID) String() string { return hex.EncodeToString(id[:]) }
 
-// Scope is a tenant in a namespace, in the terms that outlive a process: the
-// namespace's fingerprint, and the digest of the tenant that arena.Tenant takes.
-type Scope struct{ Namespace, Tenant [32]byte }
+// Scope is a tenant in a namespace.
+type Scope = storage.Scope
 
 // Class is a group of segments that are filled, counted and evicted together.
 // The number is the caller's; the name is for people and travels with it.
