@@ -99,7 +99,7 @@ func TestRoundTrip(t *testing.T) {
 			}
 		}
 	}
-	x.Remove(entry(3, 4))
+	x.Remove(entry(3, 4).Location)
 	delete(want, entry(3, 4).Location)
 	x.Settled(1)
 	x.Settled(2)

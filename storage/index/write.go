@@ -8,6 +8,7 @@ import (
 
 	"github.com/larderkv/larder/api/fault"
 	"github.com/larderkv/larder/storage"
+	"github.com/larderkv/larder/storage/segment"
 )
 
 // Scope returns the scope's number; it is given out once and kept. Full: there
@@ -37,23 +38,21 @@ func (x *Index) Scopes() []storage.Scope {
 	return append([]storage.Scope(nil), x.scopes...)
 }
 
-// Add remembers parts.
-func (x *Index) Add(entries ...Entry) {
+// Add remembers a part.
+func (x *Index) Add(e Entry) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	var v [entrySize]byte
-	for i := range entries {
-		e := &entries[i]
-		x.put(int64(e.Location.Length), func(b *pebble.Batch) error { return b.Set(entryKey(e.Location), e.appendTo(v[:0]), nil) })
-	}
+	x.put(int64(e.Location.Length), func(b *pebble.Batch) error {
+		return b.Set(entryKey(e.Location), e.appendTo(make([]byte, 0, entrySize)), nil)
+	})
 }
 
-// Remove forgets parts.
-func (x *Index) Remove(entries ...Entry) {
+// Remove forgets the parts that lie there.
+func (x *Index) Remove(locations ...segment.Location) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	for i := range entries {
-		x.put(0, func(b *pebble.Batch) error { return b.Delete(entryKey(entries[i].Location), nil) })
+	for _, l := range locations {
+		x.put(0, func(b *pebble.Batch) error { return b.Delete(entryKey(l), nil) })
 	}
 }
 

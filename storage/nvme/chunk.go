@@ -126,9 +126,7 @@ func (s *Store) forget(chunk uint32, locs []segment.Location) []segment.Location
 	at := len(locs)
 	locs = s.dir.removeChunk(chunk, locs)
 	if indexed {
-		for _, l := range locs[at:] {
-			s.index.Remove(index.Entry{Location: l})
-		}
+		s.index.Remove(locs[at:]...)
 	}
 	return locs
 }
@@ -142,32 +140,51 @@ func (s *Store) dropWaiting(w waiting, locs []segment.Location) []segment.Locati
 	return s.forget(w.chunk, locs)
 }
 
+// dropBatch chunks are dropped under one hold of the mutex.
+const dropBatch = 1024
+
+// walk visits the records of all chunks, a batch under each hold of the mutex,
+// and punches what visit appends. It returns the bytes of that.
+func (s *Store) walk(visit func(rec uint32, locs []segment.Location) []segment.Location) (bytes int64) {
+	for rec, more := uint32(1), true; more; rec += dropBatch {
+		s.mu.Lock()
+		var locs []segment.Location
+		for i := rec; i < min(rec+dropBatch, s.dir.chunks.high); i++ {
+			locs = visit(i, locs)
+		}
+		more = rec+dropBatch < s.dir.chunks.high
+		s.mu.Unlock()
+		for _, l := range locs {
+			bytes += l.Footprint()
+		}
+		s.punch(locs)
+	}
+	return bytes
+}
+
 // settle decides which of the chunks that were found at start are complete, now
-// that the scope's layout is known. The caller holds mu.
-func (s *Store) settle(sc *scope) (locs []segment.Location) {
-	dir := s.dir
-	for rec := uint32(1); rec < dir.chunks.high; rec++ {
-		c := &dir.chunks.all[rec]
+// that the scope's layout is known.
+func (s *Store) settle(sc *scope) {
+	s.walk(func(rec uint32, locs []segment.Location) []segment.Location {
+		c := &s.dir.chunks.all[rec]
 		if c.state != chunkLoaded || c.scope != sc.number {
-			continue
+			return locs
 		}
 		if !s.complete(sc, c) {
-			locs = s.forget(rec, locs)
-			continue
+			return s.forget(rec, locs)
 		}
 		// A better one that is complete may be there already, or a worse one.
 		other := s.sibling(rec)
-		if other != 0 && dir.chunks.all[other].quality <= c.quality {
-			locs = s.forget(rec, locs)
-			continue
+		if other != 0 && s.dir.chunks.all[other].quality <= c.quality {
+			return s.forget(rec, locs)
 		}
 		if other != 0 {
 			locs = s.forget(other, locs)
 		}
-		dir.turn(rec, chunkVisible)
+		s.dir.turn(rec, chunkVisible)
 		s.st.Chunks++
-	}
-	return locs
+		return locs
+	})
 }
 
 // sibling is the visible chunk of the same key and scope.

@@ -16,8 +16,8 @@ import (
 // directory is the tables of what lies where. The store's mutex guards it.
 type directory struct {
 	index  *keyindex.Index
-	chunks table[chunkRec]
-	parts  table[partRec]
+	chunks table[chunkRec, *chunkRec]
+	parts  table[partRec, *partRec]
 	// segments that hold parts, by sequence.
 	segments map[uint32]*segmentState
 }
@@ -100,8 +100,18 @@ func (p *partRec) place(l segment.Location) {
 	p.segment, p.group, p.page, p.length, p.headerPages, p.entry = uint32(l.Segment), l.Group, l.Page, l.Length, l.HeaderPages, l.Entry
 }
 
+// record is one that a table can chain while it is free.
+type record[T any] interface {
+	*T
+	nextFree() *uint32
+}
+
+func (c *chunkRec) nextFree() *uint32 { return &c.first }
+
+func (p *partRec) nextFree() *uint32 { return &p.next }
+
 // table hands out records by number; 0 is none.
-type table[T any] struct {
+type table[T any, P record[T]] struct {
 	mem  *offheap.Array[T]
 	all  []T
 	high uint32
@@ -109,19 +119,50 @@ type table[T any] struct {
 	used int
 }
 
-func newTable[T any](n int) (t table[T], err error) {
+func newTable[T any, P record[T]](n int) (t table[T, P], err error) {
 	if t.mem, err = offheap.Map[T](n); err == nil {
 		t.all, t.high = t.mem.All(), 1
 	}
 	return t, err
 }
 
+// take a record of any content; 0 = there is none left.
+func (t *table[T, P]) take() uint32 {
+	rec := t.free
+	switch {
+	case rec != 0:
+		t.free = *P(&t.all[rec]).nextFree()
+	case int(t.high) < len(t.all):
+		rec = t.high
+		t.high++
+	default:
+		return 0
+	}
+	t.used++
+	return rec
+}
+
+// give back a record, as v.
+func (t *table[T, P]) give(rec uint32, v T) {
+	t.all[rec] = v
+	*P(&t.all[rec]).nextFree() = t.free
+	t.free = rec
+	t.used--
+}
+
+func (t *table[T, P]) close() error {
+	if t.mem == nil {
+		return nil
+	}
+	return t.mem.Close()
+}
+
 func newDirectory(maxParts int) (*directory, error) {
 	d := &directory{segments: map[uint32]*segmentState{}}
 	var err [3]error
 	d.index, err[0] = keyindex.New()
-	d.chunks, err[1] = newTable[chunkRec](maxParts + 1)
-	d.parts, err[2] = newTable[partRec](maxParts + 1)
+	d.chunks, err[1] = newTable[chunkRec, *chunkRec](maxParts + 1)
+	d.parts, err[2] = newTable[partRec, *partRec](maxParts + 1)
 	if e := errors.Join(err[:]...); e != nil {
 		return nil, errors.Join(fault.Wrap(fault.Full, e, "nvme.max_parts", "no memory for the directory").With(maxParts, nil), d.close())
 	}
@@ -129,55 +170,16 @@ func newDirectory(maxParts int) (*directory, error) {
 }
 
 func (d *directory) close() error {
-	var errs []error
+	err := errors.Join(d.chunks.close(), d.parts.close())
 	if d.index != nil {
-		errs = append(errs, d.index.Close())
+		err = errors.Join(err, d.index.Close())
 	}
-	if d.chunks.mem != nil {
-		errs = append(errs, d.chunks.mem.Close())
-	}
-	if d.parts.mem != nil {
-		errs = append(errs, d.parts.mem.Close())
-	}
-	return errors.Join(errs...)
+	return err
 }
 
 // bytes of memory that the tables have touched.
 func (d *directory) bytes() int64 {
 	return d.index.Bytes() + int64(unsafe.Sizeof(chunkRec{}))*int64(d.chunks.high) + int64(unsafe.Sizeof(partRec{}))*int64(d.parts.high)
-}
-
-func (d *directory) newChunk() uint32 {
-	t := &d.chunks
-	rec := t.free
-	switch {
-	case rec != 0:
-		t.free = t.all[rec].first
-	case int(t.high) < len(t.all):
-		rec = t.high
-		t.high++
-	default:
-		return 0
-	}
-	t.used++
-	t.all[rec].first = 0
-	return rec
-}
-
-func (d *directory) newPart() uint32 {
-	t := &d.parts
-	rec := t.free
-	switch {
-	case rec != 0:
-		t.free = t.all[rec].next
-	case int(t.high) < len(t.all):
-		rec = t.high
-		t.high++
-	default:
-		return 0
-	}
-	t.used++
-	return rec
 }
 
 // lookup finds a chunk for which want says yes; 0 = none.
@@ -210,7 +212,7 @@ func (d *directory) find(chunk, id uint32) uint32 {
 
 // addChunk makes a chunk without parts; 0 = there is no memory.
 func (d *directory) addChunk(scope uint16, key *keys.Key, quality uint8, state chunkState, lane uint8) uint32 {
-	rec := d.newChunk()
+	rec := d.chunks.take()
 	if rec == 0 {
 		return 0
 	}
@@ -228,7 +230,7 @@ func (d *directory) addPart(chunk uint32, id uint32, checksum uint64, l segment.
 	c := &d.chunks.all[chunk]
 	rec := uint32(0)
 	if c.have < math.MaxUint16 {
-		rec = d.newPart()
+		rec = d.parts.take()
 	}
 	if rec == 0 {
 		return false
@@ -315,9 +317,7 @@ func (d *directory) removeChunk(chunk uint32, locs []segment.Location) []segment
 		next := p.next
 		locs = append(locs, p.location())
 		d.unlink(rec)
-		*p = partRec{next: d.parts.free}
-		d.parts.free = rec
-		d.parts.used--
+		d.parts.give(rec, partRec{})
 		rec = next
 	}
 	d.freeChunk(chunk)
@@ -325,8 +325,5 @@ func (d *directory) removeChunk(chunk uint32, locs []segment.Location) []segment
 }
 
 func (d *directory) freeChunk(rec uint32) {
-	c := &d.chunks.all[rec]
-	*c = chunkRec{gen: c.gen + 1, first: d.chunks.free}
-	d.chunks.free = rec
-	d.chunks.used--
+	d.chunks.give(rec, chunkRec{gen: d.chunks.all[rec].gen + 1})
 }

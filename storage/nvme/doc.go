@@ -20,8 +20,8 @@
 //     too many in a row the tier is off until the next start.
 //
 // Concurrency: every method is safe for concurrent use. One mutex guards the
-// directory; it is held for about a microsecond a part, in batches where a
-// segment goes. Reads and writes of the disk run outside of it, on locations
+// directory; it is held for about a microsecond a part, in batches where many
+// go or are settled. Reads and writes of the disk run outside of it, on locations
 // that may be gone by then, which segment tells. The order of events that
 // matters for a restart is that of calls to the index, made under the mutex.
 // One goroutine looks after sealed segments, incomplete chunks and sparse

@@ -43,7 +43,7 @@ func (s *Store) evict(ctx context.Context) error {
 				if err := s.forward(ctx, info.Sequence, true); ctx.Err() != nil {
 					return err
 				}
-				return s.dropSegment(info)
+				return s.dropSegment(info, &s.st.DroppedSegments)
 			}
 		}
 		// The oldest are full and wait to be sealed, or the budget is so small that
@@ -61,9 +61,9 @@ func (s *Store) evict(ctx context.Context) error {
 	return fault.New(fault.Full, "nvme.budget", "there is no segment to drop").With(s.opt.Segment.Budget, nil)
 }
 
-// dropSegment drops the file and what is in it. Chunks with a part in it go
-// whole.
-func (s *Store) dropSegment(info segment.Info) error {
+// dropSegment drops the file and what is in it, and counts that. Chunks with a
+// part in it go whole.
+func (s *Store) dropSegment(info segment.Info, count *uint64) error {
 	seq := uint32(info.Sequence)
 	s.mu.Lock()
 	s.dropping[seq] = true
@@ -85,7 +85,7 @@ func (s *Store) dropSegment(info segment.Info) error {
 	}
 	delete(s.dir.segments, seq)
 	s.index.RemoveSegment(info.Sequence)
-	s.st.DroppedSegments++
+	*count++
 	s.mu.Unlock()
 
 	_, err := s.segments.Drop(info.Sequence)
@@ -173,7 +173,7 @@ func (s *Store) moved(rec uint32, m *segment.Move, to segment.Location, locs []s
 	if p.location() != m.From || p.checksum != m.Claim.Checksum || p.chunk == 0 {
 		return append(locs, to)
 	}
-	s.index.Remove(s.entry(p, m.Claim.ID.Chunk))
+	s.index.Remove(m.From)
 	s.dir.move(rec, to)
 	s.dir.chunks.all[p.chunk].uses = 0
 	s.index.Add(s.entry(p, m.Claim.ID.Chunk))

@@ -7,7 +7,6 @@ import (
 	"math"
 
 	"github.com/larderkv/larder/api/fault"
-	"github.com/larderkv/larder/storage"
 	"github.com/larderkv/larder/storage/index"
 	"github.com/larderkv/larder/storage/segment"
 )
@@ -144,7 +143,7 @@ func (f *filler) add(e *index.Entry, fresh bool) error {
 	} else if s.dir.find(chunk, idOf(e.ID)) != 0 {
 		f.twice = append(f.twice, e.Location)
 		if !fresh {
-			s.index.Remove(*e)
+			s.index.Remove(e.Location)
 		}
 		return nil
 	}
@@ -190,11 +189,10 @@ func (f *filler) found(e *segment.Entry) error {
 	if e.Punched {
 		return nil
 	}
-	sc := storage.Scope(e.Scope)
-	number, err := f.s.index.Scope(sc)
+	number, err := f.s.index.Scope(e.Scope)
 	if err != nil {
 		return err
 	}
-	f.s.scope(number, sc)
+	f.s.scope(number, e.Scope)
 	return f.add(&index.Entry{Scope: number, ID: e.Part.ID, Quality: e.Part.Quality, Location: e.Location, Checksum: e.Part.Checksum}, true)
 }

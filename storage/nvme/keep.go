@@ -54,19 +54,15 @@ func (s *Store) settleSealed() {
 	}
 	for _, seq := range sealed {
 		seg := s.dir.segments[seq]
-		switch {
-		case seg == nil || seg.settled:
-		case !seg.sealed:
+		if seg == nil || seg.settled {
+			continue
+		}
+		if !seg.sealed {
 			seg.sealed, seg.sealedAt = true, s.nextPut
-			if oldest < s.nextPut {
-				continue // somebody is writing, perhaps here; look again later
-			}
-			fallthrough
-		case seg.pending == 0 && oldest >= seg.sealedAt:
-			if seg.pending == 0 {
-				seg.settled = true
-				s.index.Settled(uint64(seq))
-			}
+		}
+		if seg.pending == 0 && oldest >= seg.sealedAt {
+			seg.settled = true
+			s.index.Settled(uint64(seq))
 		}
 	}
 }
@@ -106,11 +102,7 @@ func (s *Store) compactOne(ctx context.Context, info segment.Info) {
 	seg := s.dir.segments[uint32(info.Sequence)]
 	left := seg != nil && seg.parts > 0
 	s.mu.Unlock()
-	if left || s.dropSegment(info) != nil {
-		return
+	if !left {
+		_ = s.dropSegment(info, &s.st.Compacted) // counted
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.st.Compacted++
-	s.st.DroppedSegments--
 }

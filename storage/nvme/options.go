@@ -11,8 +11,7 @@ import (
 
 // Options of a store. The zero value of a field means its default.
 type Options struct {
-	// Segment are the options of the segments: Budget is required. ID and
-	// Durable are the store's own.
+	// Segment are the options of the segments: Budget is required.
 	Segment segment.Options
 	// IndexFS is the file system of the index. Default: the system's.
 	IndexFS vfs.FS

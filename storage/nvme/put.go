@@ -47,7 +47,7 @@ func (s *Store) put(ctx context.Context, sc *scope, d *part.Descriptor, src []by
 	number := s.begin()
 	defer s.end(number)
 
-	l, err := s.write(ctx, segment.Target{Class: normal, Affinity: uint64(lane)}, segment.Record{Scope: segment.Scope(sc.Scope), Part: d, Data: src})
+	l, err := s.write(ctx, segment.Target{Class: normal, Affinity: uint64(lane)}, segment.Record{Scope: sc.Scope, Part: d, Data: src})
 
 	s.mu.Lock()
 	var locs []segment.Location

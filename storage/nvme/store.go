@@ -57,6 +57,8 @@ type scope struct {
 	storage.Scope
 	number uint16
 	layout storage.Layout
+	// settled once the layout is known.
+	settled sync.Once
 	// clears goes up with every Clear of the scope.
 	clears uint64
 }
@@ -177,13 +179,11 @@ func (s *Store) Tier(sc storage.Scope, layout storage.Layout) (*Tier, error) {
 				With(len(layout), len(other.layout))
 		}
 	}
-	var locs []segment.Location
 	if known.layout == nil {
 		known.layout = slices.Clone(layout)
-		locs = s.settle(known)
 	}
 	s.mu.Unlock()
-	s.punch(locs)
+	known.settled.Do(func() { s.settle(known) })
 	return &Tier{s, known}, nil
 }
 

@@ -68,7 +68,7 @@ func (t *Tier) locate(id part.ID, use bool) (found, error) {
 	if use && c.uses < 255 {
 		c.uses++
 	}
-	return found{chunk, c.gen, rec, p.location(), segment.Claim{Scope: segment.Scope(t.sc.Scope), ID: id, Checksum: p.checksum}}, nil
+	return found{chunk, c.gen, rec, p.location(), segment.Claim{Scope: t.sc.Scope, ID: id, Checksum: p.checksum}}, nil
 }
 
 // Get implements storage.Tier. Where dst begins on a page and the part ends on
@@ -200,30 +200,21 @@ func (s *Store) Clear(ctx context.Context, want func(storage.Scope) bool) (chunk
 		}
 	}
 	s.mu.Unlock()
-	for rec, more := uint32(1), len(selected) > 0; more; rec += dropBatch {
-		s.mu.Lock()
-		var locs []segment.Location
-		for i := rec; i < min(rec+dropBatch, s.dir.chunks.high); i++ {
-			if c := &s.dir.chunks.all[i]; c.state != chunkFree && selected[c.scope] {
-				if c.state != chunkPending {
-					chunks++
-					s.st.Cleared++
-				}
-				locs = s.forget(i, locs)
+	if len(selected) > 0 {
+		bytes = s.walk(func(rec uint32, locs []segment.Location) []segment.Location {
+			c := &s.dir.chunks.all[rec]
+			if c.state == chunkFree || !selected[c.scope] {
+				return locs
 			}
-		}
-		more = rec+dropBatch < s.dir.chunks.high
-		s.mu.Unlock()
-		for _, l := range locs {
-			bytes += l.Footprint()
-		}
-		s.punch(locs)
+			if c.state != chunkPending {
+				chunks++
+				s.st.Cleared++
+			}
+			return s.forget(rec, locs)
+		})
 	}
 	return chunks, bytes, s.finishRemoval(ctx, nil)
 }
-
-// dropBatch chunks are dropped under one hold of the mutex.
-const dropBatch = 1024
 
 // Has says whether the chunk is visible, without a use of it.
 func (t *Tier) Has(key keys.Key) bool {

@@ -25,7 +25,10 @@ const smallest = 1 << 10
 // New returns an empty index.
 func New() (*Index, error) {
 	ix := &Index{seed: maphash.MakeSeed()}
-	return ix, ix.resize(smallest)
+	if err := ix.resize(smallest); err != nil {
+		return nil, err
+	}
+	return ix, nil
 }
 
 // Hash of a key, seeded.
