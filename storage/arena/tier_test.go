@@ -8,21 +8,15 @@ import (
 	"github.com/larderkv/larder/api/fault"
 	"github.com/larderkv/larder/api/part"
 	"github.com/larderkv/larder/storage"
+	"github.com/larderkv/larder/storage/tiertest"
 )
 
 func tierPart(w *world, n, i int) (*part.Descriptor, []byte) {
 	p := w.spec.Parts[i]
 	b := make([]byte, p.RawLength)
 	pattern(b, keyOf(n), i, 0)
-	d := &part.Descriptor{
-		ID:     part.ID{Chunk: keyOf(n), Group: p.Group, Span: p.Span, HeadGroup: p.HeadGroup},
-		Parent: keyOf(n - 1), Ordinal: 4, Tokens: 256,
-		Encoding: part.EncodingRaw, EncodingVersion: part.RawVersion, StoredLength: uint32(p.RawLength), RawLength: uint32(p.RawLength),
-	}
-	var err error
-	d.Table, err = part.Checksums(nil, b, int(p.Layers))
+	d, err := tiertest.Raw(part.Descriptor{ID: part.ID{Chunk: keyOf(n)}, Parent: keyOf(n - 1), Ordinal: 4}, p, b)
 	w.must(err)
-	w.must(part.Seal(d))
 	return d, b
 }
 

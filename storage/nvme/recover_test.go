@@ -17,6 +17,7 @@ import (
 	"github.com/larderkv/larder/api/part"
 	"github.com/larderkv/larder/storage"
 	"github.com/larderkv/larder/storage/segment"
+	"github.com/larderkv/larder/storage/tiertest"
 )
 
 // one makes part i of chunk n; variant changes the bytes.
@@ -35,14 +36,7 @@ func make1(n, i, variant int) (*part.Descriptor, []byte, error) {
 	for j := range b {
 		b[j] = byte(j) ^ byte(n) ^ byte(n>>8) ^ byte(i<<4) ^ byte(variant<<6)
 	}
-	d := &part.Descriptor{
-		ID: part.ID{Chunk: keyOf(n), Group: p.Group, Span: p.Span, HeadGroup: p.HeadGroup}, Parent: keyOf(n - 1), Tokens: 256, Ordinal: uint32(n),
-		Encoding: part.EncodingRaw, EncodingVersion: part.RawVersion, RawLength: uint32(len(b)), StoredLength: uint32(len(b)),
-	}
-	var err error
-	if d.Table, err = part.Checksums(nil, b, int(p.Layers)); err == nil {
-		err = part.Seal(d)
-	}
+	d, err := tiertest.Raw(part.Descriptor{ID: part.ID{Chunk: keyOf(n)}, Parent: keyOf(n - 1), Ordinal: uint32(n)}, p, b)
 	return d, b, err
 }
 
@@ -64,19 +58,7 @@ func putChunk(tb testing.TB, t storage.Tier, n int) {
 // count the parts of the chunk that are there, all of them right.
 func count(tb testing.TB, t storage.Tier, n int) (parts int) {
 	tb.Helper()
-	for i := range layout {
-		d, b := one(tb, n, i, 0)
-		var got part.Descriptor
-		buf := make([]byte, len(b))
-		_, err := t.Get(context.Background(), d.ID, &got, buf)
-		switch {
-		case err == nil && string(buf) == string(b) && got.Checksum == d.Checksum:
-			parts++
-		case !errors.Is(err, fault.Miss):
-			tb.Fatalf("chunk %d, part %d: %v, or other bytes", n, i, err)
-		}
-	}
-	return parts
+	return tiertest.Count(tb, t, len(layout), func(i int) (*part.Descriptor, []byte) { return one(tb, n, i, 0) })
 }
 
 // want fails unless chunks are there, whole, or not at all.

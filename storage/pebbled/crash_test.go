@@ -14,6 +14,7 @@ import (
 	"github.com/larderkv/larder/api/keys"
 	"github.com/larderkv/larder/api/part"
 	"github.com/larderkv/larder/storage"
+	"github.com/larderkv/larder/storage/tiertest"
 )
 
 // one makes the descriptor and bytes of part i of a chunk.
@@ -24,14 +25,7 @@ func one(t *testing.T, n byte, i int) (*part.Descriptor, []byte) {
 	for j := range b {
 		b[j] = byte(j) ^ n ^ byte(i)
 	}
-	d := &part.Descriptor{
-		ID: part.ID{Chunk: keys.Key{n}, Group: p.Group, Span: p.Span, HeadGroup: p.HeadGroup}, Tokens: 256, Ordinal: uint32(n),
-		Encoding: part.EncodingRaw, EncodingVersion: part.RawVersion, RawLength: uint32(len(b)), StoredLength: uint32(len(b)),
-	}
-	var err error
-	if d.Table, err = part.Checksums(nil, b, int(p.Layers)); err == nil {
-		err = part.Seal(d)
-	}
+	d, err := tiertest.Raw(part.Descriptor{ID: part.ID{Chunk: keys.Key{n}}, Ordinal: uint32(n)}, p, b)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -52,19 +46,7 @@ func putChunk(tier storage.Tier, t *testing.T, n byte) error {
 // here counts the parts of the chunk that are there, all of them right.
 func here(tier storage.Tier, t *testing.T, n byte) (parts int) {
 	t.Helper()
-	for i := range layout {
-		d, b := one(t, n, i)
-		var got part.Descriptor
-		buf := make([]byte, len(b))
-		_, err := tier.Get(context.Background(), d.ID, &got, buf)
-		switch {
-		case err == nil && string(buf) == string(b) && got.Checksum == d.Checksum:
-			parts++
-		case !errors.Is(err, fault.Miss):
-			t.Fatalf("chunk %d, part %d: %v, or other bytes", n, i, err)
-		}
-	}
-	return parts
+	return tiertest.Count(t, tier, len(layout), func(i int) (*part.Descriptor, []byte) { return one(t, n, i) })
 }
 
 // Power is lost after each of many states: what was published is there, what

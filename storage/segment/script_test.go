@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -13,7 +12,6 @@ import (
 	"github.com/cockroachdb/datadriven"
 	"github.com/larderkv/larder/storage/segment"
 	"github.com/larderkv/larder/storage/segment/simfs"
-	"golang.org/x/sys/unix"
 )
 
 // TestScripts runs the scenarios in testdata/script on a simulated disk. Parts
@@ -238,12 +236,7 @@ var scriptCommands = map[string]func(*script){
 	// fail operations of a kind from now on, or none.
 	"fail": func(s *script) {
 		kinds := s.names()
-		s.fs.Inject(func(op simfs.Op) error {
-			if slices.Contains(kinds, op.Kind) {
-				return unix.EIO
-			}
-			return nil
-		})
+		s.fs.Inject(failing(kinds...))
 	},
 	"disk": func(s *script) { s.fs.Resize(int64(s.num("bytes", 0))) },
 	"files": func(s *script) {

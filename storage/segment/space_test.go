@@ -149,12 +149,7 @@ func TestCopyForward(t *testing.T) {
 		require.Equal(t, pinned.Class, in.Class)
 	}
 	require.ErrorIs(t, errs[20], fault.Miss)
-	fs.Inject(func(op simfs.Op) error {
-		if op.Kind == "WriteVec" {
-			return errIO
-		}
-		return nil
-	})
+	fs.Inject(failing("WriteVec"))
 	told := 0
 	err := s.CopyForward(context.Background(), pinned, moves[:3], func(_ int, _ segment.Location, err error) {
 		require.ErrorIs(t, err, fault.Unavailable)

@@ -283,12 +283,7 @@ func TestDeviceErrors(t *testing.T) {
 	in, _ := s.Segment(1)
 	require.Equal(t, segment.StateBroken, in.State)
 	require.NoError(t, get(t, s, l1[0], r1), "what was written before can be read")
-	fs.Inject(func(op simfs.Op) error {
-		if op.Kind == "ReadVec" {
-			return errIO
-		}
-		return nil
-	})
+	fs.Inject(failing("ReadVec"))
 	require.ErrorIs(t, get(t, s, l1[0], r1), fault.Unavailable)
 	fs.Inject(nil)
 	l2 := appendAll(t, s, r2)
@@ -311,12 +306,7 @@ func TestSyncErrors(t *testing.T) {
 	s := open(t, opt)
 	r := record(1, 5000, 1, scope(1))
 	l := appendAll(t, s, r)
-	fs.Inject(func(op simfs.Op) error {
-		if op.Kind == "SyncData" {
-			return errIO
-		}
-		return nil
-	})
+	fs.Inject(failing("SyncData"))
 	require.ErrorIs(t, s.Sync(context.Background()), fault.Unavailable)
 	fs.Inject(nil)
 	require.NoError(t, s.Sync(context.Background()))

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"math/rand/v2"
+	"slices"
 	"time"
 	"unsafe"
 
@@ -134,3 +135,13 @@ func isLost(err error) bool {
 }
 
 var errIO = error(unix.EIO)
+
+// failing lets all operations of the kinds fail.
+func failing(kinds ...string) func(simfs.Op) error {
+	return func(op simfs.Op) error {
+		if slices.Contains(kinds, op.Kind) {
+			return errIO
+		}
+		return nil
+	}
+}

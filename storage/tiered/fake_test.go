@@ -12,6 +12,7 @@ import (
 	"github.com/larderkv/larder/api/keys"
 	"github.com/larderkv/larder/api/part"
 	"github.com/larderkv/larder/storage"
+	"github.com/larderkv/larder/storage/tiertest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -30,14 +31,7 @@ func one(t testing.TB, n byte, i int) (*part.Descriptor, []byte) {
 	for j := range b {
 		b[j] = byte(j) ^ n ^ byte(i<<5)
 	}
-	d := &part.Descriptor{
-		ID: part.ID{Chunk: keys.Key{n}, Group: p.Group, Span: p.Span, HeadGroup: p.HeadGroup}, Tokens: 256, Ordinal: uint32(n),
-		Encoding: part.EncodingRaw, EncodingVersion: part.RawVersion, RawLength: uint32(len(b)), StoredLength: uint32(len(b)),
-	}
-	var err error
-	if d.Table, err = part.Checksums(nil, b, int(p.Layers)); err == nil {
-		err = part.Seal(d)
-	}
+	d, err := tiertest.Raw(part.Descriptor{ID: part.ID{Chunk: keys.Key{n}}, Ordinal: uint32(n)}, p, b)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -40,14 +40,7 @@ func (s *Subject) part(c chunk, i int) (*part.Descriptor, []byte) {
 		binary.LittleEndian.PutUint64(seed[8*j:], uint64(v))
 	}
 	_, _ = rand.NewChaCha8(seed).Read(b)
-	d := &part.Descriptor{
-		ID: s.id(c.n, i), Parent: keyOf(c.n - 1), Ordinal: uint32(c.n), Tokens: 256, Quality: c.quality,
-		Encoding: part.EncodingRaw, EncodingVersion: part.RawVersion, StoredLength: uint32(len(b)), RawLength: uint32(len(b)),
-	}
-	var err error
-	if d.Table, err = part.Checksums(nil, b, int(p.Layers)); err == nil {
-		err = part.Seal(d)
-	}
+	d, err := Raw(part.Descriptor{ID: part.ID{Chunk: keyOf(c.n)}, Parent: keyOf(c.n - 1), Ordinal: uint32(c.n), Quality: c.quality}, p, b)
 	if err != nil {
 		panic("tiertest: the subject's layout makes no parts: " + err.Error())
 	}
