@@ -38,8 +38,6 @@ type Options struct {
 	WritesPerHour int64
 	// HostBytes is the arena's budget; the cleaner looks at its coldest tenth.
 	HostBytes int64
-	// Tick of the cleaner. Default 1 s.
-	Tick time.Duration
 }
 
 // Tiers is described in the package's documentation.
@@ -84,9 +82,6 @@ type reuse struct {
 
 // New makes the tiers. Run must be running.
 func New(o Options) *Tiers {
-	if o.Tick == 0 {
-		o.Tick = time.Second
-	}
 	t := &Tiers{options: o, budget: tiered.NewBudget(o.WritesPerHour, nil), reused: make(chan reuse, 256), scopes: map[arena.Scope]*pair{}}
 	t.promoter = tiered.NewPromoter(tiered.PromoterOptions{Gate: &t.gate})
 	t.writer = tiered.NewWriter(tiered.WriterOptions{Gate: &t.gate, Policy: o.Policy})
@@ -179,13 +174,14 @@ func (p *pair) up(key keys.Key) tiered.Chunk {
 // cleanShare of the arena, as a divisor: so much of the eviction tail is kept
 // clean; cleanChunks bounds how many chunks are looked at in one tick.
 const (
+	cleanTick   = time.Second
 	cleanShare  = 10
 	cleanChunks = 1024
 )
 
 // Run offers chunks to the writer until ctx ends.
 func (t *Tiers) Run(ctx context.Context) {
-	tick := time.NewTicker(t.options.Tick)
+	tick := time.NewTicker(cleanTick)
 	defer tick.Stop()
 	var cold []arena.ChunkInfo
 	for {

@@ -169,15 +169,15 @@ func (a *Arena) partIndex(s Scope, d *part.Descriptor) (int, error) {
 	if err := a.writable(s); err != nil {
 		return 0, err
 	}
-	for i, p := range a.names.of[nameNamespace][s.Namespace].parts {
-		if p.Group == d.ID.Group && p.Span == d.ID.Span && p.HeadGroup == d.ID.HeadGroup {
-			if int(p.Layers) != len(d.Table) {
-				return 0, fault.New(fault.Invalid, "part.table", "wrong number of checksums").With(len(d.Table), p.Layers)
-			}
-			return i, nil
-		}
+	list := storage.Layout(a.names.of[nameNamespace][s.Namespace].parts)
+	i := list.Index(d.ID)
+	switch {
+	case i < 0:
+		return 0, fault.New(fault.Invalid, "part.id", "the namespace has no such part").With(d.ID, nil)
+	case int(list[i].Layers) != len(d.Table):
+		return 0, fault.New(fault.Invalid, "part.table", "wrong number of checksums").With(len(d.Table), list[i].Layers)
 	}
-	return 0, fault.New(fault.Invalid, "part.id", "the namespace has no such part").With(d.ID, nil)
+	return i, nil
 }
 
 // Fill is Put for a part that fill brings: it gets the slot's own memory, a

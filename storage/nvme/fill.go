@@ -43,13 +43,12 @@ func (s *Store) fill(ctx context.Context, dir string) (Report, error) {
 	}
 	// Before the directory says what is alive: a punch takes off what it frees.
 	s.punch(f.twice)
-	for seq, seg := range s.dir.segments {
-		s.segments.SetLive(uint64(seq), seg.live)
-	}
 	for seq := range f.present {
-		if s.dir.segments[uint32(seq)] == nil {
-			s.segments.SetLive(seq, 0)
+		live := int64(0)
+		if seg := s.dir.segments[uint32(seq)]; seg != nil {
+			live = seg.live
 		}
+		s.segments.SetLive(seq, live)
 	}
 	f.report.Parts = s.dir.parts.used
 	return f.report, nil

@@ -9,19 +9,18 @@ import (
 // A group header: fixed fields, entries, scopes, descriptors, zeros up to whole
 // pages less the checksum. What comes before the zeros is its body.
 const (
-	atGroup       = 40
-	atDurable     = 48
-	atGroupPage   = 56
-	atGroupPages  = 60
-	atGroupClass  = 64
-	atEntries     = 66
-	atScopes      = 68
-	atBody        = 72
-	groupFixed    = 96
-	entryBytes    = 32
-	scopeBytes    = 64
-	flagPayload   = 1
-	maxHeaderPart = (groupFixed + entryBytes + scopeBytes + part.MaxSize + sumBytes + PageBytes - 1) / PageBytes * PageBytes
+	atGroup      = 40
+	atDurable    = 48
+	atGroupPage  = 56
+	atGroupPages = 60
+	atGroupClass = 64
+	atEntries    = 66
+	atScopes     = 68
+	atBody       = 72
+	groupFixed   = 96
+	entryBytes   = 32
+	scopeBytes   = 64
+	flagPayload  = 1
 	// maxHeaderBytes bounds a header: that of a group, or of one part.
 	maxHeaderBytes = GroupBytes
 )

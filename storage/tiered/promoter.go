@@ -17,9 +17,10 @@ type PromoterOptions struct {
 	// InFlight chunks are copied at a time. Default 8. More asks more of the
 	// device at once, and takes that much of the front tier.
 	InFlight int
-	// Timeout of one chunk, its wait for a turn included. Default 10 s.
-	Timeout time.Duration
 }
+
+// promoteTimeout of one chunk, its wait for a turn included.
+const promoteTimeout = 10 * time.Second
 
 // Promoter copies chunks into the front tier.
 type Promoter struct {
@@ -43,9 +44,6 @@ func NewPromoter(o PromoterOptions) *Promoter {
 	}
 	if o.InFlight == 0 {
 		o.InFlight = 8
-	}
-	if o.Timeout == 0 {
-		o.Timeout = 10 * time.Second
 	}
 	p := &Promoter{opt: o, turns: make(chan struct{}, o.InFlight)}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
@@ -74,14 +72,14 @@ func (p *Promoter) Start(c Chunk) <-chan singleflight.Result {
 }
 
 func (p *Promoter) copy(c *Chunk) error {
-	ctx, cancel := context.WithTimeout(p.ctx, p.opt.Timeout)
+	ctx, cancel := context.WithTimeout(p.ctx, promoteTimeout)
 	defer cancel()
 	select {
 	case p.turns <- struct{}{}:
 		defer func() { <-p.turns }()
 	case <-ctx.Done():
 		p.failed.Add(1)
-		return fault.Wrap(fault.Unavailable, ctx.Err(), "promote", "no turn came in time").With(nil, p.opt.Timeout)
+		return fault.Wrap(fault.Unavailable, ctx.Err(), "promote", "no turn came in time").With(nil, promoteTimeout)
 	}
 	began := time.Now()
 	n, err := c.copy(ctx, p.opt.Gate)

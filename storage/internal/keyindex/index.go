@@ -67,8 +67,8 @@ func (ix *Index) place(e Entry) {
 	ix.Tab[p] = e
 }
 
-// Find returns the position of rec's entry. It must be there.
-func (ix *Index) Find(hash, rec uint32) int {
+// find returns the position of rec's entry. It must be there.
+func (ix *Index) find(hash, rec uint32) int {
 	p := ix.Start(hash)
 	for ix.Tab[p].Rec != rec {
 		if ix.Tab[p].Rec == 0 {
@@ -82,7 +82,7 @@ func (ix *Index) Find(hash, rec uint32) int {
 // Remove closes the gap by moving later entries of the cluster back, so that
 // no tombstones pile up.
 func (ix *Index) Remove(hash, rec uint32) {
-	hole := ix.Find(hash, rec)
+	hole := ix.find(hash, rec)
 	n := len(ix.Tab)
 	for p := ix.Step(hole); ix.Tab[p].Rec != 0; p = ix.Step(p) {
 		home := ix.Start(ix.Tab[p].Hash)
@@ -97,7 +97,7 @@ func (ix *Index) Remove(hash, rec uint32) {
 }
 
 // Replace puts a chunk under another head record.
-func (ix *Index) Replace(hash, old, rec uint32) { ix.Tab[ix.Find(hash, old)].Rec = rec }
+func (ix *Index) Replace(hash, old, rec uint32) { ix.Tab[ix.find(hash, old)].Rec = rec }
 
 func (ix *Index) resize(n int) error {
 	mem, err := offheap.Map[Entry](n)

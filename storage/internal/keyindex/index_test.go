@@ -44,7 +44,7 @@ func TestIndex(t *testing.T) {
 		t.Fatalf("%d entries, expected %d", ix.Len, len(recs))
 	}
 	for rec, h := range hashes {
-		if got := ix.Tab[ix.Find(h, rec)]; got != (Entry{h, rec}) {
+		if got := ix.Tab[ix.find(h, rec)]; got != (Entry{h, rec}) {
 			t.Fatalf("record %d: %v", rec, got)
 		}
 	}
