@@ -278,8 +278,7 @@ func TestNVMeObjects(t *testing.T) {
 	require.NoError(t, c.End())
 }
 
-// A device that cannot be used at start is no reason not to serve; a store that
-// belongs to something else is.
+// A device that cannot be used at start is no reason not to serve.
 func TestNVMeGone(t *testing.T) {
 	d := daemontest.Start(t, "NVME_PATH=/proc/no/such/place", "LISTEN_METRICS=127.0.0.1:0")
 	c := d.Connect()

@@ -179,6 +179,8 @@ func TestStartThatFails(t *testing.T) {
 	}
 	dir := t.TempDir()
 	pki := newPKI(t, dir)
+	require.NoError(t, os.MkdirAll(filepath.Join(dir, "nvme", "segments"), 0o700))
+	write(filepath.Join(dir, "nvme", "segments", "photo"), "x")
 	for name, c := range map[string]struct {
 		settings []string
 		text     string
@@ -193,6 +195,7 @@ func TestStartThatFails(t *testing.T) {
 		"state dir":   {[]string{"STATE_DIR=" + filepath.Join(dir, "file")}, "file"},
 		"metrics":     {[]string{"LISTEN_METRICS=127.0.0.1:99999"}, "invalid: listen.metrics: cannot listen; choose another port, or off (value 127.0.0.1:99999)"},
 		"budget":      {[]string{"HOST_MODE=guarded", "HOST_BYTES=1MiB", "HOST_WRITE_RESERVE_BYTES=2MiB"}, "invalid: host.bytes: "},
+		"no store":    {nvmeEnv(dir), "invalid: nvme.path: cannot be used"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cfg := daemontest.Configure(t, c.settings...)
