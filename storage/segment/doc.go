@@ -21,7 +21,8 @@
 //   - What is sealed or was found at Open is never written again, except that
 //     ranges are punched out.
 //   - Files never take more than the budget, and never what the reserve of the
-//     file system needs.
+//     file system needs, but for what a power cut brings back of ranges that were
+//     punched or cut off.
 //
 // Concurrency: every method is safe for concurrent use. I/O is done by the
 // goroutines that call, and for an Append of several groups by helpers that end
