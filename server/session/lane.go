@@ -40,18 +40,18 @@ func (s *session) Lane(conn net.Conn) (serve func(), err error) {
 		return nil, fault.New(fault.Invalid, "lane", "the session has a lane")
 	}
 	s.laned.Store(true)
-	s.lanes.Add(1)
+	s.work.Add(1)
 	return func() { go s.serveLane(conn) }, nil
 }
 
 func (s *session) serveLane(conn net.Conn) {
-	defer s.lanes.Done()
+	defer s.work.Done()
 	// Ends reads and writes that wait, and those to come.
 	stop := context.AfterFunc(s.ctx, func() { _ = conn.Close() })
 	s.sendMu.Lock()
 	s.lane = &lane{conn: conn}
 	s.sendMu.Unlock()
-	err := s.readLane(bufio.NewReaderSize(conn, laneBuffer))
+	err := s.read(s.fromLane(bufio.NewReaderSize(conn, laneBuffer)))
 	if s.ctx.Err() == nil {
 		// Otherwise the session has ended for a reason of its own, which closed
 		// the lane.
@@ -62,26 +62,15 @@ func (s *session) serveLane(conn net.Conn) {
 	}
 }
 
-// readLane handles requests until the lane ends. A nil error is a clean end.
-func (s *session) readLane(r *bufio.Reader) error {
-	limit := s.service.options.Limits.MaxMessageBytes
+func (s *session) fromLane(r *bufio.Reader) func(*inbound) error {
 	var large []byte
-	for {
-		b, err := readFrame(r, limit, &large)
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
+	return func(in *inbound) error {
+		b, err := readFrame(r, s.service.options.Limits.MaxMessageBytes, &large)
 		if err != nil {
 			return err
 		}
-		in := &inbound{size: len(b)}
-		in.err = proto.Unmarshal(b, &in.request)
-		if err := in.check(limit); err != nil {
-			return err
-		}
-		if err := s.handle(&in.request); err != nil {
-			return err
-		}
+		in.size, in.err = len(b), proto.Unmarshal(b, &in.request)
+		return nil
 	}
 }
 

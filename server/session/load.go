@@ -143,6 +143,12 @@ func (s *session) runLoad(l *load) {
 		reply.Failed = append(reply.Failed, &larderv1.FailedPart{Chunk: chunk, Part: uint32(part), Error: p})
 		failed++
 	}
+	send := func() {
+		deadline := reply.DeadlineNs
+		s.reply(l.id, &larderv1.SessionResponse{Body: &larderv1.SessionResponse_Load{Load: reply}})
+		reply = &larderv1.LoadReply{DeadlineNs: deadline}
+		waiting, sent = 0, time.Now()
+	}
 	var promotion Promotion
 	if len(l.cold) > 0 {
 		promotion = s.service.options.Below.Start(s.scope, l.coldKeys)
@@ -156,11 +162,8 @@ func (s *session) runLoad(l *load) {
 		case s.stopped(l):
 			err = fault.New(fault.Miss, "load", "released before it was done")
 		case brought < len(l.cold) && l.cold[brought] == i:
-			if waiting > 0 { // what is ready need not wait for a disk
-				deadline := reply.DeadlineNs
-				s.reply(l.id, &larderv1.SessionResponse{Body: &larderv1.SessionResponse_Load{Load: reply}})
-				reply = &larderv1.LoadReply{DeadlineNs: deadline}
-				waiting, sent = 0, time.Now()
+			if waiting > 0 {
+				send() // what is ready need not wait for a disk
 			}
 			leased, err = s.bring(l, promotion, brought, leased)
 			brought++
@@ -188,10 +191,8 @@ func (s *session) runLoad(l *load) {
 			waiting += int64(p.Length)
 			total += int64(p.Length)
 			if last := i == len(l.refs)-1 && j == len(leased)-1; waiting >= batch && !last && time.Since(sent) >= minInterval {
-				deadline := reply.DeadlineNs
-				s.reply(l.id, &larderv1.SessionResponse{Body: &larderv1.SessionResponse_Load{Load: reply}})
-				reply = &larderv1.LoadReply{DeadlineNs: deadline}
-				waiting, batch, sent = 0, nextBatch(batch), time.Now()
+				send()
+				batch = nextBatch(batch)
 			}
 		}
 	}

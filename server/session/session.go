@@ -54,10 +54,10 @@ type session struct {
 
 	// turn is held while a request is handled: stream and lane take turns.
 	turn sync.Mutex
-	// laned is set once the session has a lane; lanes is its goroutine.
+	// laned is set once the session has a lane.
 	laned atomic.Bool
-	lanes sync.WaitGroup
-	// work are the goroutines of loads and commits; inFlight counts them.
+	// work are the goroutines of the lane, and of loads and commits; inFlight
+	// counts the latter.
 	work     sync.WaitGroup
 	inFlight atomic.Int32
 	leases   atomic.Int32
@@ -108,7 +108,7 @@ func (s *session) run() error {
 	}()
 	done := make(chan error, 1)
 	go func() {
-		err := s.read()
+		err := s.read(s.fromStream)
 		s.cancel()
 		<-sender
 		s.finish()
@@ -122,19 +122,17 @@ func (s *session) run() error {
 	}
 }
 
-// read handles requests until the stream ends. A nil error is a clean end.
-func (s *session) read() error {
+// read handles requests until next, which fills in the next one, returns
+// io.EOF: a clean end.
+func (s *session) read(next func(*inbound) error) error {
 	limit := s.service.options.Limits.MaxMessageBytes
 	for {
 		in := new(inbound)
-		if err := s.stream.RecvMsg(in); err != nil {
+		if err := next(in); err != nil {
 			if errors.Is(err, io.EOF) {
 				return nil
 			}
 			return err
-		}
-		if s.laned.Load() {
-			return fault.New(fault.Invalid, "lane", "a request on the stream of a session that has a lane")
 		}
 		if err := in.check(limit); err != nil {
 			return err
@@ -145,7 +143,17 @@ func (s *session) read() error {
 	}
 }
 
-// handle answers one request. Its error ends the stream.
+func (s *session) fromStream(in *inbound) error {
+	if err := s.stream.RecvMsg(in); err != nil {
+		return err
+	}
+	if s.laned.Load() {
+		return fault.New(fault.Invalid, "lane", "a request on the stream of a session that has a lane")
+	}
+	return nil
+}
+
+// handle answers one request. Its error ends the session.
 func (s *session) handle(req *larderv1.SessionRequest) error {
 	s.turn.Lock()
 	defer s.turn.Unlock()
@@ -234,7 +242,6 @@ func (s *session) finish() {
 	lifetimes := s.lifetimes
 	s.lifetimes = nil
 	s.mu.Unlock()
-	s.lanes.Wait()
 	s.work.Wait()
 	if s.attached {
 		if s.service.options.Arena.Detach(s.owner()) > 0 {
