@@ -2,6 +2,7 @@ package auth
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 )
@@ -50,8 +51,8 @@ func (p *Policy) divide(remote bool) domain {
 		if theirs := []string{DefaultTenant}; !within(theirs, d.tenants) {
 			return differ("certificates without a rule", theirs)
 		}
-		for _, who := range p.ruledNames() {
-			if theirs := p.tenants[who]; !within(theirs, d.tenants) {
+		for _, who := range slices.Sorted(maps.Keys(p.tenants)) {
+			if theirs := p.tenants[who]; strings.HasPrefix(who, "name:") && !within(theirs, d.tenants) {
 				return differ(who, theirs)
 			}
 		}
@@ -66,17 +67,6 @@ func (p *Policy) SharesMemory(id Identity) bool {
 
 // Apart says why users who were let in get no shared memory; empty if they do.
 func (p *Policy) Apart() string { return p.domain.apart }
-
-func (p *Policy) ruledNames() []string {
-	var names []string
-	for who := range p.tenants {
-		if strings.HasPrefix(who, "name:") {
-			names = append(names, who)
-		}
-	}
-	slices.Sort(names)
-	return names
-}
 
 // within says whether everybody of a is allowed by b.
 func within(a, b []string) bool {
