@@ -330,6 +330,24 @@ def test_the_other_end_is_gone(pair: Pair) -> None:
     lane.wait(lambda: False, time.monotonic() + PATIENCE_S)
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_what_a_receiver_raises_on_the_lanes_thread_ends_the_lane() -> None:
+    ours, theirs = socket.socketpair()
+    lost = threading.Event()
+
+    def receive(message: bytes) -> None:
+        raise ValueError(message)
+
+    lane = Lane(ours, receive, lost.set)
+    lane.start()
+    with theirs:
+        theirs.sendall(HEAD.pack(2) + b"hi")
+        assert lost.wait(PATIENCE_S)
+        lane.join(PATIENCE_S)
+        assert ours.fileno() == -1
+        assert theirs.recv(1) == b""
+
+
 def test_a_close_ends_a_wait(pair: Pair) -> None:
     lane, _, _, lost = pair
     reading = threading.Event()

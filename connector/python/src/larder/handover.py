@@ -1,4 +1,4 @@
-"""The hand-over socket: how a client gets the arena's descriptors
+"""The hand-over socket: how a client gets the arena's descriptors, and a lane
 (storage/arena/PROTOCOL.md)."""
 
 from __future__ import annotations
@@ -44,12 +44,7 @@ def receive(path: str, token: bytes, segments: int, timeout_s: float) -> Handed:
     fds: list[int] = []
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as sock:
-            sock.settimeout(timeout_s)
-            sock.connect(path)
-            # A daemon that takes no request at the moment says so and closes,
-            # perhaps before this is written: the answer is there all the same.
-            with contextlib.suppress(BrokenPipeError):
-                sock.sendall(_MAGIC + token)
+            _ask(sock, path, _MAGIC + token, timeout_s)
             text = _read(sock, fds)
         if len(fds) != segments + 1:
             raise InvalidError(
@@ -66,6 +61,15 @@ def receive(path: str, token: bytes, segments: int, timeout_s: float) -> Handed:
     finally:
         for fd in fds:
             os.close(fd)
+
+
+def _ask(sock: socket.socket, path: str, request: bytes, timeout_s: float) -> None:
+    sock.settimeout(timeout_s)
+    sock.connect(path)
+    # A daemon that takes no request at the moment says so and closes, perhaps
+    # before this is written: the answer is there all the same.
+    with contextlib.suppress(BrokenPipeError):
+        sock.sendall(request)
 
 
 def _read(sock: socket.socket, fds: list[int]) -> str:
@@ -119,9 +123,7 @@ def open_lane(path: str, token: bytes, timeout_s: float) -> socket.socket:
     LarderError as receive does."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
-        sock.settimeout(timeout_s)
-        sock.connect(path)
-        sock.sendall(_LANE_MAGIC + token)
+        _ask(sock, path, _LANE_MAGIC + token, timeout_s)
         _read_head(_read_exactly(sock, _HEAD.size), sock, [])
     except BaseException as error:
         sock.close()

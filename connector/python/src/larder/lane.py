@@ -185,23 +185,32 @@ class Lane:
         self._have = len(rest)
 
     def _run(self) -> None:
-        while not self._over:
-            events = self._listening.poll()
-            if any(event & select.EPOLLOUT for _, event in events):
-                self._flush()
-            time.sleep(_GRACE_S)
-            if not self._reading.acquire(blocking=False):
-                continue
-            try:
-                self._in.settimeout(0)
-                while self._read():
-                    pass
-            finally:
-                self._reading.release()
-        with self._reading, self._sending:
-            self._listening.close()
-            self._in.close()
-            self._out.close()
+        try:
+            while not self._over:
+                events = self._listening.poll()
+                if any(event & select.EPOLLOUT for _, event in events):
+                    self._flush()
+                time.sleep(_GRACE_S)
+                if self._reading.acquire(blocking=False):
+                    self._drain()
+        finally:
+            with self._reading, self._sending:
+                self._listening.close()
+                self._in.close()
+                self._out.close()
+
+    def _drain(self) -> None:
+        """Reads what is there; `_reading` is held, and released."""
+        try:
+            self._in.settimeout(0)
+            while self._read():
+                pass
+        except BaseException:
+            # A callback raised: nobody would read any more.
+            self._end()
+            raise
+        finally:
+            self._reading.release()
 
     # -- the end -------------------------------------------------------------
 

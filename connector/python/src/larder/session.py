@@ -205,11 +205,6 @@ class Session:
         self._lane = Lane(sock, self._receive, self._lane_ended)
         self._lane.start()
 
-    @property
-    def has_lane(self) -> bool:
-        """Whether messages go over a lane."""
-        return self._lane is not None
-
     def wait(self, done: Callable[[], bool], until: float) -> None:
         """Reads on the calling thread until done or `until` (time.monotonic()
         seconds), where there is a lane that no other thread reads; else returns

@@ -11,13 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 
 from larder.vllm.omp import use_one_thread
-
-T = TypeVar("T")
 
 
 class Copiers:
@@ -26,7 +24,7 @@ class Copiers:
     def __init__(self, threads: int, name: str) -> None:
         self._pool = ThreadPoolExecutor(threads, name, initializer=use_one_thread)
 
-    def start(self, copy: Callable[..., T], *args: Any) -> Future[T]:
+    def start(self, copy: Callable[..., None], *args: Any) -> Future[None]:
         """Starts a copy; its end is the future's."""
         return self._pool.submit(_run, copy, args)
 
@@ -35,13 +33,14 @@ class Copiers:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _run(copy: Callable[..., T], args: tuple[Any, ...]) -> T:
+def _run(copy: Callable[..., None], args: tuple[Any, ...]) -> None:
     # Pages are made in inference mode, which is a thread's own.
     with torch.inference_mode():
-        return copy(*args)
+        copy(*args)
 
 
-def wait_for(copies: list[Future[T]]) -> list[T]:
+def wait_for(copies: list[Future[None]]) -> None:
     """Waits until every copy has ended, and only then raises what any raised."""
     wait(copies)
-    return [copy.result() for copy in copies]
+    for copy in copies:
+        copy.result()

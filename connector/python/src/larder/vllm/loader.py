@@ -72,7 +72,7 @@ class Loader:
         all_parts: int,
         chunk_blocks: int,
         stats: WorkerStats,
-        threads: int = 2,
+        threads: int,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._client = client

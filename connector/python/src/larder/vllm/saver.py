@@ -1,4 +1,5 @@
-"""Stores: from pages into the arena, within the step that computed them."""
+"""Stores: from pages into the arena, between the step that computed them and the
+next one."""
 
 from __future__ import annotations
 
@@ -81,7 +82,7 @@ class Saver:
         parts: Sequence[RankPart],
         chunk_tokens: int,
         stats: WorkerStats,
-        threads: int = 2,
+        threads: int,
     ) -> None:
         self._client = client
         self._adapter = adapter

@@ -62,9 +62,10 @@ class Settings:
     # Seconds for which chunks whose load failed are not loaded again.
     failed_pause_s: float = 10.0
     # Milliseconds that a step without computation waits for loads, at most; it
-    # ends with the first of them. An idle engine would spin, and keep the
-    # interpreter from the threads that load: 40 MB took 40 ms so, against 28.
-    # Hazard: who arrives meanwhile waits as long.
+    # ends with the first of them. For answers to matches alone it waits 0.3 at
+    # most. An idle engine would spin, and keep the interpreter from the threads
+    # that load: 40 MB took 40 ms so, against 28. Hazard: who arrives meanwhile
+    # waits as long.
     idle_wait_ms: float = 5.0
     # Deadline of each call to the daemon, milliseconds.
     call_timeout_ms: int = 1000
