@@ -4,7 +4,6 @@ failures; what the real daemon does is in test_real_daemon.py."""
 
 from __future__ import annotations
 
-import array
 import contextlib
 import os
 import queue
@@ -19,8 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+from fake_handover import FakeHandover
+from fake_objects import FakeObjects
 
-from larder.v1 import engine_pb2, error_pb2, objects_pb2, part_pb2
+from larder.v1 import engine_pb2, error_pb2, part_pb2
 
 Request = engine_pb2.SessionRequest
 Response = engine_pb2.SessionResponse
@@ -171,7 +172,7 @@ class FakeDaemon:
         self.news = threading.Condition()
         self.sessions: list[FakeSession] = []
         self.chunks: dict[bytes, dict[int, tuple[part_pb2.Slot, int]]] = {}
-        self.files: dict[str, bytes] = {}
+        self.objects = FakeObjects(self)
         self.holds: dict[int, list[bytes]] = {}
         self.lifetimes: list[int] = []
         self._next_slot = 0
@@ -179,10 +180,8 @@ class FakeDaemon:
         self._next_hold = 0
         self.segment = memory("fake")
         self.own = memory("fake-own")
-        self._listener: socket.socket | None = None
         self._server: grpc.Server | None = None
-        self._acceptor: threading.Thread | None = None
-        self._lanes: list[threading.Thread] = []
+        self._handing: FakeHandover | None = None
         self.start()
 
     # -- life ----------------------------------------------------------------
@@ -195,12 +194,7 @@ class FakeDaemon:
         )
         self._server.add_insecure_port("unix:" + self.socket)
         self._server.start()
-        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        Path(self.handover).unlink(missing_ok=True)
-        self._listener.bind(self.handover)
-        self._listener.listen()
-        self._acceptor = threading.Thread(target=self._accept, args=(self._listener,), daemon=True)
-        self._acceptor.start()
+        self._handing = FakeHandover(self, self.handover)
 
     def stop(self) -> None:
         """Dies: streams break, the sockets are gone."""
@@ -208,18 +202,13 @@ class FakeDaemon:
             self._server.stop(0).wait()
             self._server = None
             Path(self.socket).unlink(missing_ok=True)
-        if self._listener is not None:
-            self._listener.shutdown(socket.SHUT_RDWR)
-            self._listener.close()
-            self._listener = None
-        if self._acceptor is not None:
-            self._acceptor.join()
+        if self._handing is not None:
+            self._handing.close()
         for session in self.sessions:
             session.end()
-        for thread in self._lanes:
-            thread.join(PATIENCE_S)
-            assert not thread.is_alive()
-        self._lanes.clear()
+        if self._handing is not None:
+            self._handing.join(PATIENCE_S)
+            self._handing = None
 
     def close(self) -> None:
         self.stop()
@@ -267,12 +256,23 @@ class FakeDaemon:
 
     def put(self, key: bytes, parts: list[bytes]) -> None:
         """A complete chunk, as if stored before."""
-        held: dict[int, tuple[part_pb2.Slot, int]] = {}
-        for index, data in enumerate(parts):
-            slot = self._slot(0)
-            os.pwrite(self.segment, data, slot.offset)
-            held[index] = (slot, len(data))
-        self.chunks[key] = held
+        self.chunks[key] = {index: self._written(data) for index, data in enumerate(parts)}
+
+    def keep(self, key: bytes, index: int, data: bytes) -> bool:
+        """Stores one part; whether its chunk is complete now."""
+        held = self.chunks.setdefault(key, {})
+        held[index] = self._written(data)
+        return len(held) == len(PARTS)
+
+    def _written(self, data: bytes) -> tuple[part_pb2.Slot, int]:
+        slot = self._slot(0)
+        os.pwrite(self.segment, data, slot.offset)
+        return slot, len(data)
+
+    def segments(self) -> list[int]:
+        """The descriptors that a client gets."""
+        guarded = self.mode == engine_pb2.ARENA_MODE_GUARDED
+        return [self.segment, self.own] if guarded else [self.segment]
 
     # -- the protocol ----------------------------------------------------------
 
@@ -386,144 +386,16 @@ class FakeDaemon:
     def _revoke_answer(self, session: FakeSession, request: Request) -> None:
         session.send(request.id, revoke_answer=engine_pb2.RevokeAnswerReply())
 
-    # -- hand-over -------------------------------------------------------------
-
-    def _accept(self, listener: socket.socket) -> None:
-        while True:
-            try:
-                connection, _ = listener.accept()
-            except OSError:
-                return
-            if not self._lane(connection):
-                with connection:
-                    self._hand_over(connection)
-
-    def _lane(self, connection: socket.socket) -> bool:
-        """Whether the connection is for a lane, which is then served."""
-        if connection.recv(4, socket.MSG_PEEK) != b"LDL1":
-            return False
-        token = connection.recv(36)[4:]
-        if self.refuse_lane is not None:
-            kind, text = self.refuse_lane
-            with connection:
-                connection.sendall(struct.pack("<BHI", kind, 0, len(text)) + text.encode())
-            return True
-        (session,) = [s for s in self.sessions if s.token == token]
-        self._lanes.append(threading.Thread(target=session.serve_lane, args=(connection,), daemon=True))
-        self._lanes[-1].start()
-        return True
-
-    def _hand_over(self, connection: socket.socket) -> None:
-        asked = connection.recv(36)
-        if self.refuse_handover is not None:
-            kind, text = self.refuse_handover
-            connection.sendall(struct.pack("<BHI", kind, 0, len(text)) + text.encode())
-            return
-        assert asked[:4] == b"LDH1"
-        assert asked[4:] in [s.token for s in self.sessions]
-        read_end, write_end = os.pipe()
-        self.lifetimes.append(read_end)
-        fds = [self.segment]
-        if self.mode == engine_pb2.ARENA_MODE_GUARDED:
-            fds.append(self.own)
-        fds.append(write_end)
-        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
-        connection.sendmsg([struct.pack("<BHI", 0, len(fds), 0)], rights)
-        os.close(write_end)
-
-    # -- objects ---------------------------------------------------------------
-
-    def put_objects(self, requests: Iterator[bytes], context: Any) -> Iterator[bytes]:
-        head: objects_pb2.PutHead | None = None
-        data = b""
-        for raw in requests:
-            request = objects_pb2.PutRequest.FromString(raw)
-            if request.HasField("head"):
-                head, data = request.head, b""
-            else:
-                assert len(request.data) <= 1 << 20
-                data += request.data
-            assert head is not None
-            if head.HasField("file"):
-                if len(data) == head.file.length:
-                    self.files[head.file.name] = data
-                    yield _put_outcome(objects_pb2.PUT_OUTCOME_PUBLISHED)
-                continue
-            if len(data) < head.part.length:
-                continue
-            if self._token(context) not in [s.token for s in self.sessions]:
-                context.abort(grpc.StatusCode.PERMISSION_DENIED, "no such session")
-            held = self.chunks.setdefault(head.part.id.chunk_key, {})
-            slot = self._slot(0)
-            os.pwrite(self.segment, data, slot.offset)
-            held[head.part.id.head_group] = (slot, len(data))
-            complete = len(held) == len(PARTS)
-            yield _put_outcome(objects_pb2.PUT_OUTCOME_PUBLISHED if complete else objects_pb2.PUT_OUTCOME_KEPT)
-
-    def _token(self, context: Any) -> bytes | None:
-        return dict(context.invocation_metadata()).get("larder-session-bin")
-
-    def get_objects(self, raw: bytes, context: Any) -> Iterator[bytes]:
-        request = objects_pb2.GetRequest.FromString(raw)
-        if request.HasField("parts"):
-            assert self._token(context) == self.session.token
-            for index, part in enumerate(request.parts.ids):
-                found = self.chunks.get(part.chunk_key, {}).get(part.head_group)
-                yield from _get_frames(index, None if found is None else self.bytes_at(*found))
-        else:
-            yield from _get_frames(0, self.files.get(request.file))
-
-    def stat_objects(self, raw: bytes, _: Any) -> bytes:
-        request = objects_pb2.StatRequest.FromString(raw)
-        reply = objects_pb2.StatResponse()
-        for part in request.parts.ids:
-            reply.parts.add(present=part.head_group in self.chunks.get(part.chunk_key, {}))
-        if request.file in self.files:
-            reply.file.length = len(self.files[request.file])
-        return reply.SerializeToString()
-
-    def delete_objects(self, raw: bytes, _: Any) -> bytes:
-        request = objects_pb2.DeleteRequest.FromString(raw)
-        existed = (
-            self.files.pop(request.file, None) if request.HasField("file") else self.chunks.pop(request.chunk_key, None)
-        ) is not None
-        return objects_pb2.DeleteResponse(existed=existed).SerializeToString()
-
-
-def _put_outcome(outcome: objects_pb2.PutOutcome) -> bytes:
-    return objects_pb2.PutResponse(outcome=outcome).SerializeToString()
-
-
-def _get_frames(index: int, data: bytes | None) -> Iterator[bytes]:
-    if data is None:
-        head = objects_pb2.GetHead(index=index, error_kind=int(error_pb2.ERROR_KIND_MISS))
-        yield objects_pb2.GetResponse(head=head).SerializeToString()
-        return
-    head = objects_pb2.GetHead(index=index, length=len(data), descriptor=b"d")
-    yield objects_pb2.GetResponse(head=head).SerializeToString()
-    # Frames smaller than allowed, so that readers have to join them.
-    for at in range(0, len(data), 3000):
-        yield objects_pb2.GetResponse(data=data[at : at + 3000]).SerializeToString()
-
 
 class _Handlers(grpc.GenericRpcHandler):  # type: ignore[type-arg]
     def __init__(self, daemon: FakeDaemon) -> None:
         self._daemon = daemon
 
     def service(self, handler_call_details: Any) -> Any:
-        daemon = self._daemon
-        match handler_call_details.method:
-            case "/larder.v1.Engine/Session":
-                return grpc.stream_stream_rpc_method_handler(self._session)
-            case "/larder.v1.Objects/Put":
-                return grpc.stream_stream_rpc_method_handler(daemon.put_objects)
-            case "/larder.v1.Objects/Get":
-                return grpc.unary_stream_rpc_method_handler(daemon.get_objects)
-            case "/larder.v1.Objects/Stat":
-                return grpc.unary_unary_rpc_method_handler(daemon.stat_objects)
-            case "/larder.v1.Objects/Delete":
-                return grpc.unary_unary_rpc_method_handler(daemon.delete_objects)
-        return None
+        method = handler_call_details.method
+        if method == "/larder.v1.Engine/Session":
+            return grpc.stream_stream_rpc_method_handler(self._session)
+        return self._daemon.objects.handler(method)
 
     def _session(self, requests: Iterator[bytes], context: Any) -> Iterator[bytes]:
         session = FakeSession(self._daemon, len(self._daemon.sessions) + 1)

@@ -133,7 +133,7 @@ def test_files(daemon: FakeDaemon, connect: Connect) -> None:
     objects = connect().objects
     big = bytes(range(256)) * 4096 * 3  # three frames
     assert objects.put_file("a", big) == objects_pb2.PUT_OUTCOME_PUBLISHED
-    assert objects.get_file("a").tobytes() == big == daemon.files["a"]
+    assert objects.get_file("a").tobytes() == big == daemon.objects.files["a"]
     objects.put_file("b", iter([b"x" * 5, b"y" * 5]), length=10)
     assert objects.get_file("b").tobytes() == b"xxxxxyyyyy"
     stat = objects.stat_file("a")
