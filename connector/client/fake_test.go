@@ -102,8 +102,13 @@ func (f *fake) start() {
 }
 
 func (f *fake) serveHandover() {
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(f.dir, "h.sock"), Net: "unix"})
-	require.NoError(f.t, err)
+	accept(f.t, filepath.Join(f.dir, "h.sock"), f.handover)
+}
+
+// accept listens and serves one connection after the other, until the test ends.
+func accept(t *testing.T, path string, serve func(*net.UnixConn)) {
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	require.NoError(t, err)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -112,11 +117,11 @@ func (f *fake) serveHandover() {
 			if err != nil {
 				return
 			}
-			f.handover(c)
+			serve(c)
 			_ = c.Close()
 		}
 	}()
-	f.t.Cleanup(func() { _ = l.Close(); <-done })
+	t.Cleanup(func() { require.NoError(t, l.Close()); <-done })
 }
 
 func (f *fake) handover(c *net.UnixConn) {

@@ -126,26 +126,13 @@ func FuzzHandover(f *testing.F) {
 // request could still be written or not.
 func TestHandoverRefusedBeforeItIsAsked(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "h")
-	l, err := net.Listen("unix", path)
-	require.NoError(t, err)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			_, _ = c.Write(reply(byte(fault.Busy), 0, "too many"))
-			_ = c.(*net.UnixConn).CloseRead() // what is written now fails
-			_ = c.Close()
-		}
-	}()
+	accept(t, path, func(c *net.UnixConn) {
+		_, _ = c.Write(reply(byte(fault.Busy), 0, "too many"))
+		_ = c.CloseRead() // what is written now fails
+	})
 	for range 50 {
 		_, err := handover(t.Context(), path, make([]byte, 32))
 		require.ErrorIs(t, err, fault.Busy)
 		require.ErrorContains(t, err, "too many")
 	}
-	require.NoError(t, l.Close())
-	<-done
 }
