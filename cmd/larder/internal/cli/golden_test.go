@@ -46,11 +46,11 @@ type golden struct {
 var goldenShape = workload.Shape{PartBytes: 64 << 10, Layers: 2, Parts: 2}
 
 func TestGolden(t *testing.T) {
-	larderd, err := daemon.Build(t.TempDir())
+	binary, err := daemon.Build(t.TempDir())
 	require.NoError(t, err)
 	datadriven.Walk(t, "testdata/golden", func(t *testing.T, path string) {
 		d, err := daemon.Start(t.Context(), daemon.Options{
-			Binary: larderd, Bytes: 64 << 20, Flags: []string{"--auth.cluster_secret=" + strings.Repeat("5a", 32)},
+			Binary: binary, Bytes: 64 << 20, Flags: []string{"--auth.cluster_secret=" + strings.Repeat("5a", 32)},
 		})
 		require.NoError(t, err)
 		defer d.Close()
@@ -168,13 +168,20 @@ func (g *golden) stable(s string) string {
 	return s
 }
 
+// larderd starts a daemon of the test's own.
+func larderd(t *testing.T, bytes int64) *daemon.Daemon {
+	t.Helper()
+	binary, err := daemon.Build(t.TempDir())
+	require.NoError(t, err)
+	d, err := daemon.Start(t.Context(), daemon.Options{Binary: binary, Bytes: bytes})
+	require.NoError(t, err)
+	t.Cleanup(func() { d.Close() })
+	return d
+}
+
 // A session of the command's own is gone when the command has ended.
 func TestBenchLeavesNothing(t *testing.T) {
-	larderd, err := daemon.Build(t.TempDir())
-	require.NoError(t, err)
-	d, err := daemon.Start(t.Context(), daemon.Options{Binary: larderd, Bytes: 256 << 20})
-	require.NoError(t, err)
-	defer d.Close()
+	d := larderd(t, 256<<20)
 	for _, way := range []string{"--streams=false", "--streams"} {
 		code, out, complaint := larder(t, "", "--socket", d.Socket, "--timeout", "1m", "--json", "bench", "--duration", "1ms", way)
 		require.Zero(t, code, complaint)
@@ -189,11 +196,7 @@ func TestBenchLeavesNothing(t *testing.T) {
 // A file larger than one message survives the way there and back, through
 // files and through pipes.
 func TestFilesRoundTrip(t *testing.T) {
-	larderd, err := daemon.Build(t.TempDir())
-	require.NoError(t, err)
-	d, err := daemon.Start(t.Context(), daemon.Options{Binary: larderd, Bytes: 64 << 20})
-	require.NoError(t, err)
-	defer d.Close()
+	d := larderd(t, 64<<20)
 	dir := t.TempDir()
 	big := make([]byte, 5<<20+123)
 	workload.Fill(big, [32]byte{7}, 0)
