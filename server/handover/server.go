@@ -183,7 +183,8 @@ func (s *Server) exchange(u *net.UnixConn) (serve func()) {
 	return serve
 }
 
-// serve answers one request; what it returns has not been answered.
+// serve answers one request; an error that it returns has not been answered.
+// lane runs the lane that was asked for, if one was.
 func (s *Server) serve(u *net.UnixConn, id auth.Identity) (lane func(), err error) {
 	var buf [requestSize]byte
 	n, err := io.ReadFull(u, buf[:])

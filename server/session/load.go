@@ -65,10 +65,12 @@ func (s *session) load(id uint64, m *larderv1.Load) error {
 	l := &load{
 		id: id, began: time.Now(), refs: hold.Refs[m.GetFirstChunk():end], first: m.GetFirstChunk(), parts: parts, running: true,
 	}
-	for i := range l.refs {
-		if hold.Keys != nil && l.refs[i] == (arena.ChunkRef{}) {
-			l.cold = append(l.cold, i)
-			l.coldKeys = append(l.coldKeys, hold.Keys[int(l.first)+i])
+	if hold.Keys != nil {
+		for i, ref := range l.refs {
+			if ref == (arena.ChunkRef{}) {
+				l.cold = append(l.cold, i)
+				l.coldKeys = append(l.coldKeys, hold.Keys[int(l.first)+i])
+			}
 		}
 	}
 	if err := s.register(l); err != nil {
