@@ -242,7 +242,8 @@ func TestSecretNeverPrints(t *testing.T) {
 		fmt.Sprint(s), fmt.Sprintf("%v %+v %#v %x %q %d %s", s, s, s, s, s, s, s), fmt.Sprintf("%v", &s), log.String(),
 	} {
 		require.NotContains(t, text, "abab")
-		require.NotContains(t, text, "171")
+		require.NotContains(t, text, "171 171") // alone it could be a time's
+		require.NotContains(t, text, "0xab")
 		require.Contains(t, text, "***")
 	}
 	_, err = ParseSecret("ab")
