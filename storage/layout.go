@@ -17,6 +17,14 @@ type PartSpec struct {
 // span, group and head group.
 type Layout []PartSpec
 
+// Bytes of a chunk, all parts together.
+func (l Layout) Bytes() (n int64) {
+	for i := range l {
+		n += int64(l[i].RawLength)
+	}
+	return n
+}
+
 // Index finds a part in the list; -1 = there is no such part.
 func (l Layout) Index(id part.ID) int {
 	for i := range l {

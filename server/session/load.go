@@ -154,6 +154,7 @@ func (s *session) runLoad(l *load) {
 	var promotion Promotion
 	if len(l.cold) > 0 {
 		promotion = s.service.options.Below.Start(s.scope, l.coldKeys)
+		defer promotion.End()
 	}
 	brought := 0
 	for i, ref := range l.refs {

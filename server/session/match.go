@@ -9,9 +9,9 @@ import (
 	"github.com/larderkv/larder/server/directory"
 )
 
-// guess is what a chunk costs at least that lies below, until some were
-// brought; 0 would say that it is in the arena.
-const guess = time.Microsecond
+// leastCost is what a chunk costs at least that lies below; 0 would say that it
+// is in the arena.
+const leastCost = time.Microsecond
 
 // noHold is Match.hold_ms for a match without a hold.
 const noHold = 1<<32 - 1
@@ -36,10 +36,15 @@ func (s *session) match(id uint64, m *larderv1.Match) error {
 	reply := &larderv1.MatchReply{
 		Chunks: uint32(got.Chunks), HoldId: got.HoldID, HoldDeadlineNs: uint64(got.Deadline), Quality: uint32(got.Quality),
 	}
+	var wait, each time.Duration
 	for _, r := range got.Runs {
 		run := &larderv1.TierRun{Tier: larderv1.Tier_TIER_HOST, Chunks: uint32(r.Chunks)}
 		if !r.Host {
-			run.Tier, run.CostNs = larderv1.Tier_TIER_NVME, uint64(max(s.service.options.Below.Cost(), guess))
+			if each == 0 {
+				wait, each = s.service.options.Below.Cost(s.scope)
+				each = max(each, leastCost)
+			}
+			run.Tier, run.WaitNs, run.CostNs = larderv1.Tier_TIER_NVME, uint64(wait), uint64(each)
 		}
 		reply.Tiers = append(reply.Tiers, run)
 	}

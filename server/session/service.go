@@ -51,14 +51,17 @@ type Below interface {
 	Start(s arena.Scope, list []keys.Key) Promotion
 	// Prefetch is Start for nobody in particular; it returns at once.
 	Prefetch(s arena.Scope, list []keys.Key)
-	// Cost is what bringing one chunk takes about; 0 = not known yet.
-	Cost() time.Duration
+	// Cost is what a load that begins now may expect: the time until its first
+	// chunk can be there, and the time for each chunk. It answers from memory.
+	Cost(arena.Scope) (wait, each time.Duration)
 }
 
 // Promotion are the chunks of one load on their way.
 type Promotion interface {
 	// Wait until chunk i of the list is in the arena. It comes back held.
 	Wait(ctx context.Context, i int) (arena.ChunkRef, error)
+	// End says that there is no Wait to come.
+	End()
 }
 
 // Meter counts what sessions do. Its methods are called on the hot path: they

@@ -11,10 +11,14 @@
 // write. What cannot be brought in time is a miss. Delete and Clear remove
 // chunks from all tiers, and no copy under way brings them back.
 //
+// What it says about the cost of a load is a measurement of the last loads, of
+// chunks as they came, and of what waits now; it is no promise. A tier that is
+// not asked for anything seems faster with time, so that it is tried again.
+//
 // Concurrency: everything is safe for concurrent use. Published is called
 // under the arena's lock: it takes the nvme tier's lock, which is never held while
 // the arena is called, and never waits.
 //
 // It does not: hold chunks in the arena beyond one lease, choose between loading
-// and computing, serve opaque files.
+// and computing (engines do, by its figures), serve opaque files.
 package tiers

@@ -25,18 +25,35 @@ type promotion struct {
 	scope arena.Scope
 	keys  []keys.Key
 	on    []<-chan singleflight.Result
+	// more: the meter counts it among those that have more to ask for.
+	more bool
 }
 
 // Start begins to bring chunks into the arena, in the order of the list.
 func (t *Tiers) Start(s arena.Scope, list []keys.Key) session.Promotion {
 	m := &promotion{t: t, p: t.find(s), scope: s, keys: list}
+	if m.p != nil && len(list) > lookAhead {
+		m.more = true
+		t.meter.more(1)
+	}
 	m.ahead(lookAhead)
 	return m
+}
+
+// End implements session.Promotion.
+func (m *promotion) End() {
+	if m.more {
+		m.more = false
+		m.t.meter.more(-1)
+	}
 }
 
 func (m *promotion) ahead(n int) {
 	for m.p != nil && len(m.on) < min(n, len(m.keys)) {
 		m.on = append(m.on, m.t.promoter.Start(m.p.up(m.keys[len(m.on)])))
+	}
+	if len(m.on) == len(m.keys) {
+		m.End()
 	}
 }
 
@@ -74,12 +91,11 @@ func (t *Tiers) Prefetch(s arena.Scope, list []keys.Key) {
 	}
 }
 
-// Cost is what one chunk has taken on average until now, without the wait for a
-// turn; 0 = nothing was brought yet.
-func (t *Tiers) Cost() time.Duration {
-	st := t.promoter.Stats()
-	if st.Chunks == 0 {
-		return 0
+// Cost of chunks of a scope for a load that begins now: the time until the first
+// one can be there, and the time that each takes.
+func (t *Tiers) Cost(s arena.Scope) (wait, each time.Duration) {
+	if p := t.find(s); p != nil {
+		return t.meter.estimate(p.layout.Bytes())
 	}
-	return st.Took / time.Duration(st.Chunks)
+	return 0, 0
 }

@@ -46,6 +46,7 @@ type Tiers struct {
 	gate     tiered.Gate
 	budget   *tiered.Budget
 	promoter *tiered.Promoter
+	meter    *meter
 	writer   *tiered.Writer
 	reused   chan reuse
 
@@ -83,7 +84,8 @@ type reuse struct {
 // New makes the tiers. Run must be running.
 func New(o Options) *Tiers {
 	t := &Tiers{options: o, budget: tiered.NewBudget(o.WritesPerHour, nil), reused: make(chan reuse, 256), scopes: map[arena.Scope]*pair{}}
-	t.promoter = tiered.NewPromoter(tiered.PromoterOptions{Gate: &t.gate})
+	t.meter = newMeter(time.Now)
+	t.promoter = tiered.NewPromoter(tiered.PromoterOptions{Gate: &t.gate, Watcher: t.meter})
 	t.writer = tiered.NewWriter(tiered.WriterOptions{Gate: &t.gate, Policy: o.Policy})
 	return t
 }

@@ -17,7 +17,24 @@ type PromoterOptions struct {
 	// InFlight chunks are copied at a time. Default 8. More asks more of the
 	// device at once, and takes that much of the front tier.
 	InFlight int
+	// Watcher may be nil. Its methods must not block.
+	Watcher Watcher
 }
+
+// Watcher hears of the chunks that are on their way, each once, however many
+// wait for it.
+type Watcher interface {
+	// Queued: a chunk of so many bytes waits for its turn.
+	Queued(bytes int64)
+	// Ended: it is over, and so many of the bytes came; none, where it failed or
+	// was there already.
+	Ended(bytes, brought int64)
+}
+
+type unwatched struct{}
+
+func (unwatched) Queued(int64)       {}
+func (unwatched) Ended(int64, int64) {}
 
 // promoteTimeout of one chunk, its wait for a turn included.
 const promoteTimeout = 10 * time.Second
@@ -44,6 +61,9 @@ func NewPromoter(o PromoterOptions) *Promoter {
 	}
 	if o.InFlight == 0 {
 		o.InFlight = 8
+	}
+	if o.Watcher == nil {
+		o.Watcher = unwatched{}
 	}
 	p := &Promoter{opt: o, turns: make(chan struct{}, o.InFlight)}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
@@ -72,6 +92,9 @@ func (p *Promoter) Start(c Chunk) <-chan singleflight.Result {
 }
 
 func (p *Promoter) copy(c *Chunk) error {
+	var brought int64
+	p.opt.Watcher.Queued(c.Layout.Bytes())
+	defer func() { p.opt.Watcher.Ended(c.Layout.Bytes(), brought) }()
 	ctx, cancel := context.WithTimeout(p.ctx, promoteTimeout)
 	defer cancel()
 	select {
@@ -87,6 +110,7 @@ func (p *Promoter) copy(c *Chunk) error {
 		p.failed.Add(1)
 		return err
 	}
+	brought = n
 	p.chunks.Add(1)
 	p.bytes.Add(n)
 	p.nanos.Add(int64(time.Since(began)))

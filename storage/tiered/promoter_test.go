@@ -12,8 +12,19 @@ import (
 	"github.com/larderkv/larder/api/part"
 )
 
+// watcher adds up what it hears.
+type watcher struct{ queued, ended, brought atomic.Int64 }
+
+func (w *watcher) Queued(bytes int64) { w.queued.Add(bytes) }
+
+func (w *watcher) Ended(bytes, brought int64) {
+	w.ended.Add(bytes)
+	w.brought.Add(brought)
+}
+
 func TestPromote(t *testing.T) {
-	p := NewPromoter(PromoterOptions{})
+	var w watcher
+	p := NewPromoter(PromoterOptions{Watcher: &w})
 	defer p.Close()
 	front, back := &filler{store: newStore()}, newStore()
 	back.fill(t, 1)
@@ -29,6 +40,9 @@ func TestPromote(t *testing.T) {
 	st := p.Stats()
 	if st.Chunks != 1 || st.Failed != 1 || st.Bytes != 1536 {
 		t.Errorf("%+v", st)
+	}
+	if w.queued.Load() != 2*1536 || w.ended.Load() != 2*1536 || w.brought.Load() != 1536 {
+		t.Errorf("heard of %d bytes, of %d that were over, %d brought", w.queued.Load(), w.ended.Load(), w.brought.Load())
 	}
 }
 

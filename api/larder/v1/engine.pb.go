@@ -208,6 +208,7 @@ type SessionRequest struct {
 	//	*SessionRequest_Commit
 	//	*SessionRequest_ReturnCredits
 	//	*SessionRequest_RevokeAnswer
+	//	*SessionRequest_Skip
 	Body          isSessionRequest_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -356,6 +357,15 @@ func (x *SessionRequest) GetRevokeAnswer() *RevokeAnswer {
 	return nil
 }
 
+func (x *SessionRequest) GetSkip() *Skip {
+	if x != nil {
+		if x, ok := x.Body.(*SessionRequest_Skip); ok {
+			return x.Skip
+		}
+	}
+	return nil
+}
+
 type isSessionRequest_Body interface {
 	isSessionRequest_Body()
 }
@@ -404,6 +414,10 @@ type SessionRequest_RevokeAnswer struct {
 	RevokeAnswer *RevokeAnswer `protobuf:"bytes,12,opt,name=revoke_answer,json=revokeAnswer,proto3,oneof"`
 }
 
+type SessionRequest_Skip struct {
+	Skip *Skip `protobuf:"bytes,13,opt,name=skip,proto3,oneof"`
+}
+
 func (*SessionRequest_Hello) isSessionRequest_Body() {}
 
 func (*SessionRequest_Match) isSessionRequest_Body() {}
@@ -426,6 +440,8 @@ func (*SessionRequest_ReturnCredits) isSessionRequest_Body() {}
 
 func (*SessionRequest_RevokeAnswer) isSessionRequest_Body() {}
 
+func (*SessionRequest_Skip) isSessionRequest_Body() {}
+
 type SessionResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The request's id, or 0 for an event.
@@ -444,6 +460,7 @@ type SessionResponse struct {
 	//	*SessionResponse_Commit
 	//	*SessionResponse_ReturnCredits
 	//	*SessionResponse_RevokeAnswer
+	//	*SessionResponse_Skip
 	//	*SessionResponse_Revoke
 	//	*SessionResponse_Draining
 	//	*SessionResponse_EpochChanged
@@ -604,6 +621,15 @@ func (x *SessionResponse) GetRevokeAnswer() *RevokeAnswerReply {
 	return nil
 }
 
+func (x *SessionResponse) GetSkip() *SkipReply {
+	if x != nil {
+		if x, ok := x.Body.(*SessionResponse_Skip); ok {
+			return x.Skip
+		}
+	}
+	return nil
+}
+
 func (x *SessionResponse) GetRevoke() *Revoke {
 	if x != nil {
 		if x, ok := x.Body.(*SessionResponse_Revoke); ok {
@@ -684,6 +710,10 @@ type SessionResponse_RevokeAnswer struct {
 	RevokeAnswer *RevokeAnswerReply `protobuf:"bytes,13,opt,name=revoke_answer,json=revokeAnswer,proto3,oneof"`
 }
 
+type SessionResponse_Skip struct {
+	Skip *SkipReply `protobuf:"bytes,14,opt,name=skip,proto3,oneof"`
+}
+
 type SessionResponse_Revoke struct {
 	// Events.
 	Revoke *Revoke `protobuf:"bytes,32,opt,name=revoke,proto3,oneof"`
@@ -720,6 +750,8 @@ func (*SessionResponse_Commit) isSessionResponse_Body() {}
 func (*SessionResponse_ReturnCredits) isSessionResponse_Body() {}
 
 func (*SessionResponse_RevokeAnswer) isSessionResponse_Body() {}
+
+func (*SessionResponse_Skip) isSessionResponse_Body() {}
 
 func (*SessionResponse_Revoke) isSessionResponse_Body() {}
 
@@ -1434,8 +1466,13 @@ type TierRun struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Tier   Tier                   `protobuf:"varint,1,opt,name=tier,proto3,enum=larder.v1.Tier" json:"tier,omitempty"`
 	Chunks uint32                 `protobuf:"varint,2,opt,name=chunks,proto3" json:"chunks,omitempty"`
-	// Expected nanoseconds to bring one chunk into the arena; 0 = it is there.
-	CostNs        uint64 `protobuf:"varint,3,opt,name=cost_ns,json=costNs,proto3" json:"cost_ns,omitempty"`
+	// Expected nanoseconds that a further chunk of the tier takes into the arena,
+	// as measured lately; 0 = it is there.
+	CostNs uint64 `protobuf:"varint,3,opt,name=cost_ns,json=costNs,proto3" json:"cost_ns,omitempty"`
+	// Expected nanoseconds until the first chunk of the tier can be there, for a
+	// load that begins at once: the latency, and what waits before it. It counts
+	// once for all runs of the tier in a reply. 0 where cost_ns is.
+	WaitNs        uint64 `protobuf:"varint,4,opt,name=wait_ns,json=waitNs,proto3" json:"wait_ns,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1491,6 +1528,132 @@ func (x *TierRun) GetCostNs() uint64 {
 	return 0
 }
 
+func (x *TierRun) GetWaitNs() uint64 {
+	if x != nil {
+		return x.WaitNs
+	}
+	return 0
+}
+
+// Skip says that the engine computes matched chunks itself, since loading them
+// was expected to take longer. The hold keeps the chunks before them. What is
+// said is counted and shown by Admin.Explain. A hold that is gone is a MISS,
+// numbers that do not fit it are INVALID.
+type Skip struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	HoldId uint64                 `protobuf:"varint,1,opt,name=hold_id,json=holdId,proto3" json:"hold_id,omitempty"`
+	// Chunks from this one on; less than the hold has.
+	FirstChunk uint32 `protobuf:"varint,2,opt,name=first_chunk,json=firstChunk,proto3" json:"first_chunk,omitempty"`
+	// Its key, 32 bytes.
+	Key []byte `protobuf:"bytes,3,opt,name=key,proto3" json:"key,omitempty"`
+	// Expected nanoseconds to load them, and to compute them.
+	LoadNs        uint64 `protobuf:"varint,4,opt,name=load_ns,json=loadNs,proto3" json:"load_ns,omitempty"`
+	ComputeNs     uint64 `protobuf:"varint,5,opt,name=compute_ns,json=computeNs,proto3" json:"compute_ns,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Skip) Reset() {
+	*x = Skip{}
+	mi := &file_larder_v1_engine_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Skip) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Skip) ProtoMessage() {}
+
+func (x *Skip) ProtoReflect() protoreflect.Message {
+	mi := &file_larder_v1_engine_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Skip.ProtoReflect.Descriptor instead.
+func (*Skip) Descriptor() ([]byte, []int) {
+	return file_larder_v1_engine_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *Skip) GetHoldId() uint64 {
+	if x != nil {
+		return x.HoldId
+	}
+	return 0
+}
+
+func (x *Skip) GetFirstChunk() uint32 {
+	if x != nil {
+		return x.FirstChunk
+	}
+	return 0
+}
+
+func (x *Skip) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *Skip) GetLoadNs() uint64 {
+	if x != nil {
+		return x.LoadNs
+	}
+	return 0
+}
+
+func (x *Skip) GetComputeNs() uint64 {
+	if x != nil {
+		return x.ComputeNs
+	}
+	return 0
+}
+
+type SkipReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SkipReply) Reset() {
+	*x = SkipReply{}
+	mi := &file_larder_v1_engine_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SkipReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SkipReply) ProtoMessage() {}
+
+func (x *SkipReply) ProtoReflect() protoreflect.Message {
+	mi := &file_larder_v1_engine_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SkipReply.ProtoReflect.Descriptor instead.
+func (*SkipReply) Descriptor() ([]byte, []int) {
+	return file_larder_v1_engine_proto_rawDescGZIP(), []int{11}
+}
+
 type RenewHold struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	HoldId uint64                 `protobuf:"varint,1,opt,name=hold_id,json=holdId,proto3" json:"hold_id,omitempty"`
@@ -1502,7 +1665,7 @@ type RenewHold struct {
 
 func (x *RenewHold) Reset() {
 	*x = RenewHold{}
-	mi := &file_larder_v1_engine_proto_msgTypes[10]
+	mi := &file_larder_v1_engine_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1514,7 +1677,7 @@ func (x *RenewHold) String() string {
 func (*RenewHold) ProtoMessage() {}
 
 func (x *RenewHold) ProtoReflect() protoreflect.Message {
-	mi := &file_larder_v1_engine_proto_msgTypes[10]
+	mi := &file_larder_v1_engine_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1527,7 +1690,7 @@ func (x *RenewHold) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewHold.ProtoReflect.Descriptor instead.
 func (*RenewHold) Descriptor() ([]byte, []int) {
-	return file_larder_v1_engine_proto_rawDescGZIP(), []int{10}
+	return file_larder_v1_engine_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *RenewHold) GetHoldId() uint64 {
@@ -1554,7 +1717,7 @@ type RenewHoldReply struct {
 
 func (x *RenewHoldReply) Reset() {
 	*x = RenewHoldReply{}
-	mi := &file_larder_v1_engine_proto_msgTypes[11]
+	mi := &file_larder_v1_engine_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1566,7 +1729,7 @@ func (x *RenewHoldReply) String() string {
 func (*RenewHoldReply) ProtoMessage() {}
 
 func (x *RenewHoldReply) ProtoReflect() protoreflect.Message {
-	mi := &file_larder_v1_engine_proto_msgTypes[11]
+	mi := &file_larder_v1_engine_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1579,7 +1742,7 @@ func (x *RenewHoldReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewHoldReply.ProtoReflect.Descriptor instead.
 func (*RenewHoldReply) Descriptor() ([]byte, []int) {
-	return file_larder_v1_engine_proto_rawDescGZIP(), []int{11}
+	return file_larder_v1_engine_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *RenewHoldReply) GetHoldDeadlineNs() uint64 {
@@ -1599,7 +1762,7 @@ type EndHolds struct {
 
 func (x *EndHolds) Reset() {
 	*x = EndHolds{}
-	mi := &file_larder_v1_engine_proto_msgTypes[12]
+	mi := &file_larder_v1_engine_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1611,7 +1774,7 @@ func (x *EndHolds) String() string {
 func (*EndHolds) ProtoMessage() {}
 
 func (x *EndHolds) ProtoReflect() protoreflect.Message {
-	mi := &file_larder_v1_engine_proto_msgTypes[12]
+	mi := &file_larder_v1_engine_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1624,7 +1787,7 @@ func (x *EndHolds) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndHolds.ProtoReflect.Descriptor instead.
 func (*EndHolds) Descriptor() ([]byte, []int) {
-	return file_larder_v1_engine_proto_rawDescGZIP(), []int{12}
+	return file_larder_v1_engine_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *EndHolds) GetHoldIds() []uint64 {
@@ -1642,7 +1805,7 @@ type EndHoldsReply struct {
 
 func (x *EndHoldsReply) Reset() {
 	*x = EndHoldsReply{}
-	mi := &file_larder_v1_engine_proto_msgTypes[13]
+	mi := &file_larder_v1_engine_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1654,7 +1817,7 @@ func (x *EndHoldsReply) String() string {
 func (*EndHoldsReply) ProtoMessage() {}
 
 func (x *EndHoldsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_larder_v1_engine_proto_msgTypes[13]
+	mi := &file_larder_v1_engine_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1667,7 +1830,7 @@ func (x *EndHoldsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndHoldsReply.ProtoReflect.Descriptor instead.
 func (*EndHoldsReply) Descriptor() ([]byte, []int) {
-	return file_larder_v1_engine_proto_rawDescGZIP(), []int{13}
+	return file_larder_v1_engine_proto_rawDescGZIP(), []int{15}
 }
 
 // Prefetch asks for the leading chunks to be brought into the host tier and
@@ -1682,7 +1845,7 @@ type Prefetch struct {
 
 func (x *Prefetch) Reset() {
 	*x = Prefetch{}
-	mi := &file_larder_v1_engine_proto_msgTypes[14]
+	mi := &file_larder_v1_engine_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1694,7 +1857,7 @@ func (x *Prefetch) String() string {
 func (*Prefetch) ProtoMessage() {}
 
 func (x *Prefetch) ProtoReflect() protoreflect.Message {
-	mi := &file_larder_v1_engine_proto_msgTypes[14]
+	mi := &file_larder_v1_engine_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1707,7 +1870,7 @@ func (x *Prefetch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Prefetch.ProtoReflect.Descriptor instead.
 func (*Prefetch) Descriptor() ([]byte, []int) {
-	return file_larder_v1_engine_proto_rawDescGZIP(), []int{14}
+	return file_larder_v1_engine_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Prefetch) GetRoot() []byte {
@@ -1734,7 +1897,7 @@ type PrefetchReply struct {
 
 func (x *PrefetchReply) Reset() {
 	*x = PrefetchReply{}
-	mi := &file_larder_v1_engine_proto_msgTypes[15]
+	mi := &file_larder_v1_engine_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1746,7 +1909,7 @@ func (x *PrefetchReply) String() string {
 func (*PrefetchReply) ProtoMessage() {}
 
 func (x *PrefetchReply) ProtoReflect() protoreflect.Message {
-	mi := &file_larder_v1_engine_proto_msgTypes[15]
+	mi := &file_larder_v1_engine_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1759,7 +1922,7 @@ func (x *PrefetchReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PrefetchReply.ProtoReflect.Descriptor instead.
 func (*PrefetchReply) Descriptor() ([]byte, []int) {
-	return file_larder_v1_engine_proto_rawDescGZIP(), []int{15}
+	return file_larder_v1_engine_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *PrefetchReply) GetResident() uint32 {
@@ -1787,7 +1950,7 @@ type Load struct {
 
 func (x *Load) Reset() {
 	*x = Load{}
-	mi := &file_larder_v1_engine_proto_msgTypes[16]
+	mi := &file_larder_v1_engine_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1799,7 +1962,7 @@ func (x *Load) String() string {
 func (*Load) ProtoMessage() {}
 
 func (x *Load) ProtoReflect() protoreflect.Message {
-	mi := &file_larder_v1_engine_proto_msgTypes[16]
+	mi := &file_larder_v1_engine_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1812,7 +1975,7 @@ func (x *Load) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Load.ProtoReflect.Descriptor instead.
 func (*Load) Descriptor() ([]byte, []int) {
-	return file_larder_v1_engine_proto_rawDescGZIP(), []int{16}
+	return file_larder_v1_engine_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Load) GetHoldId() uint64 {
@@ -1860,7 +2023,7 @@ type LoadReply struct {
 
 func (x *LoadReply) Reset() {
 	*x = LoadReply{}
-	mi := &file_larder_v1_engine_proto_msgTypes[17]
+	mi := &file_larder_v1_engine_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1872,7 +2035,7 @@ func (x *LoadReply) String() string {
 func (*LoadReply) ProtoMessage() {}
 
 func (x *LoadReply) ProtoReflect() protoreflect.Message {
-	mi := &file_larder_v1_engine_proto_msgTypes[17]
+	mi := &file_larder_v1_engine_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1885,7 +2048,7 @@ func (x *LoadReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LoadReply.ProtoReflect.Descriptor instead.
 func (*LoadReply) Descriptor() ([]byte, []int) {
-	return file_larder_v1_engine_proto_rawDescGZIP(), []int{17}
+	return file_larder_v1_engine_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *LoadReply) GetReady() []*LeasedPart {
@@ -1931,7 +2094,7 @@ type LeasedPart struct {
 
 func (x *LeasedPart) Reset() {
 	*x = LeasedPart{}
-	mi := &file_larder_v1_engine_proto_msgTypes[18]
+	mi := &file_larder_v1_engine_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1943,7 +2106,7 @@ func (x *LeasedPart) String() string {
 func (*LeasedPart) ProtoMessage() {}
 
 func (x *LeasedPart) ProtoReflect() protoreflect.Message {
-	mi := &file_larder_v1_engine_proto_msgTypes[18]
+	mi := &file_larder_v1_engine_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1956,7 +2119,7 @@ func (x *LeasedPart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeasedPart.ProtoReflect.Descriptor instead.
 func (*LeasedPart) Descriptor() ([]byte, []int) {
-	return file_larder_v1_engine_proto_rawDescGZIP(), []int{18}
+	return file_larder_v1_engine_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *LeasedPart) GetChunk() uint32 {
@@ -1998,7 +2161,7 @@ type FailedPart struct {
 
 func (x *FailedPart) Reset() {
 	*x = FailedPart{}
-	mi := &file_larder_v1_engine_proto_msgTypes[19]
+	mi := &file_larder_v1_engine_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2010,7 +2173,7 @@ func (x *FailedPart) String() string {
 func (*FailedPart) ProtoMessage() {}
 
 func (x *FailedPart) ProtoReflect() protoreflect.Message {
-	mi := &file_larder_v1_engine_proto_msgTypes[19]
+	mi := &file_larder_v1_engine_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2023,7 +2186,7 @@ func (x *FailedPart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FailedPart.ProtoReflect.Descriptor instead.
 func (*FailedPart) Descriptor() ([]byte, []int) {
-	return file_larder_v1_engine_proto_rawDescGZIP(), []int{19}
+	return file_larder_v1_engine_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *FailedPart) GetChunk() uint32 {
@@ -2057,7 +2220,7 @@ type Release struct {
 
 func (x *Release) Reset() {
 	*x = Release{}
-	mi := &file_larder_v1_engine_proto_msgTypes[20]
+	mi := &file_larder_v1_engine_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2069,7 +2232,7 @@ func (x *Release) String() string {
 func (*Release) ProtoMessage() {}
 
 func (x *Release) ProtoReflect() protoreflect.Message {
-	mi := &file_larder_v1_engine_proto_msgTypes[20]
+	mi := &file_larder_v1_engine_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2082,7 +2245,7 @@ func (x *Release) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Release.ProtoReflect.Descriptor instead.
 func (*Release) Descriptor() ([]byte, []int) {
-	return file_larder_v1_engine_proto_rawDescGZIP(), []int{20}
+	return file_larder_v1_engine_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Release) GetLoadId() uint64 {
@@ -2103,7 +2266,7 @@ type ReleaseReply struct {
 
 func (x *ReleaseReply) Reset() {
 	*x = ReleaseReply{}
-	mi := &file_larder_v1_engine_proto_msgTypes[21]
+	mi := &file_larder_v1_engine_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2115,7 +2278,7 @@ func (x *ReleaseReply) String() string {
 func (*ReleaseReply) ProtoMessage() {}
 
 func (x *ReleaseReply) ProtoReflect() protoreflect.Message {
-	mi := &file_larder_v1_engine_proto_msgTypes[21]
+	mi := &file_larder_v1_engine_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2128,7 +2291,7 @@ func (x *ReleaseReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseReply.ProtoReflect.Descriptor instead.
 func (*ReleaseReply) Descriptor() ([]byte, []int) {
-	return file_larder_v1_engine_proto_rawDescGZIP(), []int{21}
+	return file_larder_v1_engine_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ReleaseReply) GetConfirmed() bool {
@@ -2148,7 +2311,7 @@ type Credits struct {
 
 func (x *Credits) Reset() {
 	*x = Credits{}
-	mi := &file_larder_v1_engine_proto_msgTypes[22]
+	mi := &file_larder_v1_engine_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2160,7 +2323,7 @@ func (x *Credits) String() string {
 func (*Credits) ProtoMessage() {}
 
 func (x *Credits) ProtoReflect() protoreflect.Message {
-	mi := &file_larder_v1_engine_proto_msgTypes[22]
+	mi := &file_larder_v1_engine_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2173,7 +2336,7 @@ func (x *Credits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Credits.ProtoReflect.Descriptor instead.
 func (*Credits) Descriptor() ([]byte, []int) {
-	return file_larder_v1_engine_proto_rawDescGZIP(), []int{22}
+	return file_larder_v1_engine_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Credits) GetWant() []*CreditRequest {
@@ -2195,7 +2358,7 @@ type CreditRequest struct {
 
 func (x *CreditRequest) Reset() {
 	*x = CreditRequest{}
-	mi := &file_larder_v1_engine_proto_msgTypes[23]
+	mi := &file_larder_v1_engine_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2207,7 +2370,7 @@ func (x *CreditRequest) String() string {
 func (*CreditRequest) ProtoMessage() {}
 
 func (x *CreditRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_larder_v1_engine_proto_msgTypes[23]
+	mi := &file_larder_v1_engine_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2220,7 +2383,7 @@ func (x *CreditRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreditRequest.ProtoReflect.Descriptor instead.
 func (*CreditRequest) Descriptor() ([]byte, []int) {
-	return file_larder_v1_engine_proto_rawDescGZIP(), []int{23}
+	return file_larder_v1_engine_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *CreditRequest) GetLength() uint64 {
@@ -2248,7 +2411,7 @@ type CreditsReply struct {
 
 func (x *CreditsReply) Reset() {
 	*x = CreditsReply{}
-	mi := &file_larder_v1_engine_proto_msgTypes[24]
+	mi := &file_larder_v1_engine_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2260,7 +2423,7 @@ func (x *CreditsReply) String() string {
 func (*CreditsReply) ProtoMessage() {}
 
 func (x *CreditsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_larder_v1_engine_proto_msgTypes[24]
+	mi := &file_larder_v1_engine_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2273,7 +2436,7 @@ func (x *CreditsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreditsReply.ProtoReflect.Descriptor instead.
 func (*CreditsReply) Descriptor() ([]byte, []int) {
-	return file_larder_v1_engine_proto_rawDescGZIP(), []int{24}
+	return file_larder_v1_engine_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *CreditsReply) GetGranted() []*GrantedSlot {
@@ -2294,7 +2457,7 @@ type GrantedSlot struct {
 
 func (x *GrantedSlot) Reset() {
 	*x = GrantedSlot{}
-	mi := &file_larder_v1_engine_proto_msgTypes[25]
+	mi := &file_larder_v1_engine_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2306,7 +2469,7 @@ func (x *GrantedSlot) String() string {
 func (*GrantedSlot) ProtoMessage() {}
 
 func (x *GrantedSlot) ProtoReflect() protoreflect.Message {
-	mi := &file_larder_v1_engine_proto_msgTypes[25]
+	mi := &file_larder_v1_engine_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2319,7 +2482,7 @@ func (x *GrantedSlot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GrantedSlot.ProtoReflect.Descriptor instead.
 func (*GrantedSlot) Descriptor() ([]byte, []int) {
-	return file_larder_v1_engine_proto_rawDescGZIP(), []int{25}
+	return file_larder_v1_engine_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *GrantedSlot) GetSlot() *Slot {
@@ -2348,7 +2511,7 @@ type Commit struct {
 
 func (x *Commit) Reset() {
 	*x = Commit{}
-	mi := &file_larder_v1_engine_proto_msgTypes[26]
+	mi := &file_larder_v1_engine_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2360,7 +2523,7 @@ func (x *Commit) String() string {
 func (*Commit) ProtoMessage() {}
 
 func (x *Commit) ProtoReflect() protoreflect.Message {
-	mi := &file_larder_v1_engine_proto_msgTypes[26]
+	mi := &file_larder_v1_engine_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2373,7 +2536,7 @@ func (x *Commit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Commit.ProtoReflect.Descriptor instead.
 func (*Commit) Descriptor() ([]byte, []int) {
-	return file_larder_v1_engine_proto_rawDescGZIP(), []int{26}
+	return file_larder_v1_engine_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Commit) GetChunks() []*CommitChunk {
@@ -2401,7 +2564,7 @@ type CommitChunk struct {
 
 func (x *CommitChunk) Reset() {
 	*x = CommitChunk{}
-	mi := &file_larder_v1_engine_proto_msgTypes[27]
+	mi := &file_larder_v1_engine_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2413,7 +2576,7 @@ func (x *CommitChunk) String() string {
 func (*CommitChunk) ProtoMessage() {}
 
 func (x *CommitChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_larder_v1_engine_proto_msgTypes[27]
+	mi := &file_larder_v1_engine_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2426,7 +2589,7 @@ func (x *CommitChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommitChunk.ProtoReflect.Descriptor instead.
 func (*CommitChunk) Descriptor() ([]byte, []int) {
-	return file_larder_v1_engine_proto_rawDescGZIP(), []int{27}
+	return file_larder_v1_engine_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *CommitChunk) GetKey() []byte {
@@ -2484,7 +2647,7 @@ type CommitPart struct {
 
 func (x *CommitPart) Reset() {
 	*x = CommitPart{}
-	mi := &file_larder_v1_engine_proto_msgTypes[28]
+	mi := &file_larder_v1_engine_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2496,7 +2659,7 @@ func (x *CommitPart) String() string {
 func (*CommitPart) ProtoMessage() {}
 
 func (x *CommitPart) ProtoReflect() protoreflect.Message {
-	mi := &file_larder_v1_engine_proto_msgTypes[28]
+	mi := &file_larder_v1_engine_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2509,7 +2672,7 @@ func (x *CommitPart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommitPart.ProtoReflect.Descriptor instead.
 func (*CommitPart) Descriptor() ([]byte, []int) {
-	return file_larder_v1_engine_proto_rawDescGZIP(), []int{28}
+	return file_larder_v1_engine_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *CommitPart) GetPart() uint32 {
@@ -2545,7 +2708,7 @@ type CommitReply struct {
 
 func (x *CommitReply) Reset() {
 	*x = CommitReply{}
-	mi := &file_larder_v1_engine_proto_msgTypes[29]
+	mi := &file_larder_v1_engine_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2557,7 +2720,7 @@ func (x *CommitReply) String() string {
 func (*CommitReply) ProtoMessage() {}
 
 func (x *CommitReply) ProtoReflect() protoreflect.Message {
-	mi := &file_larder_v1_engine_proto_msgTypes[29]
+	mi := &file_larder_v1_engine_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2570,7 +2733,7 @@ func (x *CommitReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommitReply.ProtoReflect.Descriptor instead.
 func (*CommitReply) Descriptor() ([]byte, []int) {
-	return file_larder_v1_engine_proto_rawDescGZIP(), []int{29}
+	return file_larder_v1_engine_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *CommitReply) GetOutcomes() []CommitOutcome {
@@ -2597,7 +2760,7 @@ type CommitError struct {
 
 func (x *CommitError) Reset() {
 	*x = CommitError{}
-	mi := &file_larder_v1_engine_proto_msgTypes[30]
+	mi := &file_larder_v1_engine_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2609,7 +2772,7 @@ func (x *CommitError) String() string {
 func (*CommitError) ProtoMessage() {}
 
 func (x *CommitError) ProtoReflect() protoreflect.Message {
-	mi := &file_larder_v1_engine_proto_msgTypes[30]
+	mi := &file_larder_v1_engine_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2622,7 +2785,7 @@ func (x *CommitError) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommitError.ProtoReflect.Descriptor instead.
 func (*CommitError) Descriptor() ([]byte, []int) {
-	return file_larder_v1_engine_proto_rawDescGZIP(), []int{30}
+	return file_larder_v1_engine_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *CommitError) GetIndex() uint32 {
@@ -2649,7 +2812,7 @@ type ReturnCredits struct {
 
 func (x *ReturnCredits) Reset() {
 	*x = ReturnCredits{}
-	mi := &file_larder_v1_engine_proto_msgTypes[31]
+	mi := &file_larder_v1_engine_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2661,7 +2824,7 @@ func (x *ReturnCredits) String() string {
 func (*ReturnCredits) ProtoMessage() {}
 
 func (x *ReturnCredits) ProtoReflect() protoreflect.Message {
-	mi := &file_larder_v1_engine_proto_msgTypes[31]
+	mi := &file_larder_v1_engine_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2674,7 +2837,7 @@ func (x *ReturnCredits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReturnCredits.ProtoReflect.Descriptor instead.
 func (*ReturnCredits) Descriptor() ([]byte, []int) {
-	return file_larder_v1_engine_proto_rawDescGZIP(), []int{31}
+	return file_larder_v1_engine_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ReturnCredits) GetSlots() []*Slot {
@@ -2692,7 +2855,7 @@ type ReturnCreditsReply struct {
 
 func (x *ReturnCreditsReply) Reset() {
 	*x = ReturnCreditsReply{}
-	mi := &file_larder_v1_engine_proto_msgTypes[32]
+	mi := &file_larder_v1_engine_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2704,7 +2867,7 @@ func (x *ReturnCreditsReply) String() string {
 func (*ReturnCreditsReply) ProtoMessage() {}
 
 func (x *ReturnCreditsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_larder_v1_engine_proto_msgTypes[32]
+	mi := &file_larder_v1_engine_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2717,7 +2880,7 @@ func (x *ReturnCreditsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReturnCreditsReply.ProtoReflect.Descriptor instead.
 func (*ReturnCreditsReply) Descriptor() ([]byte, []int) {
-	return file_larder_v1_engine_proto_rawDescGZIP(), []int{32}
+	return file_larder_v1_engine_proto_rawDescGZIP(), []int{34}
 }
 
 // Revoke: the deadline of these grants and loads has passed. The client
@@ -2734,7 +2897,7 @@ type Revoke struct {
 
 func (x *Revoke) Reset() {
 	*x = Revoke{}
-	mi := &file_larder_v1_engine_proto_msgTypes[33]
+	mi := &file_larder_v1_engine_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2746,7 +2909,7 @@ func (x *Revoke) String() string {
 func (*Revoke) ProtoMessage() {}
 
 func (x *Revoke) ProtoReflect() protoreflect.Message {
-	mi := &file_larder_v1_engine_proto_msgTypes[33]
+	mi := &file_larder_v1_engine_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2759,7 +2922,7 @@ func (x *Revoke) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Revoke.ProtoReflect.Descriptor instead.
 func (*Revoke) Descriptor() ([]byte, []int) {
-	return file_larder_v1_engine_proto_rawDescGZIP(), []int{33}
+	return file_larder_v1_engine_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Revoke) GetGrants() []*Slot {
@@ -2786,7 +2949,7 @@ type RevokeAnswer struct {
 
 func (x *RevokeAnswer) Reset() {
 	*x = RevokeAnswer{}
-	mi := &file_larder_v1_engine_proto_msgTypes[34]
+	mi := &file_larder_v1_engine_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2798,7 +2961,7 @@ func (x *RevokeAnswer) String() string {
 func (*RevokeAnswer) ProtoMessage() {}
 
 func (x *RevokeAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_larder_v1_engine_proto_msgTypes[34]
+	mi := &file_larder_v1_engine_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2811,7 +2974,7 @@ func (x *RevokeAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeAnswer.ProtoReflect.Descriptor instead.
 func (*RevokeAnswer) Descriptor() ([]byte, []int) {
-	return file_larder_v1_engine_proto_rawDescGZIP(), []int{34}
+	return file_larder_v1_engine_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *RevokeAnswer) GetGrants() []*Slot {
@@ -2836,7 +2999,7 @@ type RevokeAnswerReply struct {
 
 func (x *RevokeAnswerReply) Reset() {
 	*x = RevokeAnswerReply{}
-	mi := &file_larder_v1_engine_proto_msgTypes[35]
+	mi := &file_larder_v1_engine_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2848,7 +3011,7 @@ func (x *RevokeAnswerReply) String() string {
 func (*RevokeAnswerReply) ProtoMessage() {}
 
 func (x *RevokeAnswerReply) ProtoReflect() protoreflect.Message {
-	mi := &file_larder_v1_engine_proto_msgTypes[35]
+	mi := &file_larder_v1_engine_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2861,7 +3024,7 @@ func (x *RevokeAnswerReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeAnswerReply.ProtoReflect.Descriptor instead.
 func (*RevokeAnswerReply) Descriptor() ([]byte, []int) {
-	return file_larder_v1_engine_proto_rawDescGZIP(), []int{35}
+	return file_larder_v1_engine_proto_rawDescGZIP(), []int{37}
 }
 
 // Draining: the daemon stops soon and takes no new work.
@@ -2874,7 +3037,7 @@ type Draining struct {
 
 func (x *Draining) Reset() {
 	*x = Draining{}
-	mi := &file_larder_v1_engine_proto_msgTypes[36]
+	mi := &file_larder_v1_engine_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2886,7 +3049,7 @@ func (x *Draining) String() string {
 func (*Draining) ProtoMessage() {}
 
 func (x *Draining) ProtoReflect() protoreflect.Message {
-	mi := &file_larder_v1_engine_proto_msgTypes[36]
+	mi := &file_larder_v1_engine_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2899,7 +3062,7 @@ func (x *Draining) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Draining.ProtoReflect.Descriptor instead.
 func (*Draining) Descriptor() ([]byte, []int) {
-	return file_larder_v1_engine_proto_rawDescGZIP(), []int{36}
+	return file_larder_v1_engine_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Draining) GetDeadlineMs() uint32 {
@@ -2920,7 +3083,7 @@ type EpochChanged struct {
 
 func (x *EpochChanged) Reset() {
 	*x = EpochChanged{}
-	mi := &file_larder_v1_engine_proto_msgTypes[37]
+	mi := &file_larder_v1_engine_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2932,7 +3095,7 @@ func (x *EpochChanged) String() string {
 func (*EpochChanged) ProtoMessage() {}
 
 func (x *EpochChanged) ProtoReflect() protoreflect.Message {
-	mi := &file_larder_v1_engine_proto_msgTypes[37]
+	mi := &file_larder_v1_engine_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2945,7 +3108,7 @@ func (x *EpochChanged) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EpochChanged.ProtoReflect.Descriptor instead.
 func (*EpochChanged) Descriptor() ([]byte, []int) {
-	return file_larder_v1_engine_proto_rawDescGZIP(), []int{37}
+	return file_larder_v1_engine_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *EpochChanged) GetEpoch() uint64 {
@@ -2959,7 +3122,7 @@ var File_larder_v1_engine_proto protoreflect.FileDescriptor
 
 const file_larder_v1_engine_proto_rawDesc = "" +
 	"\n" +
-	"\x16larder/v1/engine.proto\x12\tlarder.v1\x1a\x15larder/v1/error.proto\x1a\x14larder/v1/part.proto\"\xd1\x04\n" +
+	"\x16larder/v1/engine.proto\x12\tlarder.v1\x1a\x15larder/v1/error.proto\x1a\x14larder/v1/part.proto\"\xf8\x04\n" +
 	"\x0eSessionRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12(\n" +
 	"\x05hello\x18\x02 \x01(\v2\x10.larder.v1.HelloH\x00R\x05hello\x12(\n" +
@@ -2974,8 +3137,9 @@ const file_larder_v1_engine_proto_rawDesc = "" +
 	"\x06commit\x18\n" +
 	" \x01(\v2\x11.larder.v1.CommitH\x00R\x06commit\x12A\n" +
 	"\x0ereturn_credits\x18\v \x01(\v2\x18.larder.v1.ReturnCreditsH\x00R\rreturnCredits\x12>\n" +
-	"\rrevoke_answer\x18\f \x01(\v2\x17.larder.v1.RevokeAnswerH\x00R\frevokeAnswerB\x06\n" +
-	"\x04body\"\xd3\x06\n" +
+	"\rrevoke_answer\x18\f \x01(\v2\x17.larder.v1.RevokeAnswerH\x00R\frevokeAnswer\x12%\n" +
+	"\x04skip\x18\r \x01(\v2\x0f.larder.v1.SkipH\x00R\x04skipB\x06\n" +
+	"\x04body\"\xff\x06\n" +
 	"\x0fSessionResponse\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12(\n" +
 	"\x05error\x18\x02 \x01(\v2\x10.larder.v1.ErrorH\x00R\x05error\x12-\n" +
@@ -2991,7 +3155,8 @@ const file_larder_v1_engine_proto_rawDesc = "" +
 	" \x01(\v2\x17.larder.v1.CreditsReplyH\x00R\acredits\x120\n" +
 	"\x06commit\x18\v \x01(\v2\x16.larder.v1.CommitReplyH\x00R\x06commit\x12F\n" +
 	"\x0ereturn_credits\x18\f \x01(\v2\x1d.larder.v1.ReturnCreditsReplyH\x00R\rreturnCredits\x12C\n" +
-	"\rrevoke_answer\x18\r \x01(\v2\x1c.larder.v1.RevokeAnswerReplyH\x00R\frevokeAnswer\x12+\n" +
+	"\rrevoke_answer\x18\r \x01(\v2\x1c.larder.v1.RevokeAnswerReplyH\x00R\frevokeAnswer\x12*\n" +
+	"\x04skip\x18\x0e \x01(\v2\x14.larder.v1.SkipReplyH\x00R\x04skip\x12+\n" +
 	"\x06revoke\x18  \x01(\v2\x11.larder.v1.RevokeH\x00R\x06revoke\x121\n" +
 	"\bdraining\x18! \x01(\v2\x13.larder.v1.DrainingH\x00R\bdraining\x12>\n" +
 	"\repoch_changed\x18\" \x01(\v2\x17.larder.v1.EpochChangedH\x00R\fepochChangedB\x06\n" +
@@ -3064,11 +3229,21 @@ const file_larder_v1_engine_proto_rawDesc = "" +
 	"\ahold_id\x18\x02 \x01(\x04R\x06holdId\x12(\n" +
 	"\x10hold_deadline_ns\x18\x03 \x01(\x04R\x0eholdDeadlineNs\x12(\n" +
 	"\x05tiers\x18\x04 \x03(\v2\x12.larder.v1.TierRunR\x05tiers\x12\x18\n" +
-	"\aquality\x18\x05 \x01(\rR\aquality\"_\n" +
+	"\aquality\x18\x05 \x01(\rR\aquality\"x\n" +
 	"\aTierRun\x12#\n" +
 	"\x04tier\x18\x01 \x01(\x0e2\x0f.larder.v1.TierR\x04tier\x12\x16\n" +
 	"\x06chunks\x18\x02 \x01(\rR\x06chunks\x12\x17\n" +
-	"\acost_ns\x18\x03 \x01(\x04R\x06costNs\"=\n" +
+	"\acost_ns\x18\x03 \x01(\x04R\x06costNs\x12\x17\n" +
+	"\await_ns\x18\x04 \x01(\x04R\x06waitNs\"\x8a\x01\n" +
+	"\x04Skip\x12\x17\n" +
+	"\ahold_id\x18\x01 \x01(\x04R\x06holdId\x12\x1f\n" +
+	"\vfirst_chunk\x18\x02 \x01(\rR\n" +
+	"firstChunk\x12\x10\n" +
+	"\x03key\x18\x03 \x01(\fR\x03key\x12\x17\n" +
+	"\aload_ns\x18\x04 \x01(\x04R\x06loadNs\x12\x1d\n" +
+	"\n" +
+	"compute_ns\x18\x05 \x01(\x04R\tcomputeNs\"\v\n" +
+	"\tSkipReply\"=\n" +
 	"\tRenewHold\x12\x17\n" +
 	"\ahold_id\x18\x01 \x01(\x04R\x06holdId\x12\x17\n" +
 	"\ahold_ms\x18\x02 \x01(\rR\x06holdMs\":\n" +
@@ -3187,7 +3362,7 @@ func file_larder_v1_engine_proto_rawDescGZIP() []byte {
 }
 
 var file_larder_v1_engine_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_larder_v1_engine_proto_msgTypes = make([]protoimpl.MessageInfo, 38)
+var file_larder_v1_engine_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
 var file_larder_v1_engine_proto_goTypes = []any{
 	(Role)(0),                  // 0: larder.v1.Role
 	(ArenaMode)(0),             // 1: larder.v1.ArenaMode
@@ -3202,97 +3377,101 @@ var file_larder_v1_engine_proto_goTypes = []any{
 	(*Match)(nil),              // 10: larder.v1.Match
 	(*MatchReply)(nil),         // 11: larder.v1.MatchReply
 	(*TierRun)(nil),            // 12: larder.v1.TierRun
-	(*RenewHold)(nil),          // 13: larder.v1.RenewHold
-	(*RenewHoldReply)(nil),     // 14: larder.v1.RenewHoldReply
-	(*EndHolds)(nil),           // 15: larder.v1.EndHolds
-	(*EndHoldsReply)(nil),      // 16: larder.v1.EndHoldsReply
-	(*Prefetch)(nil),           // 17: larder.v1.Prefetch
-	(*PrefetchReply)(nil),      // 18: larder.v1.PrefetchReply
-	(*Load)(nil),               // 19: larder.v1.Load
-	(*LoadReply)(nil),          // 20: larder.v1.LoadReply
-	(*LeasedPart)(nil),         // 21: larder.v1.LeasedPart
-	(*FailedPart)(nil),         // 22: larder.v1.FailedPart
-	(*Release)(nil),            // 23: larder.v1.Release
-	(*ReleaseReply)(nil),       // 24: larder.v1.ReleaseReply
-	(*Credits)(nil),            // 25: larder.v1.Credits
-	(*CreditRequest)(nil),      // 26: larder.v1.CreditRequest
-	(*CreditsReply)(nil),       // 27: larder.v1.CreditsReply
-	(*GrantedSlot)(nil),        // 28: larder.v1.GrantedSlot
-	(*Commit)(nil),             // 29: larder.v1.Commit
-	(*CommitChunk)(nil),        // 30: larder.v1.CommitChunk
-	(*CommitPart)(nil),         // 31: larder.v1.CommitPart
-	(*CommitReply)(nil),        // 32: larder.v1.CommitReply
-	(*CommitError)(nil),        // 33: larder.v1.CommitError
-	(*ReturnCredits)(nil),      // 34: larder.v1.ReturnCredits
-	(*ReturnCreditsReply)(nil), // 35: larder.v1.ReturnCreditsReply
-	(*Revoke)(nil),             // 36: larder.v1.Revoke
-	(*RevokeAnswer)(nil),       // 37: larder.v1.RevokeAnswer
-	(*RevokeAnswerReply)(nil),  // 38: larder.v1.RevokeAnswerReply
-	(*Draining)(nil),           // 39: larder.v1.Draining
-	(*EpochChanged)(nil),       // 40: larder.v1.EpochChanged
-	(*Error)(nil),              // 41: larder.v1.Error
-	(*PartSpec)(nil),           // 42: larder.v1.PartSpec
-	(Tier)(0),                  // 43: larder.v1.Tier
-	(*Slot)(nil),               // 44: larder.v1.Slot
+	(*Skip)(nil),               // 13: larder.v1.Skip
+	(*SkipReply)(nil),          // 14: larder.v1.SkipReply
+	(*RenewHold)(nil),          // 15: larder.v1.RenewHold
+	(*RenewHoldReply)(nil),     // 16: larder.v1.RenewHoldReply
+	(*EndHolds)(nil),           // 17: larder.v1.EndHolds
+	(*EndHoldsReply)(nil),      // 18: larder.v1.EndHoldsReply
+	(*Prefetch)(nil),           // 19: larder.v1.Prefetch
+	(*PrefetchReply)(nil),      // 20: larder.v1.PrefetchReply
+	(*Load)(nil),               // 21: larder.v1.Load
+	(*LoadReply)(nil),          // 22: larder.v1.LoadReply
+	(*LeasedPart)(nil),         // 23: larder.v1.LeasedPart
+	(*FailedPart)(nil),         // 24: larder.v1.FailedPart
+	(*Release)(nil),            // 25: larder.v1.Release
+	(*ReleaseReply)(nil),       // 26: larder.v1.ReleaseReply
+	(*Credits)(nil),            // 27: larder.v1.Credits
+	(*CreditRequest)(nil),      // 28: larder.v1.CreditRequest
+	(*CreditsReply)(nil),       // 29: larder.v1.CreditsReply
+	(*GrantedSlot)(nil),        // 30: larder.v1.GrantedSlot
+	(*Commit)(nil),             // 31: larder.v1.Commit
+	(*CommitChunk)(nil),        // 32: larder.v1.CommitChunk
+	(*CommitPart)(nil),         // 33: larder.v1.CommitPart
+	(*CommitReply)(nil),        // 34: larder.v1.CommitReply
+	(*CommitError)(nil),        // 35: larder.v1.CommitError
+	(*ReturnCredits)(nil),      // 36: larder.v1.ReturnCredits
+	(*ReturnCreditsReply)(nil), // 37: larder.v1.ReturnCreditsReply
+	(*Revoke)(nil),             // 38: larder.v1.Revoke
+	(*RevokeAnswer)(nil),       // 39: larder.v1.RevokeAnswer
+	(*RevokeAnswerReply)(nil),  // 40: larder.v1.RevokeAnswerReply
+	(*Draining)(nil),           // 41: larder.v1.Draining
+	(*EpochChanged)(nil),       // 42: larder.v1.EpochChanged
+	(*Error)(nil),              // 43: larder.v1.Error
+	(*PartSpec)(nil),           // 44: larder.v1.PartSpec
+	(Tier)(0),                  // 45: larder.v1.Tier
+	(*Slot)(nil),               // 46: larder.v1.Slot
 }
 var file_larder_v1_engine_proto_depIdxs = []int32{
 	6,  // 0: larder.v1.SessionRequest.hello:type_name -> larder.v1.Hello
 	10, // 1: larder.v1.SessionRequest.match:type_name -> larder.v1.Match
-	13, // 2: larder.v1.SessionRequest.renew_hold:type_name -> larder.v1.RenewHold
-	15, // 3: larder.v1.SessionRequest.end_holds:type_name -> larder.v1.EndHolds
-	17, // 4: larder.v1.SessionRequest.prefetch:type_name -> larder.v1.Prefetch
-	19, // 5: larder.v1.SessionRequest.load:type_name -> larder.v1.Load
-	23, // 6: larder.v1.SessionRequest.release:type_name -> larder.v1.Release
-	25, // 7: larder.v1.SessionRequest.credits:type_name -> larder.v1.Credits
-	29, // 8: larder.v1.SessionRequest.commit:type_name -> larder.v1.Commit
-	34, // 9: larder.v1.SessionRequest.return_credits:type_name -> larder.v1.ReturnCredits
-	37, // 10: larder.v1.SessionRequest.revoke_answer:type_name -> larder.v1.RevokeAnswer
-	41, // 11: larder.v1.SessionResponse.error:type_name -> larder.v1.Error
-	7,  // 12: larder.v1.SessionResponse.hello:type_name -> larder.v1.HelloReply
-	11, // 13: larder.v1.SessionResponse.match:type_name -> larder.v1.MatchReply
-	14, // 14: larder.v1.SessionResponse.renew_hold:type_name -> larder.v1.RenewHoldReply
-	16, // 15: larder.v1.SessionResponse.end_holds:type_name -> larder.v1.EndHoldsReply
-	18, // 16: larder.v1.SessionResponse.prefetch:type_name -> larder.v1.PrefetchReply
-	20, // 17: larder.v1.SessionResponse.load:type_name -> larder.v1.LoadReply
-	24, // 18: larder.v1.SessionResponse.release:type_name -> larder.v1.ReleaseReply
-	27, // 19: larder.v1.SessionResponse.credits:type_name -> larder.v1.CreditsReply
-	32, // 20: larder.v1.SessionResponse.commit:type_name -> larder.v1.CommitReply
-	35, // 21: larder.v1.SessionResponse.return_credits:type_name -> larder.v1.ReturnCreditsReply
-	38, // 22: larder.v1.SessionResponse.revoke_answer:type_name -> larder.v1.RevokeAnswerReply
-	36, // 23: larder.v1.SessionResponse.revoke:type_name -> larder.v1.Revoke
-	39, // 24: larder.v1.SessionResponse.draining:type_name -> larder.v1.Draining
-	40, // 25: larder.v1.SessionResponse.epoch_changed:type_name -> larder.v1.EpochChanged
-	0,  // 26: larder.v1.Hello.role:type_name -> larder.v1.Role
-	5,  // 27: larder.v1.Hello.ranks:type_name -> larder.v1.Ranks
-	8,  // 28: larder.v1.HelloReply.limits:type_name -> larder.v1.Limits
-	9,  // 29: larder.v1.HelloReply.arena:type_name -> larder.v1.ArenaInfo
-	42, // 30: larder.v1.HelloReply.parts:type_name -> larder.v1.PartSpec
-	1,  // 31: larder.v1.ArenaInfo.mode:type_name -> larder.v1.ArenaMode
-	12, // 32: larder.v1.MatchReply.tiers:type_name -> larder.v1.TierRun
-	43, // 33: larder.v1.TierRun.tier:type_name -> larder.v1.Tier
-	21, // 34: larder.v1.LoadReply.ready:type_name -> larder.v1.LeasedPart
-	22, // 35: larder.v1.LoadReply.failed:type_name -> larder.v1.FailedPart
-	44, // 36: larder.v1.LeasedPart.slot:type_name -> larder.v1.Slot
-	41, // 37: larder.v1.FailedPart.error:type_name -> larder.v1.Error
-	26, // 38: larder.v1.Credits.want:type_name -> larder.v1.CreditRequest
-	28, // 39: larder.v1.CreditsReply.granted:type_name -> larder.v1.GrantedSlot
-	44, // 40: larder.v1.GrantedSlot.slot:type_name -> larder.v1.Slot
-	30, // 41: larder.v1.Commit.chunks:type_name -> larder.v1.CommitChunk
-	31, // 42: larder.v1.CommitChunk.parts:type_name -> larder.v1.CommitPart
-	44, // 43: larder.v1.CommitPart.slot:type_name -> larder.v1.Slot
-	2,  // 44: larder.v1.CommitReply.outcomes:type_name -> larder.v1.CommitOutcome
-	33, // 45: larder.v1.CommitReply.errors:type_name -> larder.v1.CommitError
-	41, // 46: larder.v1.CommitError.error:type_name -> larder.v1.Error
-	44, // 47: larder.v1.ReturnCredits.slots:type_name -> larder.v1.Slot
-	44, // 48: larder.v1.Revoke.grants:type_name -> larder.v1.Slot
-	44, // 49: larder.v1.RevokeAnswer.grants:type_name -> larder.v1.Slot
-	3,  // 50: larder.v1.Engine.Session:input_type -> larder.v1.SessionRequest
-	4,  // 51: larder.v1.Engine.Session:output_type -> larder.v1.SessionResponse
-	51, // [51:52] is the sub-list for method output_type
-	50, // [50:51] is the sub-list for method input_type
-	50, // [50:50] is the sub-list for extension type_name
-	50, // [50:50] is the sub-list for extension extendee
-	0,  // [0:50] is the sub-list for field type_name
+	15, // 2: larder.v1.SessionRequest.renew_hold:type_name -> larder.v1.RenewHold
+	17, // 3: larder.v1.SessionRequest.end_holds:type_name -> larder.v1.EndHolds
+	19, // 4: larder.v1.SessionRequest.prefetch:type_name -> larder.v1.Prefetch
+	21, // 5: larder.v1.SessionRequest.load:type_name -> larder.v1.Load
+	25, // 6: larder.v1.SessionRequest.release:type_name -> larder.v1.Release
+	27, // 7: larder.v1.SessionRequest.credits:type_name -> larder.v1.Credits
+	31, // 8: larder.v1.SessionRequest.commit:type_name -> larder.v1.Commit
+	36, // 9: larder.v1.SessionRequest.return_credits:type_name -> larder.v1.ReturnCredits
+	39, // 10: larder.v1.SessionRequest.revoke_answer:type_name -> larder.v1.RevokeAnswer
+	13, // 11: larder.v1.SessionRequest.skip:type_name -> larder.v1.Skip
+	43, // 12: larder.v1.SessionResponse.error:type_name -> larder.v1.Error
+	7,  // 13: larder.v1.SessionResponse.hello:type_name -> larder.v1.HelloReply
+	11, // 14: larder.v1.SessionResponse.match:type_name -> larder.v1.MatchReply
+	16, // 15: larder.v1.SessionResponse.renew_hold:type_name -> larder.v1.RenewHoldReply
+	18, // 16: larder.v1.SessionResponse.end_holds:type_name -> larder.v1.EndHoldsReply
+	20, // 17: larder.v1.SessionResponse.prefetch:type_name -> larder.v1.PrefetchReply
+	22, // 18: larder.v1.SessionResponse.load:type_name -> larder.v1.LoadReply
+	26, // 19: larder.v1.SessionResponse.release:type_name -> larder.v1.ReleaseReply
+	29, // 20: larder.v1.SessionResponse.credits:type_name -> larder.v1.CreditsReply
+	34, // 21: larder.v1.SessionResponse.commit:type_name -> larder.v1.CommitReply
+	37, // 22: larder.v1.SessionResponse.return_credits:type_name -> larder.v1.ReturnCreditsReply
+	40, // 23: larder.v1.SessionResponse.revoke_answer:type_name -> larder.v1.RevokeAnswerReply
+	14, // 24: larder.v1.SessionResponse.skip:type_name -> larder.v1.SkipReply
+	38, // 25: larder.v1.SessionResponse.revoke:type_name -> larder.v1.Revoke
+	41, // 26: larder.v1.SessionResponse.draining:type_name -> larder.v1.Draining
+	42, // 27: larder.v1.SessionResponse.epoch_changed:type_name -> larder.v1.EpochChanged
+	0,  // 28: larder.v1.Hello.role:type_name -> larder.v1.Role
+	5,  // 29: larder.v1.Hello.ranks:type_name -> larder.v1.Ranks
+	8,  // 30: larder.v1.HelloReply.limits:type_name -> larder.v1.Limits
+	9,  // 31: larder.v1.HelloReply.arena:type_name -> larder.v1.ArenaInfo
+	44, // 32: larder.v1.HelloReply.parts:type_name -> larder.v1.PartSpec
+	1,  // 33: larder.v1.ArenaInfo.mode:type_name -> larder.v1.ArenaMode
+	12, // 34: larder.v1.MatchReply.tiers:type_name -> larder.v1.TierRun
+	45, // 35: larder.v1.TierRun.tier:type_name -> larder.v1.Tier
+	23, // 36: larder.v1.LoadReply.ready:type_name -> larder.v1.LeasedPart
+	24, // 37: larder.v1.LoadReply.failed:type_name -> larder.v1.FailedPart
+	46, // 38: larder.v1.LeasedPart.slot:type_name -> larder.v1.Slot
+	43, // 39: larder.v1.FailedPart.error:type_name -> larder.v1.Error
+	28, // 40: larder.v1.Credits.want:type_name -> larder.v1.CreditRequest
+	30, // 41: larder.v1.CreditsReply.granted:type_name -> larder.v1.GrantedSlot
+	46, // 42: larder.v1.GrantedSlot.slot:type_name -> larder.v1.Slot
+	32, // 43: larder.v1.Commit.chunks:type_name -> larder.v1.CommitChunk
+	33, // 44: larder.v1.CommitChunk.parts:type_name -> larder.v1.CommitPart
+	46, // 45: larder.v1.CommitPart.slot:type_name -> larder.v1.Slot
+	2,  // 46: larder.v1.CommitReply.outcomes:type_name -> larder.v1.CommitOutcome
+	35, // 47: larder.v1.CommitReply.errors:type_name -> larder.v1.CommitError
+	43, // 48: larder.v1.CommitError.error:type_name -> larder.v1.Error
+	46, // 49: larder.v1.ReturnCredits.slots:type_name -> larder.v1.Slot
+	46, // 50: larder.v1.Revoke.grants:type_name -> larder.v1.Slot
+	46, // 51: larder.v1.RevokeAnswer.grants:type_name -> larder.v1.Slot
+	3,  // 52: larder.v1.Engine.Session:input_type -> larder.v1.SessionRequest
+	4,  // 53: larder.v1.Engine.Session:output_type -> larder.v1.SessionResponse
+	53, // [53:54] is the sub-list for method output_type
+	52, // [52:53] is the sub-list for method input_type
+	52, // [52:52] is the sub-list for extension type_name
+	52, // [52:52] is the sub-list for extension extendee
+	0,  // [0:52] is the sub-list for field type_name
 }
 
 func init() { file_larder_v1_engine_proto_init() }
@@ -3314,6 +3493,7 @@ func file_larder_v1_engine_proto_init() {
 		(*SessionRequest_Commit)(nil),
 		(*SessionRequest_ReturnCredits)(nil),
 		(*SessionRequest_RevokeAnswer)(nil),
+		(*SessionRequest_Skip)(nil),
 	}
 	file_larder_v1_engine_proto_msgTypes[1].OneofWrappers = []any{
 		(*SessionResponse_Error)(nil),
@@ -3328,6 +3508,7 @@ func file_larder_v1_engine_proto_init() {
 		(*SessionResponse_Commit)(nil),
 		(*SessionResponse_ReturnCredits)(nil),
 		(*SessionResponse_RevokeAnswer)(nil),
+		(*SessionResponse_Skip)(nil),
 		(*SessionResponse_Revoke)(nil),
 		(*SessionResponse_Draining)(nil),
 		(*SessionResponse_EpochChanged)(nil),
@@ -3338,7 +3519,7 @@ func file_larder_v1_engine_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_larder_v1_engine_proto_rawDesc), len(file_larder_v1_engine_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   38,
+			NumMessages:   40,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -45,7 +45,7 @@ COMMIT_OUTCOME_CONFLICT: CommitOutcome
 COMMIT_OUTCOME_REJECTED: CommitOutcome
 
 class SessionRequest(_message.Message):
-    __slots__ = ("id", "hello", "match", "renew_hold", "end_holds", "prefetch", "load", "release", "credits", "commit", "return_credits", "revoke_answer")
+    __slots__ = ("id", "hello", "match", "renew_hold", "end_holds", "prefetch", "load", "release", "credits", "commit", "return_credits", "revoke_answer", "skip")
     ID_FIELD_NUMBER: _ClassVar[int]
     HELLO_FIELD_NUMBER: _ClassVar[int]
     MATCH_FIELD_NUMBER: _ClassVar[int]
@@ -58,6 +58,7 @@ class SessionRequest(_message.Message):
     COMMIT_FIELD_NUMBER: _ClassVar[int]
     RETURN_CREDITS_FIELD_NUMBER: _ClassVar[int]
     REVOKE_ANSWER_FIELD_NUMBER: _ClassVar[int]
+    SKIP_FIELD_NUMBER: _ClassVar[int]
     id: int
     hello: Hello
     match: Match
@@ -70,10 +71,11 @@ class SessionRequest(_message.Message):
     commit: Commit
     return_credits: ReturnCredits
     revoke_answer: RevokeAnswer
-    def __init__(self, id: _Optional[int] = ..., hello: _Optional[_Union[Hello, _Mapping]] = ..., match: _Optional[_Union[Match, _Mapping]] = ..., renew_hold: _Optional[_Union[RenewHold, _Mapping]] = ..., end_holds: _Optional[_Union[EndHolds, _Mapping]] = ..., prefetch: _Optional[_Union[Prefetch, _Mapping]] = ..., load: _Optional[_Union[Load, _Mapping]] = ..., release: _Optional[_Union[Release, _Mapping]] = ..., credits: _Optional[_Union[Credits, _Mapping]] = ..., commit: _Optional[_Union[Commit, _Mapping]] = ..., return_credits: _Optional[_Union[ReturnCredits, _Mapping]] = ..., revoke_answer: _Optional[_Union[RevokeAnswer, _Mapping]] = ...) -> None: ...
+    skip: Skip
+    def __init__(self, id: _Optional[int] = ..., hello: _Optional[_Union[Hello, _Mapping]] = ..., match: _Optional[_Union[Match, _Mapping]] = ..., renew_hold: _Optional[_Union[RenewHold, _Mapping]] = ..., end_holds: _Optional[_Union[EndHolds, _Mapping]] = ..., prefetch: _Optional[_Union[Prefetch, _Mapping]] = ..., load: _Optional[_Union[Load, _Mapping]] = ..., release: _Optional[_Union[Release, _Mapping]] = ..., credits: _Optional[_Union[Credits, _Mapping]] = ..., commit: _Optional[_Union[Commit, _Mapping]] = ..., return_credits: _Optional[_Union[ReturnCredits, _Mapping]] = ..., revoke_answer: _Optional[_Union[RevokeAnswer, _Mapping]] = ..., skip: _Optional[_Union[Skip, _Mapping]] = ...) -> None: ...
 
 class SessionResponse(_message.Message):
-    __slots__ = ("id", "error", "hello", "match", "renew_hold", "end_holds", "prefetch", "load", "release", "credits", "commit", "return_credits", "revoke_answer", "revoke", "draining", "epoch_changed")
+    __slots__ = ("id", "error", "hello", "match", "renew_hold", "end_holds", "prefetch", "load", "release", "credits", "commit", "return_credits", "revoke_answer", "skip", "revoke", "draining", "epoch_changed")
     ID_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
     HELLO_FIELD_NUMBER: _ClassVar[int]
@@ -87,6 +89,7 @@ class SessionResponse(_message.Message):
     COMMIT_FIELD_NUMBER: _ClassVar[int]
     RETURN_CREDITS_FIELD_NUMBER: _ClassVar[int]
     REVOKE_ANSWER_FIELD_NUMBER: _ClassVar[int]
+    SKIP_FIELD_NUMBER: _ClassVar[int]
     REVOKE_FIELD_NUMBER: _ClassVar[int]
     DRAINING_FIELD_NUMBER: _ClassVar[int]
     EPOCH_CHANGED_FIELD_NUMBER: _ClassVar[int]
@@ -103,10 +106,11 @@ class SessionResponse(_message.Message):
     commit: CommitReply
     return_credits: ReturnCreditsReply
     revoke_answer: RevokeAnswerReply
+    skip: SkipReply
     revoke: Revoke
     draining: Draining
     epoch_changed: EpochChanged
-    def __init__(self, id: _Optional[int] = ..., error: _Optional[_Union[_error_pb2.Error, _Mapping]] = ..., hello: _Optional[_Union[HelloReply, _Mapping]] = ..., match: _Optional[_Union[MatchReply, _Mapping]] = ..., renew_hold: _Optional[_Union[RenewHoldReply, _Mapping]] = ..., end_holds: _Optional[_Union[EndHoldsReply, _Mapping]] = ..., prefetch: _Optional[_Union[PrefetchReply, _Mapping]] = ..., load: _Optional[_Union[LoadReply, _Mapping]] = ..., release: _Optional[_Union[ReleaseReply, _Mapping]] = ..., credits: _Optional[_Union[CreditsReply, _Mapping]] = ..., commit: _Optional[_Union[CommitReply, _Mapping]] = ..., return_credits: _Optional[_Union[ReturnCreditsReply, _Mapping]] = ..., revoke_answer: _Optional[_Union[RevokeAnswerReply, _Mapping]] = ..., revoke: _Optional[_Union[Revoke, _Mapping]] = ..., draining: _Optional[_Union[Draining, _Mapping]] = ..., epoch_changed: _Optional[_Union[EpochChanged, _Mapping]] = ...) -> None: ...
+    def __init__(self, id: _Optional[int] = ..., error: _Optional[_Union[_error_pb2.Error, _Mapping]] = ..., hello: _Optional[_Union[HelloReply, _Mapping]] = ..., match: _Optional[_Union[MatchReply, _Mapping]] = ..., renew_hold: _Optional[_Union[RenewHoldReply, _Mapping]] = ..., end_holds: _Optional[_Union[EndHoldsReply, _Mapping]] = ..., prefetch: _Optional[_Union[PrefetchReply, _Mapping]] = ..., load: _Optional[_Union[LoadReply, _Mapping]] = ..., release: _Optional[_Union[ReleaseReply, _Mapping]] = ..., credits: _Optional[_Union[CreditsReply, _Mapping]] = ..., commit: _Optional[_Union[CommitReply, _Mapping]] = ..., return_credits: _Optional[_Union[ReturnCreditsReply, _Mapping]] = ..., revoke_answer: _Optional[_Union[RevokeAnswerReply, _Mapping]] = ..., skip: _Optional[_Union[SkipReply, _Mapping]] = ..., revoke: _Optional[_Union[Revoke, _Mapping]] = ..., draining: _Optional[_Union[Draining, _Mapping]] = ..., epoch_changed: _Optional[_Union[EpochChanged, _Mapping]] = ...) -> None: ...
 
 class Ranks(_message.Message):
     __slots__ = ("data", "pipeline", "tensor", "data_size", "pipeline_size", "tensor_size")
@@ -239,14 +243,34 @@ class MatchReply(_message.Message):
     def __init__(self, chunks: _Optional[int] = ..., hold_id: _Optional[int] = ..., hold_deadline_ns: _Optional[int] = ..., tiers: _Optional[_Iterable[_Union[TierRun, _Mapping]]] = ..., quality: _Optional[int] = ...) -> None: ...
 
 class TierRun(_message.Message):
-    __slots__ = ("tier", "chunks", "cost_ns")
+    __slots__ = ("tier", "chunks", "cost_ns", "wait_ns")
     TIER_FIELD_NUMBER: _ClassVar[int]
     CHUNKS_FIELD_NUMBER: _ClassVar[int]
     COST_NS_FIELD_NUMBER: _ClassVar[int]
+    WAIT_NS_FIELD_NUMBER: _ClassVar[int]
     tier: _part_pb2.Tier
     chunks: int
     cost_ns: int
-    def __init__(self, tier: _Optional[_Union[_part_pb2.Tier, str]] = ..., chunks: _Optional[int] = ..., cost_ns: _Optional[int] = ...) -> None: ...
+    wait_ns: int
+    def __init__(self, tier: _Optional[_Union[_part_pb2.Tier, str]] = ..., chunks: _Optional[int] = ..., cost_ns: _Optional[int] = ..., wait_ns: _Optional[int] = ...) -> None: ...
+
+class Skip(_message.Message):
+    __slots__ = ("hold_id", "first_chunk", "key", "load_ns", "compute_ns")
+    HOLD_ID_FIELD_NUMBER: _ClassVar[int]
+    FIRST_CHUNK_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    LOAD_NS_FIELD_NUMBER: _ClassVar[int]
+    COMPUTE_NS_FIELD_NUMBER: _ClassVar[int]
+    hold_id: int
+    first_chunk: int
+    key: bytes
+    load_ns: int
+    compute_ns: int
+    def __init__(self, hold_id: _Optional[int] = ..., first_chunk: _Optional[int] = ..., key: _Optional[bytes] = ..., load_ns: _Optional[int] = ..., compute_ns: _Optional[int] = ...) -> None: ...
+
+class SkipReply(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
 
 class RenewHold(_message.Message):
     __slots__ = ("hold_id", "hold_ms")
