@@ -129,6 +129,8 @@ func Destroy(dir string, fs vfs.FS) error {
 func (x *Index) read() error {
 	v, closer, err := x.db.Get([]byte(metaKey))
 	switch {
+	case errors.Is(err, pebble.ErrNotFound) && x.stop == nil:
+		return corrupt("no format")
 	case errors.Is(err, pebble.ErrNotFound):
 		x.fresh = true
 		err = x.db.Set([]byte(metaKey), append([]byte{format}, x.opt.Store[:]...), pebble.Sync)
@@ -234,6 +236,16 @@ func (x *Index) fail(err error) {
 	if x.err == nil {
 		x.err = fault.Wrap(fault.Unavailable, err, "index", "writing has ended")
 	}
+}
+
+// WrittenBytes is what Pebble wrote since Open, to its log and to tables.
+func (x *Index) WrittenBytes() int64 {
+	m := x.db.Metrics()
+	n := m.WAL.BytesWritten
+	for i := range m.Levels {
+		n += m.Levels[i].TableBytesFlushed + m.Levels[i].TableBytesCompacted
+	}
+	return int64(n)
 }
 
 // Err says why writing has ended; nil = it has not.

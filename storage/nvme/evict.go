@@ -12,12 +12,47 @@ import (
 // ahead drops the oldest segment before the last room is taken, so that chunks
 // that are copied forward find some. It does not wait for others who do.
 func (s *Store) ahead(ctx context.Context) {
-	if sp, err := s.segments.Space(); err != nil || sp.Room >= sp.SegmentBytes || !s.room.TryLock() {
+	sp, err := s.segments.Space()
+	if err != nil || sp.Room >= sp.SegmentBytes || !s.room.TryLock() {
 		return
 	}
 	defer s.room.Unlock()
 	// What goes wrong here, the write that follows meets as well.
-	_ = s.evict(ctx)
+	_ = s.evict(ctx, cause(&sp))
+}
+
+// dropCause is why a segment is dropped.
+type dropCause uint8
+
+const (
+	byBudget dropCause = iota
+	// byDisk: the file system had no room left, though the budget did.
+	byDisk
+	// bySparse: little in it was left.
+	bySparse
+)
+
+func cause(sp *segment.Space) dropCause {
+	if sp.Budget-sp.Used >= sp.SegmentBytes {
+		return byDisk
+	}
+	return byBudget
+}
+
+// dropped counts a segment and the chunks that went with it. The caller holds
+// mu.
+func (s *Store) dropped(why dropCause, chunks uint64) {
+	switch why {
+	case byBudget:
+		s.st.DroppedSegments++
+		s.st.Evicted += chunks
+	case byDisk:
+		s.st.DiskFullSegments++
+		s.st.DiskFull += chunks
+	case bySparse:
+		s.st.Compacted++
+		s.st.Evicted += chunks
+	}
 }
 
 // makeRoom drops the oldest segment, unless somebody else made room meanwhile.
@@ -32,18 +67,18 @@ func (s *Store) makeRoom(ctx context.Context, force bool) error {
 	if sp.Room >= sp.SegmentBytes && !force {
 		return nil
 	}
-	return s.evict(ctx)
+	return s.evict(ctx, cause(&sp))
 }
 
 // evict drops the oldest sealed segment. The caller holds room.
-func (s *Store) evict(ctx context.Context) error {
+func (s *Store) evict(ctx context.Context, why dropCause) error {
 	for tries := range 3 {
 		for _, info := range s.segments.Segments() {
 			if info.State != segment.StateOpen {
 				if err := s.forward(ctx, info.Sequence, true); ctx.Err() != nil {
 					return err
 				}
-				return s.dropSegment(info, &s.st.DroppedSegments)
+				return s.dropSegment(info, why)
 			}
 		}
 		// The oldest are full and wait to be sealed, or the budget is so small that
@@ -63,17 +98,18 @@ func (s *Store) evict(ctx context.Context) error {
 
 // dropSegment drops the file and what is in it, and counts that. Chunks with a
 // part in it go whole.
-func (s *Store) dropSegment(info segment.Info, count *uint64) error {
+func (s *Store) dropSegment(info segment.Info, why dropCause) error {
 	seq := uint32(info.Sequence)
 	s.mu.Lock()
 	s.dropping[seq] = true
 	var locs []segment.Location
+	chunks := uint64(0)
 	for {
 		seg := s.dir.segments[seq]
 		for n := 0; n < dropBatch && seg != nil && seg.first != 0; n++ {
 			chunk := s.dir.parts.all[seg.first].chunk
 			if s.dir.chunks.all[chunk].state == chunkVisible {
-				s.st.Evicted++
+				chunks++
 			}
 			locs = s.forget(chunk, locs)
 		}
@@ -85,7 +121,7 @@ func (s *Store) dropSegment(info segment.Info, count *uint64) error {
 	}
 	delete(s.dir.segments, seq)
 	s.index.RemoveSegment(info.Sequence)
-	*count++
+	s.dropped(why, chunks)
 	s.mu.Unlock()
 
 	_, err := s.segments.Drop(info.Sequence)

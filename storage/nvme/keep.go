@@ -103,6 +103,6 @@ func (s *Store) compactOne(ctx context.Context, info segment.Info) {
 	left := seg != nil && seg.parts > 0
 	s.mu.Unlock()
 	if !left {
-		_ = s.dropSegment(info, &s.st.Compacted) // counted
+		_ = s.dropSegment(info, bySparse) // counted
 	}
 }

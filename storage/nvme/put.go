@@ -54,6 +54,7 @@ func (s *Store) put(ctx context.Context, sc *scope, d *part.Descriptor, src []by
 	if err == nil {
 		s.st.PutParts++
 		s.st.PutBytes += l.Footprint()
+		s.st.UserBytes += int64(l.Length)
 		s.earn(l.Footprint())
 		out, locs, err = s.place(sc, d, l, lane, clears)
 	}

@@ -27,7 +27,7 @@ func TestEviction(t *testing.T) {
 		if n > 1000 {
 			t.Fatal("nothing was evicted")
 		}
-		sp := s.Stats().Space
+		sp := s.Stats().Segments
 		if sp.Used > sp.Budget {
 			t.Fatalf("%d bytes used of %d", sp.Used, sp.Budget)
 		}
@@ -78,8 +78,8 @@ func TestSparse(t *testing.T) {
 		}
 	}
 	after := s.Stats()
-	if after.Space.Used > before.Space.Used-11*20480 {
-		t.Errorf("%d bytes used before, %d after; deleted was more", before.Space.Used, after.Space.Used)
+	if after.Segments.Used > before.Segments.Used-11*20480 {
+		t.Errorf("%d bytes used before, %d after; deleted was more", before.Segments.Used, after.Segments.Used)
 	}
 	// Settling takes two looks where puts are at work, here one; then one
 	// segment is compacted at a time.

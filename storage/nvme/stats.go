@@ -8,9 +8,10 @@ type Stats struct {
 	Chunks, Parts int
 	// Waiting chunks lack parts.
 	Waiting int
-	// Off: the device failed too often; the tier answers nothing until the next
-	// start.
+	// Off: the device failed too often, or could not be opened; the tier answers
+	// nothing until the next start. Why is the last error before.
 	Off bool
+	Why string
 	// IndexLost: the index is not written any more; the next start scans.
 	IndexLost bool
 
@@ -19,28 +20,42 @@ type Stats struct {
 	// Put parts and their bytes in whole pages, and those copied forward.
 	PutParts                 uint64
 	PutBytes, ForwardedBytes int64
-	// Chunks that went, by reason.
-	Evicted, Deleted, Cleared, Corrupt, Incomplete uint64
+	// UserBytes are those of parts put, as long as they are; DeviceBytes is all
+	// that was written for them: padding, headers, footers, what is copied
+	// forward, and the index with its log.
+	UserBytes, DeviceBytes int64
+	// Chunks that went, by reason: Evicted by the budget, DiskFull by the file
+	// system that had no room left.
+	Evicted, DiskFull, Deleted, Cleared, Corrupt, Incomplete uint64
 	// Stale parts were not where the directory had them.
 	Stale uint64
-	// Segments dropped for room, and those that were sparse.
-	DroppedSegments, Compacted uint64
-	DeviceErrors               uint64
+	// Segments dropped by the budget, by a full file system, and those that were
+	// sparse.
+	DroppedSegments, DiskFullSegments, Compacted uint64
+	DeviceErrors                                 uint64
 	// Metadata is the directory's memory in bytes.
 	Metadata int64
-	Space    segment.Space
+	// Segments are the figures of the files. Free is -1 where the device does not
+	// answer.
+	Segments segment.Stats
 }
 
 // Stats of now.
 func (s *Store) Stats() Stats {
-	sp, _ := s.segments.Space() // zero where the device does not answer
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	if s.closed {
+		s.mu.Unlock()
 		return Stats{}
 	}
+	s.calls.Add(1)
+	defer s.calls.Done()
+	s.mu.Unlock()
+	// Neither is asked under the mutex, for which matches wait.
+	files, index := s.segments.Stats(), s.index.WrittenBytes()
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	st := s.st
-	st.Space = sp
+	st.Segments, st.DeviceBytes = files, files.WrittenBytes+index
 	st.Parts, st.Waiting, st.Off = s.dir.parts.used, len(s.assemblies), s.off
 	st.Metadata = s.dir.bytes()
 	st.IndexLost = s.index.Err() != nil

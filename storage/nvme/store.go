@@ -228,7 +228,9 @@ func (s *Store) device(err error) error {
 		s.st.DeviceErrors++
 		s.errors++
 		turnedOff = s.errors >= s.opt.MaxErrors && !s.off
-		s.off = s.off || turnedOff
+		if turnedOff {
+			s.off, s.st.Why = true, err.Error()
+		}
 	}
 	s.mu.Unlock()
 	if counts {

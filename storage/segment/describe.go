@@ -25,10 +25,10 @@ func (s *Store) Describe(ctx context.Context, l Location, c Claim, d *part.Descr
 		return fault.New(fault.Miss, "segment.location", "the segment is gone").With(l.Segment, nil)
 	}
 	defer s.done(g)
-	if err := s.reads.Acquire(ctx, 1); err != nil {
-		return stopped(ctx)
+	if err := s.turn(ctx); err != nil {
+		return err
 	}
-	defer s.reads.Release(1)
+	defer s.endTurn()
 	gr, err := s.header(&reader{g.file, s.super.id, g.sequence, &s.mem}, l)
 	if err == nil {
 		_, err = describes(&gr, l, c, d)

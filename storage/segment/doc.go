@@ -39,7 +39,7 @@
 // twice.
 //
 // Nothing but tests uses yet: Check and Dump, which no command offers;
-// Options.Durable; Stats; more than one Class.
+// Options.Durable; more than one Class.
 //
 // It does not: keep an index, know which parts are alive, choose what to evict
 // or to compact, decide admission. The owner of the index does.

@@ -43,6 +43,8 @@ type Options struct {
 	// page is durable. It is called by the goroutine that synced, in order for
 	// each segment, and must not call the store.
 	Durable func(sequence uint64, page uint32)
+	// Observer hears how long the device took. May be nil.
+	Observer Observer
 	// FS default: the system's.
 	FS FS
 	// Now default: time.Now. It dates segments.
@@ -71,6 +73,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.FS == nil {
 		o.FS = SystemFS{}
+	}
+	if o.Observer != nil {
+		o.FS = observedFS{o.FS, o.Observer}
 	}
 	if o.Now == nil {
 		o.Now = time.Now

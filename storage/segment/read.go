@@ -43,11 +43,11 @@ func (s *Store) Read(ctx context.Context, l Location, c Claim, d *part.Descripto
 		return 0, fault.New(fault.Miss, "segment.location", "the segment is gone").With(l.Segment, nil)
 	}
 	defer s.done(g)
-	if err := s.reads.Acquire(ctx, 1); err != nil {
-		return 0, stopped(ctx)
+	if err := s.turn(ctx); err != nil {
+		return 0, err
 	}
 	// Given back before the bytes are verified: the device goes on meanwhile.
-	release := sync.OnceFunc(func() { s.reads.Release(1) })
+	release := sync.OnceFunc(s.endTurn)
 	defer release()
 
 	room := dst
@@ -71,6 +71,21 @@ func (s *Store) Read(ctx context.Context, l Location, c Claim, d *part.Descripto
 	s.count.readParts.Add(1)
 	s.count.readBytes.Add(int64(l.Length))
 	return int(l.Length), nil
+}
+
+// turn waits until the device may be asked to read.
+func (s *Store) turn(ctx context.Context) error {
+	s.count.reading.Add(1)
+	if s.reads.Acquire(ctx, 1) != nil {
+		s.count.reading.Add(-1)
+		return stopped(ctx)
+	}
+	return nil
+}
+
+func (s *Store) endTurn() {
+	s.reads.Release(1)
+	s.count.reading.Add(-1)
 }
 
 // plausible refuses what no Append returns.

@@ -9,10 +9,11 @@ type Stats struct {
 	// Live of these.
 	Open, Sealed, Broken int
 	Bytes, Live          int64
-	// Queued parts wait for their turn to be written; Unsynced bytes are
-	// acknowledged and not durable yet.
-	Queued   int
-	Unsynced int64
+	// Queued parts wait for their turn to be written, and Writing requests to
+	// write are with the device; Reading parts wait for their turn to be read or
+	// are read. Unsynced bytes are acknowledged and not durable yet.
+	Queued, Writing, Reading int
+	Unsynced                 int64
 	// Direct: the page cache is left out.
 	Direct bool
 
@@ -28,7 +29,8 @@ type Stats struct {
 	TornParts                                            int64
 	Syncs, SealedSegments, DroppedSegments, DroppedBytes int64
 	Punches, PunchedBytes, PunchErrors                   int64
-	FullErrors, UnavailableErrors, CorruptErrors         int64
+	// Errors that callers were told, by kind.
+	FullErrors, UnavailableErrors, CorruptErrors, BusyErrors int64
 }
 
 // Space is the store's room, in bytes.
@@ -76,6 +78,7 @@ func (s *Store) Stats() Stats {
 		Syncs: c.syncs.Load(), SealedSegments: c.sealed.Load(), DroppedSegments: c.dropped.Load(), DroppedBytes: c.droppedBytes.Load(),
 		Punches: c.punches.Load(), PunchedBytes: c.punchBytes.Load(), PunchErrors: c.punchErrors.Load(),
 		FullErrors: c.faults[fault.Full].Load(), UnavailableErrors: c.faults[fault.Unavailable].Load(), CorruptErrors: c.faults[fault.Corrupt].Load(),
+		BusyErrors: c.faults[fault.Busy].Load(), Writing: len(s.writes), Reading: int(c.reading.Load()),
 	}
 	for _, g := range s.segments {
 		switch g.state {

@@ -202,7 +202,7 @@ type counters struct {
 	appendedParts, appendedBytes, groups, writtenBytes        atomic.Int64
 	readParts, readBytes, headerReads, headerHits             atomic.Int64
 	syncs, sealed, dropped, droppedBytes, punches, punchBytes atomic.Int64
-	tornParts, stale, punchErrors                             atomic.Int64
+	tornParts, stale, punchErrors, reading                    atomic.Int64
 	faults                                                    [fault.Denied + 1]atomic.Int64
 }
 

@@ -19,6 +19,9 @@ type PromoterOptions struct {
 	InFlight int
 	// Watcher may be nil. Its methods must not block.
 	Watcher Watcher
+	// Took hears how long each chunk took that was brought, without its wait for
+	// a turn. May be nil; it must not block.
+	Took func(time.Duration)
 }
 
 // Watcher hears of the chunks that are on their way, each once, however many
@@ -64,6 +67,9 @@ func NewPromoter(o PromoterOptions) *Promoter {
 	}
 	if o.Watcher == nil {
 		o.Watcher = unwatched{}
+	}
+	if o.Took == nil {
+		o.Took = func(time.Duration) {}
 	}
 	p := &Promoter{opt: o, turns: make(chan struct{}, o.InFlight)}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
@@ -111,9 +117,11 @@ func (p *Promoter) copy(c *Chunk) error {
 		return err
 	}
 	brought = n
+	took := time.Since(began)
 	p.chunks.Add(1)
 	p.bytes.Add(n)
-	p.nanos.Add(int64(time.Since(began)))
+	p.nanos.Add(int64(took))
+	p.opt.Took(took)
 	return nil
 }
 
