@@ -28,6 +28,8 @@ type Arena interface {
 // Below are the tiers below the host tier.
 type Below interface {
 	Has(s arena.Scope, key keys.Key) bool
+	// Holders are the scopes that have the chunk, with the tier that does.
+	Holders(key keys.Key) map[arena.Scope]storage.Tier
 	// Clear is the arena's Clear, for all tiers.
 	Clear(ctx context.Context, f arena.Filter) (chunks int, bytes int64, err error)
 }
@@ -50,7 +52,9 @@ type Options struct {
 	Registry *registry.Registry
 	Log      *directory.Log
 	Meter    interface{ Counters() metrics.Counters }
-	Config   *config.Loaded
+	// NVMe is nil where there is no such tier.
+	NVMe   *metrics.NVMe
+	Config *config.Loaded
 	// Version for people.
 	Version string
 	Started time.Time
@@ -85,6 +89,7 @@ func (v *Service) Status(context.Context, *larderv1.StatusRequest) (*larderv1.St
 		UptimeMs: uint64(v.options.Now().Sub(v.options.Started).Milliseconds()),
 		State:    state,
 		Sessions: v.options.Sessions.Sessions(),
+		Tiers:    v.tiers(&s),
 		Host: &larderv1.HostTierStatus{
 			Budget: uint64(s.Budget), Used: uint64(s.Used), Granted: uint64(s.Granted), Leased: uint64(s.Leased),
 			Quarantined: uint64(s.Quarantined), Chunks: uint64(s.Chunks), Parts: uint64(s.Parts),

@@ -54,16 +54,17 @@ func (d *Daemon) build() error {
 		// Later than any epoch that an earlier start has given out.
 		Epoch: uint64(time.Now().UnixMilli()),
 	})
-	if err := d.openNVMe(names, observers); err != nil {
-		return err
-	}
+	nvmeSource := d.nvmeSource()
 	meter, shown := metrics.New(metrics.Sources{
 		Host:     d.arena.Stats,
-		NVMe:     d.nvmeSource(),
+		NVMe:     nvmeSource,
 		Sessions: func() (int, int) { return d.sessions.Count() },
 		Lanes:    func() int { return d.sessions.Lanes() },
 		Version:  d.options.Version,
 	})
+	if err := d.openNVMe(names, observers, meter); err != nil {
+		return err
+	}
 	limits := limits(&c.Session)
 	below := d.below()
 	d.sessions = session.New(session.Options{
@@ -82,7 +83,7 @@ func (d *Daemon) build() error {
 	}
 	d.handover = handover.New(handover.Options{Sessions: d.sessions, Logger: d.log, Refused: meter.Refused})
 	operator := admin.New(admin.Options{
-		Arena: d.arena, Below: below.admin, Sessions: d.sessions, Registry: names, Log: journal, Meter: meter, Config: c,
+		Arena: d.arena, Below: below.admin, Sessions: d.sessions, Registry: names, Log: journal, Meter: meter, NVMe: nvmeSource, Config: c,
 		Version: d.options.Version, Started: time.Now(),
 	})
 

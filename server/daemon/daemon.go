@@ -51,6 +51,7 @@ type Daemon struct {
 	arena    *arena.Arena
 	disk     *nvme.Store  // nil: no nvme tier
 	tiers    *tiers.Tiers // with disk
+	devices  []device     // of the nvme tier, as configured; set by New
 	sessions *session.Service
 	objects  *objects.Service
 	handover *handover.Server

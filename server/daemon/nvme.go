@@ -21,7 +21,7 @@ import (
 // no reason to stop engines: the daemon serves without the tier, says so, and a
 // metric shows it. What an operator has to decide, a foreign or newer store,
 // ends the start.
-func (d *Daemon) openNVMe(names *registry.Registry, watch *observers) error {
+func (d *Daemon) openNVMe(names *registry.Registry, watch *observers, meter *metrics.Meter) error {
 	c := &d.config.NVMe
 	if c.Path == "" {
 		return nil
@@ -31,7 +31,7 @@ func (d *Daemon) openNVMe(names *registry.Registry, watch *observers) error {
 		return err
 	}
 	store, report, err := nvme.Open(context.Background(), c.Path, nvme.Options{
-		Segment: segment.Options{Budget: c.Bytes, Reserve: c.ReserveBytes, Buffered: c.Buffered},
+		Segment: segment.Options{Budget: c.Bytes, Reserve: c.ReserveBytes, Buffered: c.Buffered, Observer: meter.Device(c.Path)},
 		Progress: func(done, total int) {
 			if done == total || done%64 == 0 {
 				d.log.Info("reading segments of the nvme tier", "done", done, "of", total)
@@ -41,6 +41,7 @@ func (d *Daemon) openNVMe(names *registry.Registry, watch *observers) error {
 	})
 	if errors.Is(err, fault.Unavailable) {
 		d.log.Error("serving without the nvme tier", "path", c.Path, "error", err)
+		d.devices = append(d.devices, device{path: c.Path, off: err})
 		return nil
 	}
 	if err != nil {
@@ -49,9 +50,10 @@ func (d *Daemon) openNVMe(names *registry.Registry, watch *observers) error {
 	d.log.Info("nvme tier", "path", c.Path, "parts", report.Parts, "segments", report.Segments, "scanned", report.Scanned,
 		"rebuilt", report.Rebuilt, "took", report.Took)
 	d.disk = store
+	d.devices = append(d.devices, device{path: c.Path, store: store})
 	d.tiers = tiers.New(tiers.Options{
 		Arena: d.arena, Store: store, Registry: names, Logger: d.log, Policy: policy,
-		WritesPerHour: c.WritesPerHour, HostBytes: d.config.Host.Bytes,
+		WritesPerHour: c.WritesPerHour, HostBytes: d.config.Host.Bytes, Promoted: meter.Promoted,
 	})
 	watch.below.Store(d.tiers)
 	d.onClose(func() {
@@ -62,21 +64,6 @@ func (d *Daemon) openNVMe(names *registry.Registry, watch *observers) error {
 		}
 	})
 	return nil
-}
-
-// nvmeSource is what metrics read; nil without the option. A tier that could not
-// be opened is one that is off.
-func (d *Daemon) nvmeSource() func() metrics.NVMe {
-	switch {
-	case d.config.NVMe.Path == "":
-		return nil
-	case d.disk == nil:
-		return func() metrics.NVMe { return metrics.NVMe{Store: nvme.Stats{Off: true}} }
-	}
-	return func() metrics.NVMe {
-		st := d.tiers.Stats()
-		return metrics.NVMe{Store: d.disk.Stats(), Promoter: st.Promoter, Writer: st.Writer, OverBudget: st.OverBudget}
-	}
 }
 
 // lower is the tiers below, in the roles in which others know them; all nil

@@ -251,6 +251,33 @@ func TestNVMeObjects(t *testing.T) {
 	st, err := files.Stat(ctx, &larderv1.StatRequest{Object: &larderv1.StatRequest_Parts{Parts: want}})
 	require.NoError(t, err)
 	require.True(t, st.GetParts()[0].GetPresent())
+	require.Equal(t, larderv1.Tier_TIER_NVME, st.GetParts()[0].GetTier())
+	operator := larderv1.NewAdminClient(c.Conn)
+	shown, err := operator.Inspect(t.Context(), &larderv1.InspectRequest{ChunkKey: p.Keys[1][:]})
+	require.NoError(t, err)
+	require.True(t, shown.GetComplete())
+	require.Equal(t, p.Keys[0][:], shown.GetParent())
+	require.EqualValues(t, 1, shown.GetOrdinal())
+	require.Equal(t, "default", shown.GetTenant())
+	require.Len(t, shown.GetParts(), rawtest.Parts)
+	for _, x := range shown.GetParts() {
+		require.Equal(t, larderv1.Tier_TIER_NVME, x.GetTier())
+		require.Nil(t, x.GetSlot())
+		require.Equal(t, "ok", x.GetVerified())
+	}
+	// What is in both tiers is shown in both, and found in the faster one.
+	last := prompts[len(prompts)-1]
+	both := &larderv1.GetParts{Ids: []*larderv1.PartId{{ChunkKey: last.Keys[1][:], HeadGroup: 1}}}
+	st, err = files.Stat(ctx, &larderv1.StatRequest{Object: &larderv1.StatRequest_Parts{Parts: both}})
+	require.NoError(t, err)
+	require.Equal(t, larderv1.Tier_TIER_HOST, st.GetParts()[0].GetTier())
+	shown, err = operator.Inspect(t.Context(), &larderv1.InspectRequest{ChunkKey: last.Keys[1][:]})
+	require.NoError(t, err)
+	var where []larderv1.Tier
+	for _, x := range shown.GetParts() {
+		where = append(where, x.GetTier())
+	}
+	require.Equal(t, []larderv1.Tier{larderv1.Tier_TIER_HOST, larderv1.Tier_TIER_HOST, larderv1.Tier_TIER_NVME, larderv1.Tier_TIER_NVME}, where)
 	stream, err := files.Get(ctx, &larderv1.GetRequest{Object: &larderv1.GetRequest_Parts{Parts: want}})
 	require.NoError(t, err)
 	var data []byte
@@ -285,6 +312,14 @@ func TestNVMeGone(t *testing.T) {
 	p := c.Prompt(1, 2)
 	c.Store(p, 0, 2)
 	c.Check(p, 2)
-	require.EqualValues(t, 1, metric(t, d.MetricsAddr(), "larder_nvme_off"))
+	require.EqualValues(t, 1, metric(t, d.MetricsAddr(), `larder_nvme_off{device="/proc/no/such/place"}`))
+	tiers := d.Status(c.Conn).GetTiers()
+	require.Len(t, tiers, 2)
+	require.Equal(t, "on", tiers[0].GetState())
+	require.EqualValues(t, 2, tiers[0].GetChunks())
+	require.Equal(t, larderv1.Tier_TIER_NVME, tiers[1].GetTier())
+	require.Equal(t, "/proc/no/such/place", tiers[1].GetDevice())
+	require.Equal(t, "off", tiers[1].GetState())
+	require.Contains(t, tiers[1].GetWhy(), "the directory cannot be made")
 	require.NoError(t, c.End())
 }

@@ -18,6 +18,7 @@ type Meter struct {
 	streamedIn, streamedOut, refusedByFile atomic.Uint64
 	said                                   [fault.Denied + 1]atomic.Uint64
 	matches, loads, commits                prometheus.Histogram
+	nvme                                   *nvmeMeter // nil where there is no such tier
 }
 
 // histogram is native, with classic buckets for servers that do not read

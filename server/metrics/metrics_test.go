@@ -3,22 +3,35 @@ package metrics
 import (
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
 	"github.com/larderkv/larder/api/fault"
 	"github.com/larderkv/larder/storage/arena"
+	"github.com/larderkv/larder/storage/nvme"
+	"github.com/larderkv/larder/storage/tiered"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func sources() Sources {
+	device := func(path string, s nvme.Stats) Device {
+		return Device{Path: path, Stats: func() nvme.Stats { return s }}
+	}
+	sound := nvme.Stats{Hits: 9}
+	sound.Segments.Budget = 50
 	return Sources{
+		NVMe: &NVMe{
+			Devices: []Device{device("/a", sound), device("/b", nvme.Stats{Off: true, Why: "gone"})},
+			Workers: func() Workers { return Workers{Promoter: tiered.PromoterStats{Chunks: 2}} },
+		},
 		Host:     func() arena.Stats { return arena.Stats{Budget: 100, Used: 42, CorruptParts: 3, EvictedChunks: 7} },
 		Sessions: func() (int, int) { return 5, 2 },
 		Lanes:    func() int { return 4 },
@@ -85,10 +98,15 @@ func TestHelpAndLabels(t *testing.T) {
 			continue
 		}
 		require.NotEmpty(t, f.GetHelp(), f.GetName())
-		require.LessOrEqual(t, len(f.GetMetric()), 8, f.GetName())
+		// What is about a device is there once for each of the two.
+		most := 8
+		if hasLabel(f.GetMetric()[0], "device") {
+			most *= 2
+		}
+		require.LessOrEqual(t, len(f.GetMetric()), most, f.GetName())
 		for _, m := range f.GetMetric() {
 			for _, l := range m.GetLabel() {
-				require.Contains(t, []string{"kind", "state", "reason", "outcome", "direction", "version"}, l.GetName())
+				require.Contains(t, []string{"kind", "state", "reason", "outcome", "direction", "version", "why", "what", "device"}, l.GetName())
 			}
 			if h := m.GetHistogram(); h != nil {
 				require.NotNil(t, h.Schema, f.GetName())
@@ -96,7 +114,66 @@ func TestHelpAndLabels(t *testing.T) {
 			}
 		}
 	}
-	require.Equal(t, 3, native)
+	require.Equal(t, 3+1+2*3, native)
+}
+
+func hasLabel(m *dto.Metric, name string) bool {
+	return slices.ContainsFunc(m.GetLabel(), func(l *dto.LabelPair) bool { return l.GetName() == name })
+}
+
+// A metric without a word about what to do is one that nobody can use. These say
+// it in their names, or with those beside them.
+func TestDocumented(t *testing.T) {
+	_, r := New(sources())
+	families, err := r.Gather()
+	require.NoError(t, err)
+	seen := 0
+	for _, f := range families {
+		if !strings.HasPrefix(f.GetName(), "larder_nvme_") {
+			continue
+		}
+		seen++
+		require.Regexp(t, `[;:,.] \S`, f.GetHelp(), "%s only says what it is", f.GetName())
+		require.True(t, strings.HasSuffix(f.GetHelp(), "."), f.GetName())
+	}
+	require.Greater(t, seen, 20)
+}
+
+// Each device has its own series, and those of the workers are there once.
+func TestDevices(t *testing.T) {
+	m, r := New(sources())
+	m.Device("/a").Read(time.Millisecond)
+	m.Device("/b").Wrote(time.Millisecond)
+	m.Device("/b").Synced(time.Millisecond)
+	m.Device("/none").Read(time.Millisecond) // forgotten
+	m.Promoted(time.Second)
+	s, err := Serve("127.0.0.1:0", r)
+	require.NoError(t, err)
+	text := scrape(t, "http://"+s.Addr()+"/metrics")
+	require.NoError(t, s.Close())
+	for _, line := range []string{
+		`larder_nvme_off{device="/a"} 0`, `larder_nvme_off{device="/b"} 1`,
+		`larder_nvme_gets_total{device="/a",outcome="hit"} 9`, `larder_nvme_bytes{device="/a",state="budget"} 50`,
+		`larder_nvme_read_seconds_count{device="/a"} 1`, `larder_nvme_read_seconds_count{device="/b"} 0`,
+		`larder_nvme_write_seconds_count{device="/b"} 1`, `larder_nvme_sync_seconds_sum{device="/b"} 0.001`,
+		`larder_nvme_promotion_seconds_count 1`, `larder_nvme_promotions_total{outcome="done"} 2`,
+	} {
+		require.Contains(t, text, line+"\n")
+	}
+}
+
+// Without the tier nothing of it is shown, and what is told about it forgotten.
+func TestNoDevices(t *testing.T) {
+	s := sources()
+	s.NVMe = nil
+	m, r := New(s)
+	m.Device("/a").Read(time.Millisecond)
+	m.Promoted(time.Second)
+	families, err := r.Gather()
+	require.NoError(t, err)
+	for _, f := range families {
+		require.NotContains(t, f.GetName(), "nvme")
+	}
 }
 
 func TestOnlyLoopback(t *testing.T) {

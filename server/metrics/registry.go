@@ -14,7 +14,7 @@ import (
 type Sources struct {
 	Host func() arena.Stats
 	// NVMe is nil where there is no such tier.
-	NVMe func() NVMe
+	NVMe *NVMe
 	// Sessions open, and in quarantine.
 	Sessions func() (open, quarantined int)
 	// Lanes counts sessions whose messages go over a lane.
@@ -30,7 +30,7 @@ func New(s Sources) (*Meter, *prometheus.Registry) {
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		&collector[arena.Stats]{s.Host, hostMetrics()})
 	if s.NVMe != nil {
-		r.MustRegister(&collector[NVMe]{s.NVMe, nvmeMetrics()})
+		m.nvme = registerNVMe(r, s.NVMe)
 	}
 	counter := func(name, help string, labels prometheus.Labels, v *atomic.Uint64) {
 		r.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help, ConstLabels: labels},

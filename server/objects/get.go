@@ -3,6 +3,7 @@ package objects
 import (
 	"context"
 	"errors"
+	"strings"
 
 	"google.golang.org/grpc"
 
@@ -192,15 +193,33 @@ func (v *Service) statParts(ctx context.Context, want *larderv1.GetParts) (*lard
 	var d part.Descriptor
 	for i, id := range ids {
 		reply.Parts[i] = &larderv1.PartStat{}
-		err := tier.Stat(ctx, id, &d)
+		where, err := locate(ctx, tier, id, &d)
 		if err != nil && !errors.Is(err, fault.Miss) {
 			return nil, err
 		}
 		if err == nil && d.Acceptable(uint8(want.GetWorstQuality())) {
-			reply.Parts[i] = &larderv1.PartStat{Present: true, Tier: larderv1.Tier_TIER_HOST, Descriptor_: d.AppendTo(nil)}
+			reply.Parts[i] = &larderv1.PartStat{Present: true, Tier: where, Descriptor_: d.AppendTo(nil)}
 		}
 	}
 	return reply, nil
+}
+
+// locator is a tier with others behind it, which says by its name which of them
+// has a part.
+type locator interface {
+	Locate(ctx context.Context, id part.ID, d *part.Descriptor) (tier string, err error)
+}
+
+// locate is Stat that says where.
+func locate(ctx context.Context, t storage.Tier, id part.ID, d *part.Descriptor) (larderv1.Tier, error) {
+	name := t.Name()
+	var err error
+	if l, ok := t.(locator); ok {
+		name, err = l.Locate(ctx, id, d)
+	} else {
+		err = t.Stat(ctx, id, d)
+	}
+	return larderv1.Tier(larderv1.Tier_value["TIER_"+strings.ToUpper(name)]), err
 }
 
 // Delete implements larder.v1.Objects.

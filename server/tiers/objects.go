@@ -56,14 +56,33 @@ func lesser(miss, lower error) error {
 
 // Stat implements storage.Tier.
 func (b behind) Stat(ctx context.Context, id part.ID, d *part.Descriptor) error {
-	err := b.Tier.Stat(ctx, id, d)
-	if errors.Is(err, fault.Miss) {
-		return lesser(err, b.p.disk.Stat(ctx, id, d))
-	}
+	_, err := b.Locate(ctx, id, d)
 	return err
+}
+
+// Locate is Stat that says by its name which tier has the part: the fastest
+// that does.
+func (b behind) Locate(ctx context.Context, id part.ID, d *part.Descriptor) (tier string, err error) {
+	if err = b.Tier.Stat(ctx, id, d); !errors.Is(err, fault.Miss) {
+		return b.Tier.Name(), err
+	}
+	return b.p.disk.Name(), lesser(err, b.p.disk.Stat(ctx, id, d))
 }
 
 // Delete implements storage.Tier.
 func (b behind) Delete(ctx context.Context, key keys.Key) (bool, error) {
 	return b.tiers.Delete(ctx, b.scope, key)
+}
+
+// Holders are the scopes that have the chunk below, with the tier that does.
+func (t *Tiers) Holders(key keys.Key) map[arena.Scope]storage.Tier {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	found := map[arena.Scope]storage.Tier{}
+	for s, p := range t.scopes {
+		if p.disk.Has(key) {
+			found[s] = p.disk
+		}
+	}
+	return found
 }

@@ -38,6 +38,8 @@ type Options struct {
 	WritesPerHour int64
 	// HostBytes is the arena's budget; the cleaner looks at its coldest tenth.
 	HostBytes int64
+	// Promoted hears how long each promotion took. May be nil.
+	Promoted func(time.Duration)
 }
 
 // Tiers is described in the package's documentation.
@@ -85,7 +87,7 @@ type reuse struct {
 func New(o Options) *Tiers {
 	t := &Tiers{options: o, budget: tiered.NewBudget(o.WritesPerHour, nil), reused: make(chan reuse, 256), scopes: map[arena.Scope]*pair{}}
 	t.meter = newMeter(time.Now)
-	t.promoter = tiered.NewPromoter(tiered.PromoterOptions{Gate: &t.gate, Watcher: t.meter})
+	t.promoter = tiered.NewPromoter(tiered.PromoterOptions{Gate: &t.gate, Watcher: t.meter, Took: o.Promoted})
 	t.writer = tiered.NewWriter(tiered.WriterOptions{Gate: &t.gate, Policy: o.Policy})
 	return t
 }

@@ -62,10 +62,13 @@ type StatusResponse struct {
 	Version  string                 `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
 	UptimeMs uint64                 `protobuf:"varint,2,opt,name=uptime_ms,json=uptimeMs,proto3" json:"uptime_ms,omitempty"`
 	// "serving" or "draining".
-	State         string           `protobuf:"bytes,3,opt,name=state,proto3" json:"state,omitempty"`
-	Sessions      []*SessionStatus `protobuf:"bytes,4,rep,name=sessions,proto3" json:"sessions,omitempty"`
-	Host          *HostTierStatus  `protobuf:"bytes,5,opt,name=host,proto3" json:"host,omitempty"`
-	Counters      *Counters        `protobuf:"bytes,6,opt,name=counters,proto3" json:"counters,omitempty"`
+	State    string           `protobuf:"bytes,3,opt,name=state,proto3" json:"state,omitempty"`
+	Sessions []*SessionStatus `protobuf:"bytes,4,rep,name=sessions,proto3" json:"sessions,omitempty"`
+	Host     *HostTierStatus  `protobuf:"bytes,5,opt,name=host,proto3" json:"host,omitempty"`
+	Counters *Counters        `protobuf:"bytes,6,opt,name=counters,proto3" json:"counters,omitempty"`
+	// The host tier, then one entry for each device of the tiers below it, in the
+	// order of the configuration.
+	Tiers         []*TierStatus `protobuf:"bytes,7,rep,name=tiers,proto3" json:"tiers,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -142,6 +145,203 @@ func (x *StatusResponse) GetCounters() *Counters {
 	return nil
 }
 
+func (x *StatusResponse) GetTiers() []*TierStatus {
+	if x != nil {
+		return x.Tiers
+	}
+	return nil
+}
+
+// TierStatus is a tier, or one of its devices. Numbers are of now, or counted
+// since start.
+type TierStatus struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Tier  Tier                   `protobuf:"varint,1,opt,name=tier,proto3,enum=larder.v1.Tier" json:"tier,omitempty"`
+	// The configured path; empty for the host tier.
+	Device string `protobuf:"bytes,2,opt,name=device,proto3" json:"device,omitempty"`
+	// "on", "off", or "on, index lost": it serves, and the next start takes
+	// longer.
+	State string `protobuf:"bytes,3,opt,name=state,proto3" json:"state,omitempty"`
+	// Why it is not simply on, for a person.
+	Why string `protobuf:"bytes,4,opt,name=why,proto3" json:"why,omitempty"`
+	// Bytes.
+	Budget uint64 `protobuf:"varint,5,opt,name=budget,proto3" json:"budget,omitempty"`
+	Used   uint64 `protobuf:"varint,6,opt,name=used,proto3" json:"used,omitempty"`
+	// Visible chunks, and parts.
+	Chunks uint64 `protobuf:"varint,7,opt,name=chunks,proto3" json:"chunks,omitempty"`
+	Parts  uint64 `protobuf:"varint,8,opt,name=parts,proto3" json:"parts,omitempty"`
+	// Parts read, or leased by loads from the host tier; and asked for in vain,
+	// which the host tier does not count.
+	Hits   uint64 `protobuf:"varint,9,opt,name=hits,proto3" json:"hits,omitempty"`
+	Misses uint64 `protobuf:"varint,10,opt,name=misses,proto3" json:"misses,omitempty"`
+	// Bytes of the parts read, for promotions and for streams; 0 for the host
+	// tier, from which engines read by themselves.
+	ReadBytes uint64 `protobuf:"varint,11,opt,name=read_bytes,json=readBytes,proto3" json:"read_bytes,omitempty"`
+	// Bytes of parts written, and all that the device was given for them;
+	// device_bytes / written_bytes is the write amplification. The host tier
+	// has no device_bytes.
+	WrittenBytes uint64 `protobuf:"varint,12,opt,name=written_bytes,json=writtenBytes,proto3" json:"written_bytes,omitempty"`
+	DeviceBytes  uint64 `protobuf:"varint,13,opt,name=device_bytes,json=deviceBytes,proto3" json:"device_bytes,omitempty"`
+	// Parts that are read or written, or wait for it.
+	Queue uint64 `protobuf:"varint,14,opt,name=queue,proto3" json:"queue,omitempty"`
+	// Errors of the device, parts found damaged, and chunks that were evicted
+	// for room.
+	Errors        uint64 `protobuf:"varint,15,opt,name=errors,proto3" json:"errors,omitempty"`
+	Corrupt       uint64 `protobuf:"varint,16,opt,name=corrupt,proto3" json:"corrupt,omitempty"`
+	EvictedChunks uint64 `protobuf:"varint,17,opt,name=evicted_chunks,json=evictedChunks,proto3" json:"evicted_chunks,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TierStatus) Reset() {
+	*x = TierStatus{}
+	mi := &file_larder_v1_admin_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TierStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TierStatus) ProtoMessage() {}
+
+func (x *TierStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_larder_v1_admin_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TierStatus.ProtoReflect.Descriptor instead.
+func (*TierStatus) Descriptor() ([]byte, []int) {
+	return file_larder_v1_admin_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *TierStatus) GetTier() Tier {
+	if x != nil {
+		return x.Tier
+	}
+	return Tier_TIER_UNSPECIFIED
+}
+
+func (x *TierStatus) GetDevice() string {
+	if x != nil {
+		return x.Device
+	}
+	return ""
+}
+
+func (x *TierStatus) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *TierStatus) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
+
+func (x *TierStatus) GetBudget() uint64 {
+	if x != nil {
+		return x.Budget
+	}
+	return 0
+}
+
+func (x *TierStatus) GetUsed() uint64 {
+	if x != nil {
+		return x.Used
+	}
+	return 0
+}
+
+func (x *TierStatus) GetChunks() uint64 {
+	if x != nil {
+		return x.Chunks
+	}
+	return 0
+}
+
+func (x *TierStatus) GetParts() uint64 {
+	if x != nil {
+		return x.Parts
+	}
+	return 0
+}
+
+func (x *TierStatus) GetHits() uint64 {
+	if x != nil {
+		return x.Hits
+	}
+	return 0
+}
+
+func (x *TierStatus) GetMisses() uint64 {
+	if x != nil {
+		return x.Misses
+	}
+	return 0
+}
+
+func (x *TierStatus) GetReadBytes() uint64 {
+	if x != nil {
+		return x.ReadBytes
+	}
+	return 0
+}
+
+func (x *TierStatus) GetWrittenBytes() uint64 {
+	if x != nil {
+		return x.WrittenBytes
+	}
+	return 0
+}
+
+func (x *TierStatus) GetDeviceBytes() uint64 {
+	if x != nil {
+		return x.DeviceBytes
+	}
+	return 0
+}
+
+func (x *TierStatus) GetQueue() uint64 {
+	if x != nil {
+		return x.Queue
+	}
+	return 0
+}
+
+func (x *TierStatus) GetErrors() uint64 {
+	if x != nil {
+		return x.Errors
+	}
+	return 0
+}
+
+func (x *TierStatus) GetCorrupt() uint64 {
+	if x != nil {
+		return x.Corrupt
+	}
+	return 0
+}
+
+func (x *TierStatus) GetEvictedChunks() uint64 {
+	if x != nil {
+		return x.EvictedChunks
+	}
+	return 0
+}
+
 type SessionStatus struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	SessionId uint64                 `protobuf:"varint,1,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
@@ -165,7 +365,7 @@ type SessionStatus struct {
 
 func (x *SessionStatus) Reset() {
 	*x = SessionStatus{}
-	mi := &file_larder_v1_admin_proto_msgTypes[2]
+	mi := &file_larder_v1_admin_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -177,7 +377,7 @@ func (x *SessionStatus) String() string {
 func (*SessionStatus) ProtoMessage() {}
 
 func (x *SessionStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_larder_v1_admin_proto_msgTypes[2]
+	mi := &file_larder_v1_admin_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -190,7 +390,7 @@ func (x *SessionStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionStatus.ProtoReflect.Descriptor instead.
 func (*SessionStatus) Descriptor() ([]byte, []int) {
-	return file_larder_v1_admin_proto_rawDescGZIP(), []int{2}
+	return file_larder_v1_admin_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *SessionStatus) GetSessionId() uint64 {
@@ -301,7 +501,7 @@ type HostTierStatus struct {
 
 func (x *HostTierStatus) Reset() {
 	*x = HostTierStatus{}
-	mi := &file_larder_v1_admin_proto_msgTypes[3]
+	mi := &file_larder_v1_admin_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -313,7 +513,7 @@ func (x *HostTierStatus) String() string {
 func (*HostTierStatus) ProtoMessage() {}
 
 func (x *HostTierStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_larder_v1_admin_proto_msgTypes[3]
+	mi := &file_larder_v1_admin_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -326,7 +526,7 @@ func (x *HostTierStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HostTierStatus.ProtoReflect.Descriptor instead.
 func (*HostTierStatus) Descriptor() ([]byte, []int) {
-	return file_larder_v1_admin_proto_rawDescGZIP(), []int{3}
+	return file_larder_v1_admin_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *HostTierStatus) GetBudget() uint64 {
@@ -440,7 +640,7 @@ type Counters struct {
 
 func (x *Counters) Reset() {
 	*x = Counters{}
-	mi := &file_larder_v1_admin_proto_msgTypes[4]
+	mi := &file_larder_v1_admin_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -452,7 +652,7 @@ func (x *Counters) String() string {
 func (*Counters) ProtoMessage() {}
 
 func (x *Counters) ProtoReflect() protoreflect.Message {
-	mi := &file_larder_v1_admin_proto_msgTypes[4]
+	mi := &file_larder_v1_admin_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -465,7 +665,7 @@ func (x *Counters) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Counters.ProtoReflect.Descriptor instead.
 func (*Counters) Descriptor() ([]byte, []int) {
-	return file_larder_v1_admin_proto_rawDescGZIP(), []int{4}
+	return file_larder_v1_admin_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Counters) GetMatchRequests() uint64 {
@@ -588,7 +788,7 @@ type NamespacesRequest struct {
 
 func (x *NamespacesRequest) Reset() {
 	*x = NamespacesRequest{}
-	mi := &file_larder_v1_admin_proto_msgTypes[5]
+	mi := &file_larder_v1_admin_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -600,7 +800,7 @@ func (x *NamespacesRequest) String() string {
 func (*NamespacesRequest) ProtoMessage() {}
 
 func (x *NamespacesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_larder_v1_admin_proto_msgTypes[5]
+	mi := &file_larder_v1_admin_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -613,7 +813,7 @@ func (x *NamespacesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NamespacesRequest.ProtoReflect.Descriptor instead.
 func (*NamespacesRequest) Descriptor() ([]byte, []int) {
-	return file_larder_v1_admin_proto_rawDescGZIP(), []int{5}
+	return file_larder_v1_admin_proto_rawDescGZIP(), []int{6}
 }
 
 type NamespacesResponse struct {
@@ -625,7 +825,7 @@ type NamespacesResponse struct {
 
 func (x *NamespacesResponse) Reset() {
 	*x = NamespacesResponse{}
-	mi := &file_larder_v1_admin_proto_msgTypes[6]
+	mi := &file_larder_v1_admin_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -637,7 +837,7 @@ func (x *NamespacesResponse) String() string {
 func (*NamespacesResponse) ProtoMessage() {}
 
 func (x *NamespacesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_larder_v1_admin_proto_msgTypes[6]
+	mi := &file_larder_v1_admin_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -650,7 +850,7 @@ func (x *NamespacesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NamespacesResponse.ProtoReflect.Descriptor instead.
 func (*NamespacesResponse) Descriptor() ([]byte, []int) {
-	return file_larder_v1_admin_proto_rawDescGZIP(), []int{6}
+	return file_larder_v1_admin_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *NamespacesResponse) GetNamespaces() []*NamespaceStatus {
@@ -677,7 +877,7 @@ type NamespaceStatus struct {
 
 func (x *NamespaceStatus) Reset() {
 	*x = NamespaceStatus{}
-	mi := &file_larder_v1_admin_proto_msgTypes[7]
+	mi := &file_larder_v1_admin_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -689,7 +889,7 @@ func (x *NamespaceStatus) String() string {
 func (*NamespaceStatus) ProtoMessage() {}
 
 func (x *NamespaceStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_larder_v1_admin_proto_msgTypes[7]
+	mi := &file_larder_v1_admin_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -702,7 +902,7 @@ func (x *NamespaceStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NamespaceStatus.ProtoReflect.Descriptor instead.
 func (*NamespaceStatus) Descriptor() ([]byte, []int) {
-	return file_larder_v1_admin_proto_rawDescGZIP(), []int{7}
+	return file_larder_v1_admin_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *NamespaceStatus) GetFingerprint() []byte {
@@ -763,7 +963,7 @@ type InspectRequest struct {
 
 func (x *InspectRequest) Reset() {
 	*x = InspectRequest{}
-	mi := &file_larder_v1_admin_proto_msgTypes[8]
+	mi := &file_larder_v1_admin_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -775,7 +975,7 @@ func (x *InspectRequest) String() string {
 func (*InspectRequest) ProtoMessage() {}
 
 func (x *InspectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_larder_v1_admin_proto_msgTypes[8]
+	mi := &file_larder_v1_admin_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -788,7 +988,7 @@ func (x *InspectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InspectRequest.ProtoReflect.Descriptor instead.
 func (*InspectRequest) Descriptor() ([]byte, []int) {
-	return file_larder_v1_admin_proto_rawDescGZIP(), []int{8}
+	return file_larder_v1_admin_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *InspectRequest) GetChunkKey() []byte {
@@ -815,7 +1015,7 @@ type InspectResponse struct {
 
 func (x *InspectResponse) Reset() {
 	*x = InspectResponse{}
-	mi := &file_larder_v1_admin_proto_msgTypes[9]
+	mi := &file_larder_v1_admin_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -827,7 +1027,7 @@ func (x *InspectResponse) String() string {
 func (*InspectResponse) ProtoMessage() {}
 
 func (x *InspectResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_larder_v1_admin_proto_msgTypes[9]
+	mi := &file_larder_v1_admin_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -840,7 +1040,7 @@ func (x *InspectResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InspectResponse.ProtoReflect.Descriptor instead.
 func (*InspectResponse) Descriptor() ([]byte, []int) {
-	return file_larder_v1_admin_proto_rawDescGZIP(), []int{9}
+	return file_larder_v1_admin_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *InspectResponse) GetParent() []byte {
@@ -914,7 +1114,7 @@ type InspectPart struct {
 
 func (x *InspectPart) Reset() {
 	*x = InspectPart{}
-	mi := &file_larder_v1_admin_proto_msgTypes[10]
+	mi := &file_larder_v1_admin_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -926,7 +1126,7 @@ func (x *InspectPart) String() string {
 func (*InspectPart) ProtoMessage() {}
 
 func (x *InspectPart) ProtoReflect() protoreflect.Message {
-	mi := &file_larder_v1_admin_proto_msgTypes[10]
+	mi := &file_larder_v1_admin_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -939,7 +1139,7 @@ func (x *InspectPart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InspectPart.ProtoReflect.Descriptor instead.
 func (*InspectPart) Descriptor() ([]byte, []int) {
-	return file_larder_v1_admin_proto_rawDescGZIP(), []int{10}
+	return file_larder_v1_admin_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *InspectPart) GetTier() Tier {
@@ -1000,7 +1200,7 @@ type ExplainRequest struct {
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_larder_v1_admin_proto_msgTypes[11]
+	mi := &file_larder_v1_admin_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1012,7 +1212,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_larder_v1_admin_proto_msgTypes[11]
+	mi := &file_larder_v1_admin_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1025,7 +1225,7 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_larder_v1_admin_proto_rawDescGZIP(), []int{11}
+	return file_larder_v1_admin_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ExplainRequest) GetTokens() []uint32 {
@@ -1100,7 +1300,7 @@ type ExplainResponse struct {
 
 func (x *ExplainResponse) Reset() {
 	*x = ExplainResponse{}
-	mi := &file_larder_v1_admin_proto_msgTypes[12]
+	mi := &file_larder_v1_admin_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1112,7 +1312,7 @@ func (x *ExplainResponse) String() string {
 func (*ExplainResponse) ProtoMessage() {}
 
 func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_larder_v1_admin_proto_msgTypes[12]
+	mi := &file_larder_v1_admin_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1125,7 +1325,7 @@ func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainResponse.ProtoReflect.Descriptor instead.
 func (*ExplainResponse) Descriptor() ([]byte, []int) {
-	return file_larder_v1_admin_proto_rawDescGZIP(), []int{12}
+	return file_larder_v1_admin_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ExplainResponse) GetChunksAsked() uint32 {
@@ -1195,7 +1395,7 @@ type FieldDifference struct {
 
 func (x *FieldDifference) Reset() {
 	*x = FieldDifference{}
-	mi := &file_larder_v1_admin_proto_msgTypes[13]
+	mi := &file_larder_v1_admin_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1207,7 +1407,7 @@ func (x *FieldDifference) String() string {
 func (*FieldDifference) ProtoMessage() {}
 
 func (x *FieldDifference) ProtoReflect() protoreflect.Message {
-	mi := &file_larder_v1_admin_proto_msgTypes[13]
+	mi := &file_larder_v1_admin_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1220,7 +1420,7 @@ func (x *FieldDifference) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FieldDifference.ProtoReflect.Descriptor instead.
 func (*FieldDifference) Descriptor() ([]byte, []int) {
-	return file_larder_v1_admin_proto_rawDescGZIP(), []int{13}
+	return file_larder_v1_admin_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *FieldDifference) GetField() string {
@@ -1258,7 +1458,7 @@ type ClearRequest struct {
 
 func (x *ClearRequest) Reset() {
 	*x = ClearRequest{}
-	mi := &file_larder_v1_admin_proto_msgTypes[14]
+	mi := &file_larder_v1_admin_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1270,7 +1470,7 @@ func (x *ClearRequest) String() string {
 func (*ClearRequest) ProtoMessage() {}
 
 func (x *ClearRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_larder_v1_admin_proto_msgTypes[14]
+	mi := &file_larder_v1_admin_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1283,7 +1483,7 @@ func (x *ClearRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClearRequest.ProtoReflect.Descriptor instead.
 func (*ClearRequest) Descriptor() ([]byte, []int) {
-	return file_larder_v1_admin_proto_rawDescGZIP(), []int{14}
+	return file_larder_v1_admin_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ClearRequest) GetWhat() isClearRequest_What {
@@ -1354,7 +1554,7 @@ type ClearResponse struct {
 
 func (x *ClearResponse) Reset() {
 	*x = ClearResponse{}
-	mi := &file_larder_v1_admin_proto_msgTypes[15]
+	mi := &file_larder_v1_admin_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1366,7 +1566,7 @@ func (x *ClearResponse) String() string {
 func (*ClearResponse) ProtoMessage() {}
 
 func (x *ClearResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_larder_v1_admin_proto_msgTypes[15]
+	mi := &file_larder_v1_admin_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1379,7 +1579,7 @@ func (x *ClearResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClearResponse.ProtoReflect.Descriptor instead.
 func (*ClearResponse) Descriptor() ([]byte, []int) {
-	return file_larder_v1_admin_proto_rawDescGZIP(), []int{15}
+	return file_larder_v1_admin_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ClearResponse) GetChunks() uint64 {
@@ -1404,7 +1604,7 @@ type ConfigRequest struct {
 
 func (x *ConfigRequest) Reset() {
 	*x = ConfigRequest{}
-	mi := &file_larder_v1_admin_proto_msgTypes[16]
+	mi := &file_larder_v1_admin_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1416,7 +1616,7 @@ func (x *ConfigRequest) String() string {
 func (*ConfigRequest) ProtoMessage() {}
 
 func (x *ConfigRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_larder_v1_admin_proto_msgTypes[16]
+	mi := &file_larder_v1_admin_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1429,7 +1629,7 @@ func (x *ConfigRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfigRequest.ProtoReflect.Descriptor instead.
 func (*ConfigRequest) Descriptor() ([]byte, []int) {
-	return file_larder_v1_admin_proto_rawDescGZIP(), []int{16}
+	return file_larder_v1_admin_proto_rawDescGZIP(), []int{17}
 }
 
 type ConfigResponse struct {
@@ -1441,7 +1641,7 @@ type ConfigResponse struct {
 
 func (x *ConfigResponse) Reset() {
 	*x = ConfigResponse{}
-	mi := &file_larder_v1_admin_proto_msgTypes[17]
+	mi := &file_larder_v1_admin_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1453,7 +1653,7 @@ func (x *ConfigResponse) String() string {
 func (*ConfigResponse) ProtoMessage() {}
 
 func (x *ConfigResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_larder_v1_admin_proto_msgTypes[17]
+	mi := &file_larder_v1_admin_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1466,7 +1666,7 @@ func (x *ConfigResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfigResponse.ProtoReflect.Descriptor instead.
 func (*ConfigResponse) Descriptor() ([]byte, []int) {
-	return file_larder_v1_admin_proto_rawDescGZIP(), []int{17}
+	return file_larder_v1_admin_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ConfigResponse) GetValues() []*ConfigValue {
@@ -1490,7 +1690,7 @@ type ConfigValue struct {
 
 func (x *ConfigValue) Reset() {
 	*x = ConfigValue{}
-	mi := &file_larder_v1_admin_proto_msgTypes[18]
+	mi := &file_larder_v1_admin_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1502,7 +1702,7 @@ func (x *ConfigValue) String() string {
 func (*ConfigValue) ProtoMessage() {}
 
 func (x *ConfigValue) ProtoReflect() protoreflect.Message {
-	mi := &file_larder_v1_admin_proto_msgTypes[18]
+	mi := &file_larder_v1_admin_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1515,7 +1715,7 @@ func (x *ConfigValue) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfigValue.ProtoReflect.Descriptor instead.
 func (*ConfigValue) Descriptor() ([]byte, []int) {
-	return file_larder_v1_admin_proto_rawDescGZIP(), []int{18}
+	return file_larder_v1_admin_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ConfigValue) GetKey() string {
@@ -1544,14 +1744,36 @@ var File_larder_v1_admin_proto protoreflect.FileDescriptor
 const file_larder_v1_admin_proto_rawDesc = "" +
 	"\n" +
 	"\x15larder/v1/admin.proto\x12\tlarder.v1\x1a\x14larder/v1/part.proto\"\x0f\n" +
-	"\rStatusRequest\"\xf3\x01\n" +
+	"\rStatusRequest\"\xa0\x02\n" +
 	"\x0eStatusResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x1b\n" +
 	"\tuptime_ms\x18\x02 \x01(\x04R\buptimeMs\x12\x14\n" +
 	"\x05state\x18\x03 \x01(\tR\x05state\x124\n" +
 	"\bsessions\x18\x04 \x03(\v2\x18.larder.v1.SessionStatusR\bsessions\x12-\n" +
 	"\x04host\x18\x05 \x01(\v2\x19.larder.v1.HostTierStatusR\x04host\x12/\n" +
-	"\bcounters\x18\x06 \x01(\v2\x13.larder.v1.CountersR\bcounters\"\xc3\x02\n" +
+	"\bcounters\x18\x06 \x01(\v2\x13.larder.v1.CountersR\bcounters\x12+\n" +
+	"\x05tiers\x18\a \x03(\v2\x15.larder.v1.TierStatusR\x05tiers\"\xcd\x03\n" +
+	"\n" +
+	"TierStatus\x12#\n" +
+	"\x04tier\x18\x01 \x01(\x0e2\x0f.larder.v1.TierR\x04tier\x12\x16\n" +
+	"\x06device\x18\x02 \x01(\tR\x06device\x12\x14\n" +
+	"\x05state\x18\x03 \x01(\tR\x05state\x12\x10\n" +
+	"\x03why\x18\x04 \x01(\tR\x03why\x12\x16\n" +
+	"\x06budget\x18\x05 \x01(\x04R\x06budget\x12\x12\n" +
+	"\x04used\x18\x06 \x01(\x04R\x04used\x12\x16\n" +
+	"\x06chunks\x18\a \x01(\x04R\x06chunks\x12\x14\n" +
+	"\x05parts\x18\b \x01(\x04R\x05parts\x12\x12\n" +
+	"\x04hits\x18\t \x01(\x04R\x04hits\x12\x16\n" +
+	"\x06misses\x18\n" +
+	" \x01(\x04R\x06misses\x12\x1d\n" +
+	"\n" +
+	"read_bytes\x18\v \x01(\x04R\treadBytes\x12#\n" +
+	"\rwritten_bytes\x18\f \x01(\x04R\fwrittenBytes\x12!\n" +
+	"\fdevice_bytes\x18\r \x01(\x04R\vdeviceBytes\x12\x14\n" +
+	"\x05queue\x18\x0e \x01(\x04R\x05queue\x12\x16\n" +
+	"\x06errors\x18\x0f \x01(\x04R\x06errors\x12\x18\n" +
+	"\acorrupt\x18\x10 \x01(\x04R\acorrupt\x12%\n" +
+	"\x0eevicted_chunks\x18\x11 \x01(\x04R\revictedChunks\"\xc3\x02\n" +
 	"\rSessionStatus\x12\x1d\n" +
 	"\n" +
 	"session_id\x18\x01 \x01(\x04R\tsessionId\x12\x1f\n" +
@@ -1699,59 +1921,62 @@ func file_larder_v1_admin_proto_rawDescGZIP() []byte {
 	return file_larder_v1_admin_proto_rawDescData
 }
 
-var file_larder_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
+var file_larder_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_larder_v1_admin_proto_goTypes = []any{
 	(*StatusRequest)(nil),      // 0: larder.v1.StatusRequest
 	(*StatusResponse)(nil),     // 1: larder.v1.StatusResponse
-	(*SessionStatus)(nil),      // 2: larder.v1.SessionStatus
-	(*HostTierStatus)(nil),     // 3: larder.v1.HostTierStatus
-	(*Counters)(nil),           // 4: larder.v1.Counters
-	(*NamespacesRequest)(nil),  // 5: larder.v1.NamespacesRequest
-	(*NamespacesResponse)(nil), // 6: larder.v1.NamespacesResponse
-	(*NamespaceStatus)(nil),    // 7: larder.v1.NamespaceStatus
-	(*InspectRequest)(nil),     // 8: larder.v1.InspectRequest
-	(*InspectResponse)(nil),    // 9: larder.v1.InspectResponse
-	(*InspectPart)(nil),        // 10: larder.v1.InspectPart
-	(*ExplainRequest)(nil),     // 11: larder.v1.ExplainRequest
-	(*ExplainResponse)(nil),    // 12: larder.v1.ExplainResponse
-	(*FieldDifference)(nil),    // 13: larder.v1.FieldDifference
-	(*ClearRequest)(nil),       // 14: larder.v1.ClearRequest
-	(*ClearResponse)(nil),      // 15: larder.v1.ClearResponse
-	(*ConfigRequest)(nil),      // 16: larder.v1.ConfigRequest
-	(*ConfigResponse)(nil),     // 17: larder.v1.ConfigResponse
-	(*ConfigValue)(nil),        // 18: larder.v1.ConfigValue
-	(*PartSpec)(nil),           // 19: larder.v1.PartSpec
+	(*TierStatus)(nil),         // 2: larder.v1.TierStatus
+	(*SessionStatus)(nil),      // 3: larder.v1.SessionStatus
+	(*HostTierStatus)(nil),     // 4: larder.v1.HostTierStatus
+	(*Counters)(nil),           // 5: larder.v1.Counters
+	(*NamespacesRequest)(nil),  // 6: larder.v1.NamespacesRequest
+	(*NamespacesResponse)(nil), // 7: larder.v1.NamespacesResponse
+	(*NamespaceStatus)(nil),    // 8: larder.v1.NamespaceStatus
+	(*InspectRequest)(nil),     // 9: larder.v1.InspectRequest
+	(*InspectResponse)(nil),    // 10: larder.v1.InspectResponse
+	(*InspectPart)(nil),        // 11: larder.v1.InspectPart
+	(*ExplainRequest)(nil),     // 12: larder.v1.ExplainRequest
+	(*ExplainResponse)(nil),    // 13: larder.v1.ExplainResponse
+	(*FieldDifference)(nil),    // 14: larder.v1.FieldDifference
+	(*ClearRequest)(nil),       // 15: larder.v1.ClearRequest
+	(*ClearResponse)(nil),      // 16: larder.v1.ClearResponse
+	(*ConfigRequest)(nil),      // 17: larder.v1.ConfigRequest
+	(*ConfigResponse)(nil),     // 18: larder.v1.ConfigResponse
+	(*ConfigValue)(nil),        // 19: larder.v1.ConfigValue
 	(Tier)(0),                  // 20: larder.v1.Tier
-	(*Slot)(nil),               // 21: larder.v1.Slot
+	(*PartSpec)(nil),           // 21: larder.v1.PartSpec
+	(*Slot)(nil),               // 22: larder.v1.Slot
 }
 var file_larder_v1_admin_proto_depIdxs = []int32{
-	2,  // 0: larder.v1.StatusResponse.sessions:type_name -> larder.v1.SessionStatus
-	3,  // 1: larder.v1.StatusResponse.host:type_name -> larder.v1.HostTierStatus
-	4,  // 2: larder.v1.StatusResponse.counters:type_name -> larder.v1.Counters
-	7,  // 3: larder.v1.NamespacesResponse.namespaces:type_name -> larder.v1.NamespaceStatus
-	19, // 4: larder.v1.NamespaceStatus.parts:type_name -> larder.v1.PartSpec
-	10, // 5: larder.v1.InspectResponse.parts:type_name -> larder.v1.InspectPart
-	20, // 6: larder.v1.InspectPart.tier:type_name -> larder.v1.Tier
-	21, // 7: larder.v1.InspectPart.slot:type_name -> larder.v1.Slot
-	13, // 8: larder.v1.ExplainResponse.differences:type_name -> larder.v1.FieldDifference
-	18, // 9: larder.v1.ConfigResponse.values:type_name -> larder.v1.ConfigValue
-	0,  // 10: larder.v1.Admin.Status:input_type -> larder.v1.StatusRequest
-	5,  // 11: larder.v1.Admin.Namespaces:input_type -> larder.v1.NamespacesRequest
-	8,  // 12: larder.v1.Admin.Inspect:input_type -> larder.v1.InspectRequest
-	11, // 13: larder.v1.Admin.Explain:input_type -> larder.v1.ExplainRequest
-	14, // 14: larder.v1.Admin.Clear:input_type -> larder.v1.ClearRequest
-	16, // 15: larder.v1.Admin.Config:input_type -> larder.v1.ConfigRequest
-	1,  // 16: larder.v1.Admin.Status:output_type -> larder.v1.StatusResponse
-	6,  // 17: larder.v1.Admin.Namespaces:output_type -> larder.v1.NamespacesResponse
-	9,  // 18: larder.v1.Admin.Inspect:output_type -> larder.v1.InspectResponse
-	12, // 19: larder.v1.Admin.Explain:output_type -> larder.v1.ExplainResponse
-	15, // 20: larder.v1.Admin.Clear:output_type -> larder.v1.ClearResponse
-	17, // 21: larder.v1.Admin.Config:output_type -> larder.v1.ConfigResponse
-	16, // [16:22] is the sub-list for method output_type
-	10, // [10:16] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	3,  // 0: larder.v1.StatusResponse.sessions:type_name -> larder.v1.SessionStatus
+	4,  // 1: larder.v1.StatusResponse.host:type_name -> larder.v1.HostTierStatus
+	5,  // 2: larder.v1.StatusResponse.counters:type_name -> larder.v1.Counters
+	2,  // 3: larder.v1.StatusResponse.tiers:type_name -> larder.v1.TierStatus
+	20, // 4: larder.v1.TierStatus.tier:type_name -> larder.v1.Tier
+	8,  // 5: larder.v1.NamespacesResponse.namespaces:type_name -> larder.v1.NamespaceStatus
+	21, // 6: larder.v1.NamespaceStatus.parts:type_name -> larder.v1.PartSpec
+	11, // 7: larder.v1.InspectResponse.parts:type_name -> larder.v1.InspectPart
+	20, // 8: larder.v1.InspectPart.tier:type_name -> larder.v1.Tier
+	22, // 9: larder.v1.InspectPart.slot:type_name -> larder.v1.Slot
+	14, // 10: larder.v1.ExplainResponse.differences:type_name -> larder.v1.FieldDifference
+	19, // 11: larder.v1.ConfigResponse.values:type_name -> larder.v1.ConfigValue
+	0,  // 12: larder.v1.Admin.Status:input_type -> larder.v1.StatusRequest
+	6,  // 13: larder.v1.Admin.Namespaces:input_type -> larder.v1.NamespacesRequest
+	9,  // 14: larder.v1.Admin.Inspect:input_type -> larder.v1.InspectRequest
+	12, // 15: larder.v1.Admin.Explain:input_type -> larder.v1.ExplainRequest
+	15, // 16: larder.v1.Admin.Clear:input_type -> larder.v1.ClearRequest
+	17, // 17: larder.v1.Admin.Config:input_type -> larder.v1.ConfigRequest
+	1,  // 18: larder.v1.Admin.Status:output_type -> larder.v1.StatusResponse
+	7,  // 19: larder.v1.Admin.Namespaces:output_type -> larder.v1.NamespacesResponse
+	10, // 20: larder.v1.Admin.Inspect:output_type -> larder.v1.InspectResponse
+	13, // 21: larder.v1.Admin.Explain:output_type -> larder.v1.ExplainResponse
+	16, // 22: larder.v1.Admin.Clear:output_type -> larder.v1.ClearResponse
+	18, // 23: larder.v1.Admin.Config:output_type -> larder.v1.ConfigResponse
+	18, // [18:24] is the sub-list for method output_type
+	12, // [12:18] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_larder_v1_admin_proto_init() }
@@ -1760,7 +1985,7 @@ func file_larder_v1_admin_proto_init() {
 		return
 	}
 	file_larder_v1_part_proto_init()
-	file_larder_v1_admin_proto_msgTypes[14].OneofWrappers = []any{
+	file_larder_v1_admin_proto_msgTypes[15].OneofWrappers = []any{
 		(*ClearRequest_Fingerprint)(nil),
 		(*ClearRequest_Tenant)(nil),
 		(*ClearRequest_Everything)(nil),
@@ -1771,7 +1996,7 @@ func file_larder_v1_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_larder_v1_admin_proto_rawDesc), len(file_larder_v1_admin_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   19,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

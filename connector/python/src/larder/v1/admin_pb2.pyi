@@ -12,20 +12,60 @@ class StatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class StatusResponse(_message.Message):
-    __slots__ = ("version", "uptime_ms", "state", "sessions", "host", "counters")
+    __slots__ = ("version", "uptime_ms", "state", "sessions", "host", "counters", "tiers")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     UPTIME_MS_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     SESSIONS_FIELD_NUMBER: _ClassVar[int]
     HOST_FIELD_NUMBER: _ClassVar[int]
     COUNTERS_FIELD_NUMBER: _ClassVar[int]
+    TIERS_FIELD_NUMBER: _ClassVar[int]
     version: str
     uptime_ms: int
     state: str
     sessions: _containers.RepeatedCompositeFieldContainer[SessionStatus]
     host: HostTierStatus
     counters: Counters
-    def __init__(self, version: _Optional[str] = ..., uptime_ms: _Optional[int] = ..., state: _Optional[str] = ..., sessions: _Optional[_Iterable[_Union[SessionStatus, _Mapping]]] = ..., host: _Optional[_Union[HostTierStatus, _Mapping]] = ..., counters: _Optional[_Union[Counters, _Mapping]] = ...) -> None: ...
+    tiers: _containers.RepeatedCompositeFieldContainer[TierStatus]
+    def __init__(self, version: _Optional[str] = ..., uptime_ms: _Optional[int] = ..., state: _Optional[str] = ..., sessions: _Optional[_Iterable[_Union[SessionStatus, _Mapping]]] = ..., host: _Optional[_Union[HostTierStatus, _Mapping]] = ..., counters: _Optional[_Union[Counters, _Mapping]] = ..., tiers: _Optional[_Iterable[_Union[TierStatus, _Mapping]]] = ...) -> None: ...
+
+class TierStatus(_message.Message):
+    __slots__ = ("tier", "device", "state", "why", "budget", "used", "chunks", "parts", "hits", "misses", "read_bytes", "written_bytes", "device_bytes", "queue", "errors", "corrupt", "evicted_chunks")
+    TIER_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    WHY_FIELD_NUMBER: _ClassVar[int]
+    BUDGET_FIELD_NUMBER: _ClassVar[int]
+    USED_FIELD_NUMBER: _ClassVar[int]
+    CHUNKS_FIELD_NUMBER: _ClassVar[int]
+    PARTS_FIELD_NUMBER: _ClassVar[int]
+    HITS_FIELD_NUMBER: _ClassVar[int]
+    MISSES_FIELD_NUMBER: _ClassVar[int]
+    READ_BYTES_FIELD_NUMBER: _ClassVar[int]
+    WRITTEN_BYTES_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    QUEUE_FIELD_NUMBER: _ClassVar[int]
+    ERRORS_FIELD_NUMBER: _ClassVar[int]
+    CORRUPT_FIELD_NUMBER: _ClassVar[int]
+    EVICTED_CHUNKS_FIELD_NUMBER: _ClassVar[int]
+    tier: _part_pb2.Tier
+    device: str
+    state: str
+    why: str
+    budget: int
+    used: int
+    chunks: int
+    parts: int
+    hits: int
+    misses: int
+    read_bytes: int
+    written_bytes: int
+    device_bytes: int
+    queue: int
+    errors: int
+    corrupt: int
+    evicted_chunks: int
+    def __init__(self, tier: _Optional[_Union[_part_pb2.Tier, str]] = ..., device: _Optional[str] = ..., state: _Optional[str] = ..., why: _Optional[str] = ..., budget: _Optional[int] = ..., used: _Optional[int] = ..., chunks: _Optional[int] = ..., parts: _Optional[int] = ..., hits: _Optional[int] = ..., misses: _Optional[int] = ..., read_bytes: _Optional[int] = ..., written_bytes: _Optional[int] = ..., device_bytes: _Optional[int] = ..., queue: _Optional[int] = ..., errors: _Optional[int] = ..., corrupt: _Optional[int] = ..., evicted_chunks: _Optional[int] = ...) -> None: ...
 
 class SessionStatus(_message.Message):
     __slots__ = ("session_id", "instance_id", "role", "engine", "tenant", "namespace", "pid", "credits", "leases", "holds", "age_ms", "tensor_rank")

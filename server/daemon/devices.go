@@ -1,0 +1,51 @@
+package daemon
+
+import (
+	"github.com/larderkv/larder/server/metrics"
+	"github.com/larderkv/larder/storage/nvme"
+)
+
+// device is a configured device of the nvme tier.
+type device struct {
+	path string
+	// store is nil where the device could not be opened; off says why.
+	store *nvme.Store
+	off   error
+}
+
+// nvmeSource is what metrics and operators are shown, one entry for each
+// configured device; nil without any. It is made before the devices are opened,
+// so that they can be timed from the start, and asked when they are.
+func (d *Daemon) nvmeSource() *metrics.NVMe {
+	var paths []string
+	if p := d.config.NVMe.Path; p != "" {
+		paths = append(paths, p)
+	}
+	if len(paths) == 0 {
+		return nil
+	}
+	source := &metrics.NVMe{Workers: func() metrics.Workers {
+		if d.tiers == nil {
+			return metrics.Workers{}
+		}
+		st := d.tiers.Stats()
+		return metrics.Workers{Promoter: st.Promoter, Writer: st.Writer, OverBudget: st.OverBudget}
+	}}
+	for _, path := range paths {
+		source.Devices = append(source.Devices, metrics.Device{Path: path, Stats: func() nvme.Stats { return d.deviceStats(path) }})
+	}
+	return source
+}
+
+func (d *Daemon) deviceStats(path string) nvme.Stats {
+	for i := range d.devices {
+		switch v := &d.devices[i]; {
+		case v.path != path:
+		case v.store == nil:
+			return nvme.Stats{Off: true, Why: v.off.Error()}
+		default:
+			return v.store.Stats()
+		}
+	}
+	return nvme.Stats{Off: true, Why: "not opened"}
+}
