@@ -18,6 +18,7 @@ import (
 
 	"github.com/larderkv/larder/bench/internal/engine"
 	"github.com/larderkv/larder/bench/internal/entropy"
+	"github.com/larderkv/larder/bench/internal/nvme"
 	"github.com/larderkv/larder/bench/internal/pairs"
 	"github.com/larderkv/larder/bench/internal/path"
 	"github.com/larderkv/larder/bench/internal/quality"
@@ -26,13 +27,19 @@ import (
 )
 
 // sets that can be measured.
-const sets = "path, engine, codec-entropy, codec-quality"
+const sets = "path, engine, nvme, codec-entropy, codec-quality"
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if len(os.Args) == 3 && os.Args[1] == rig.EchoFlag {
 		if err := rig.ServeEcho(ctx, os.Args[2]); err != nil {
+			fmt.Fprintln(os.Stderr, "larder-bench:", err)
+		}
+		return
+	}
+	if len(os.Args) > 1 && os.Args[1] == nvme.ChildFlag {
+		if err := nvme.Serve(ctx, os.Args[2:], os.Stdin, os.Stdout); err != nil {
 			fmt.Fprintln(os.Stderr, "larder-bench:", err)
 		}
 		return
@@ -55,6 +62,7 @@ func run(ctx context.Context) error {
 	documents := flag.String("documents", os.Getenv("DOCUMENTS"), "JSON lines with text, of 4096 tokens or more each; required for codec-quality [DOCUMENTS]")
 	python := flag.String("python", "", "interpreter with grpcio, numpy and protobuf, for engine with vLLM; default those that make installs, else python3")
 	mooncake := flag.String("mooncake", "", "interpreter with mooncake-transfer-engine; its rows are added to path")
+	dir := flag.String("dir", "", "folder on a disk with 12 GiB to spare, for nvme; default bench/out of the repository")
 	profile := flag.String("cpuprofile", "", "file for a CPU profile of this process: the Go client and the baselines")
 	flag.Parse()
 	if *out == "" || flag.NArg() > 0 || !slices.Contains(strings.Split(sets, ", "), *set) {
@@ -103,6 +111,10 @@ func run(ctx context.Context) error {
 		rows, discarded, err = engine.Run(ctx, engine.Options{
 			Larderd: daemon, Python: orElse(*python, interpreter(in(".cache", "engine"))), Model: *model,
 			Worker: in("bench", "py", "engine_worker.py"), Package: sources, Only: *only, Pairs: count, Progress: os.Stderr,
+		})
+	case "nvme":
+		rows, discarded, err = nvme.Run(ctx, nvme.Options{
+			Dir: orElse(*dir, in("bench", "out")), Pairs: count, Only: *only, Progress: os.Stderr,
 		})
 	default:
 		rows, discarded, err = path.Run(ctx, path.Options{
