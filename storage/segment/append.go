@@ -121,11 +121,13 @@ func (s *Store) prepare(c *call, recs []Record) ([]*item, error) {
 		if int64(len(r.Data)) != int64(r.Part.StoredLength) || len(r.Data) == 0 {
 			return nil, fault.New(fault.Invalid, "segment.record", "record %d has another length than its descriptor says", i).With(len(r.Data), r.Part.StoredLength)
 		}
-		if r.Part.Known() {
+		switch {
+		case r.Part.Known() && r.Verified:
+		case r.Part.Known():
 			if err := part.Verify(r.Part, r.Data); err != nil {
 				return nil, s.fail(err, "record", "")
 			}
-		} else {
+		default:
 			it.hasPayload, it.payload = true, crc64nvme.Checksum(r.Data)
 		}
 		alone := groupSize{}.with(&it.groupItem)

@@ -87,6 +87,9 @@ type Record struct {
 	// page, but for a last page that is not full.
 	Part *part.Descriptor
 	Data []byte
+	// Verified: the caller has just verified Data itself, which is not done once
+	// more. Hazard: what it did not verify is Corrupt when it is read.
+	Verified bool
 }
 
 // Target says where records go.
