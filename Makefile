@@ -109,8 +109,9 @@ demo: ## a prompt's KV leaves a real engine, outlives it, and comes back (MODEL=
 	PYTHON=$(PYTHON) test/demo/run.sh
 
 .PHONY: nightly
-nightly: ## what does not fit CI: long fuzzing, 100 random kills
+nightly: ## what does not fit CI: long fuzzing, hundreds of random kills
 	$(MAKE) race
+	LARDER_KILLS=300 go test -count=1 -timeout 30m -run TestKill9 -json ./storage/nvme | $(PYTHON) tools/gotest.py
 	LARDER_KILLS=100 go test -count=1 -timeout 30m -json ./test/process | $(PYTHON) tools/gotest.py
 	$(MAKE) fuzz FUZZTIME=10m
 	$(MAKE) test-engine KILLS=100

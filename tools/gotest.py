@@ -1,7 +1,8 @@
 """Reads ``go test -json`` on stdin, prints what a person needs, and fails on skips.
 
-Prints one line for each package, and the output of the tests that failed or were
-skipped; closes with a count. Its exit status is 1 if a test failed or was
+Prints one line for each package, the output of the tests that failed or were
+skipped, and of those that passed the lines with what they counted ("counted: ...");
+closes with a count. Its exit status is 1 if a test failed or was
 skipped, if a package did not build, or if no test ran at all.
 """
 
@@ -12,6 +13,9 @@ import sys
 from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Any
+
+# A test whose figures a reader should see marks the line.
+COUNTED = "counted: "
 
 
 @dataclass
@@ -42,6 +46,7 @@ class Run:
     def _test(self, action: str, lines: list[str]) -> None:
         if action == "pass":
             self.passed += 1
+            sys.stdout.writelines(line for line in lines if COUNTED in line)
             return
         if action == "fail":
             self.failed += 1

@@ -1,6 +1,8 @@
 package nvme
 
 import (
+	"context"
+	"errors"
 	"time"
 
 	"github.com/larderkv/larder/api/fault"
@@ -143,29 +145,39 @@ func (s *Store) dropWaiting(w waiting, locs []segment.Location) []segment.Locati
 // dropBatch chunks are dropped under one hold of the mutex.
 const dropBatch = 1024
 
+// removeBatch parts are forgotten by the index, and then punched, at a time.
+const removeBatch = 1 << 16
+
 // walk visits the records of all chunks, a batch under each hold of the mutex,
-// and punches what visit appends. It returns the bytes of that.
-func (s *Store) walk(visit func(rec uint32, locs []segment.Location) []segment.Location) (bytes int64) {
+// and removes what visit appends. It returns the bytes of that.
+func (s *Store) walk(ctx context.Context, visit func(rec uint32, locs []segment.Location) []segment.Location) (bytes int64, err error) {
+	var locs []segment.Location
 	for rec, more := uint32(1), true; more; rec += dropBatch {
 		s.mu.Lock()
-		var locs []segment.Location
 		for i := rec; i < min(rec+dropBatch, s.dir.chunks.high); i++ {
 			locs = visit(i, locs)
 		}
 		more = rec+dropBatch < s.dir.chunks.high
 		s.mu.Unlock()
+		if more && len(locs) < removeBatch {
+			continue
+		}
 		for _, l := range locs {
 			bytes += l.Footprint()
 		}
-		s.punch(locs)
+		if len(locs) > 0 {
+			err = errors.Join(err, s.finishRemoval(ctx, locs))
+			locs = locs[:0]
+		}
 	}
-	return bytes
+	return bytes, err
 }
 
 // settle decides which of the chunks that were found at start are complete, now
 // that the scope's layout is known.
 func (s *Store) settle(sc *scope) {
-	s.walk(func(rec uint32, locs []segment.Location) []segment.Location {
+	// What is removed here is so again at the next start, if need be.
+	_, _ = s.walk(context.Background(), func(rec uint32, locs []segment.Location) []segment.Location {
 		c := &s.dir.chunks.all[rec]
 		if c.state != chunkLoaded || c.scope != sc.number {
 			return locs

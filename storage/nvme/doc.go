@@ -10,9 +10,11 @@
 //     either.
 //   - After a kill, whatever was acknowledged is there again. Segments whose
 //     last entries may be missing in the index are scanned, and so are all where
-//     there is no index.
-//   - What Delete and Clear removed is gone when they return: out of view, out
-//     of the index on the disk, and its bytes punched out.
+//     there is no index. A power cut takes at most what was acknowledged since
+//     the last sync; what is copied forward is synced before the original goes.
+//   - What Delete and Clear removed is gone when they return, after a power cut
+//     too: out of view, out of the index on the disk, and its bytes punched out,
+//     in this order, so that no entry outlives its bytes.
 //   - Files keep within the budget; room is made on demand, by dropping the
 //     oldest segment whole. Chunks that were used are copied forward first, as
 //     far as writes have earned it: nine bytes for every hundred that were put.

@@ -157,13 +157,27 @@ func (s *Store) forward(ctx context.Context, seq uint64, hotOnly bool) error {
 	}
 	number := s.begin()
 	defer s.end(number)
-	var locs []segment.Location
-	err = s.segments.CopyForward(ctx, segment.Target{Class: normal}, moves, func(i int, to segment.Location, err error) {
+	to := make([]segment.Location, len(moves))
+	err = s.segments.CopyForward(ctx, segment.Target{Class: normal}, moves, func(i int, l segment.Location, err error) {
 		if err == nil {
-			locs = s.moved(recs[i], &moves[i], to, locs)
+			to[i] = l
 		}
 	})
-	s.punch(locs)
+	// Copies are durable before what they replace goes: a power cut must not take
+	// what was safe before.
+	if syncErr := s.segments.Sync(ctx); syncErr != nil {
+		s.punch(slices.DeleteFunc(to, segment.Location.IsZero))
+		return s.device(syncErr)
+	}
+	var locs []segment.Location
+	for i := range moves {
+		if !to[i].IsZero() {
+			locs = s.moved(recs[i], &moves[i], to[i], locs)
+		}
+	}
+	if err := s.release(ctx, locs); err != nil {
+		return err
+	}
 	if errors.Is(err, fault.Full) {
 		return nil
 	}

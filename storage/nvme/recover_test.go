@@ -3,8 +3,10 @@ package nvme
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"io/fs"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -33,15 +35,16 @@ func one(tb testing.TB, n, i, variant int) (*part.Descriptor, []byte) {
 func make1(n, i, variant int) (*part.Descriptor, []byte, error) {
 	p := layout[i]
 	b := make([]byte, p.RawLength)
-	for j := range b {
-		b[j] = byte(j) ^ byte(n) ^ byte(n>>8) ^ byte(i<<4) ^ byte(variant<<6)
+	words := rand.NewPCG(uint64(n), uint64(i)<<8|uint64(variant))
+	for j := 0; j < len(b); j += 8 {
+		binary.LittleEndian.PutUint64(b[j:], words.Uint64())
 	}
 	d, err := tiertest.Raw(part.Descriptor{ID: part.ID{Chunk: keyOf(n)}, Parent: keyOf(n - 1), Ordinal: uint32(n)}, p, b)
 	return d, b, err
 }
 
 func keyOf(n int) (k keys.Key) {
-	k[0], k[1], k[15], k[20] = byte(n), byte(n>>8), 1, byte(n)
+	k[0], k[1], k[2], k[15], k[20] = byte(n), byte(n>>8), byte(n>>16), 1, byte(n)
 	return k
 }
 

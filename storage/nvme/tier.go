@@ -173,11 +173,21 @@ func (t *Tier) Delete(ctx context.Context, key keys.Key) (bool, error) {
 	return visible, t.s.finishRemoval(ctx, locs)
 }
 
-// finishRemoval punches, and waits for the index. An index that has ended is no
-// reason to fail: the bytes are gone.
+// finishRemoval returns when what was forgotten stays so, whatever happens.
 func (s *Store) finishRemoval(ctx context.Context, locs []segment.Location) error {
+	if err := s.release(ctx, locs); err != nil {
+		return err
+	}
+	return s.device(s.segments.SyncPunched(ctx, locs))
+}
+
+// release waits for the index, then punches: a process that is killed in between
+// leaves bytes that nobody names, not an entry without its bytes. An index that
+// has ended is no reason to fail: the bytes are gone.
+func (s *Store) release(ctx context.Context, locs []segment.Location) error {
+	err := s.index.Sync(ctx)
 	s.punch(locs)
-	if err := s.index.Sync(ctx); err != nil && s.index.Err() == nil {
+	if err != nil && s.index.Err() == nil {
 		return err
 	}
 	return nil
@@ -201,7 +211,7 @@ func (s *Store) Clear(ctx context.Context, want func(storage.Scope) bool) (chunk
 	}
 	s.mu.Unlock()
 	if len(selected) > 0 {
-		bytes = s.walk(func(rec uint32, locs []segment.Location) []segment.Location {
+		bytes, err = s.walk(ctx, func(rec uint32, locs []segment.Location) []segment.Location {
 			c := &s.dir.chunks.all[rec]
 			if c.state == chunkFree || !selected[c.scope] {
 				return locs
@@ -213,7 +223,7 @@ func (s *Store) Clear(ctx context.Context, want func(storage.Scope) bool) (chunk
 			return s.forget(rec, locs)
 		})
 	}
-	return chunks, bytes, s.finishRemoval(ctx, nil)
+	return chunks, bytes, err
 }
 
 // Has says whether the chunk is visible, without a use of it.

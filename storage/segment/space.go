@@ -18,7 +18,7 @@ const punchBatch = 64
 // not be punched twice; parts of a segment that is gone are.
 //
 // Only the index remembers that a part was punched: headers still name it, and
-// the range may come back after a power cut.
+// the range may come back after a power cut, until SyncPunched.
 func (s *Store) Punch(ctx context.Context, locations []Location) error {
 	if err := s.enter(); err != nil {
 		return err
@@ -46,6 +46,35 @@ func (s *Store) Punch(ctx context.Context, locations []Location) error {
 		ls = ls[n:]
 	}
 	return first
+}
+
+// SyncPunched returns when what was punched in the segments of these locations
+// stays so whatever happens. Unavailable: it may come back.
+func (s *Store) SyncPunched(ctx context.Context, locations []Location) error {
+	if err := s.enter(); err != nil {
+		return err
+	}
+	defer s.leave()
+	synced := map[uint64]bool{}
+	for _, l := range locations {
+		if ctx.Err() != nil {
+			return stopped(ctx)
+		}
+		if synced[l.Segment] {
+			continue
+		}
+		synced[l.Segment] = true
+		g := s.use(l.Segment)
+		if g == nil {
+			continue // it is gone, with all that was in it
+		}
+		err := s.fail(g.file.SyncData(), "punch", "punched ranges could not be synced")
+		s.done(g)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (s *Store) punchOut(g *segment, ls []Location) error {
