@@ -96,7 +96,8 @@ func (m *machine) told(sequence uint64, page uint32) {
 	m.synced[sequence] = page
 }
 
-func (m *machine) open(t *rapid.T) *Store {
+// start opens the store.
+func (m *machine) start() (*Store, Report, error) {
 	o := manual()
 	o.Segment.FS, o.Segment.Durable = m.segments, m.told
 	o.Segment.Lanes, o.Segment.SegmentBytes, o.Segment.Reserve = 2, 128<<10, 1
@@ -107,7 +108,11 @@ func (m *machine) open(t *rapid.T) *Store {
 		}
 		return nil
 	}))
-	s, _, err := Open(context.Background(), "/tier", o)
+	return Open(context.Background(), "/tier", o)
+}
+
+func (m *machine) open(t interface{ Fatalf(string, ...any) }) *Store {
+	s, _, err := m.start()
 	if err != nil {
 		t.Fatalf("%v", err)
 	}
