@@ -85,10 +85,15 @@ func (e *Encoder) plain(h *Header, u *unit, d *encodedUnit, raw []byte, modes *[
 	}
 	// Symbols, and the values that have none.
 	sinks := min(h.Sinks, u.tokens)
-	head := binary.LittleEndian.AppendUint16(w.streams[0], d.step)
-	head = append(head, byte(d.shift), d.meanBits<<meanBitsAt, 0, 0, 0, 0)
-	head = appendPacked(head, d.packedMeans(&w.row8), int(d.meanBits))
-	head = appendPacked(head, d.classOf, classBits(len(tables.plain)))
+	head := w.streams[0]
+	if h.Basis.transforms(u.field) {
+		head = append(head, 0, 0, 0, 0, 0, 0, 0, 0)
+	} else {
+		head = binary.LittleEndian.AppendUint16(head, d.step)
+		head = append(head, byte(d.shift), d.meanBits<<meanBitsAt, 0, 0, 0, 0)
+		head = appendPacked(head, d.packedMeans(&w.row8), int(d.meanBits))
+		head = appendPacked(head, d.classOf, classBits(len(tables.plain)))
+	}
 	for t := range sinks {
 		head = append(head, u.row(raw, t)...)
 	}

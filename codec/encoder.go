@@ -20,6 +20,8 @@ type Encoder struct {
 	// x is what from reads.
 	x    []float32
 	from source
+	// joined has the raw bytes in the order of units of several heads.
+	joined []byte
 }
 
 // workspace is what coding one unit needs, in both directions.
@@ -33,7 +35,7 @@ type workspace struct {
 	body, scratch                   []byte
 	streams                         [L3 + 1][]byte
 	classOf, row8                   []uint8
-	row, mean                       []float32
+	row, mean, steps, turn          []float32
 	means                           []int8
 	class2, lo, hi                  []byte
 
@@ -67,14 +69,23 @@ func (e *Encoder) Encode(dst, raw []byte, shape *Shape, params *Params) ([]byte,
 	if err := shape.Validate(); err != nil {
 		return dst, err
 	}
-	if err := params.validate(shape); err != nil {
+	ref, units, err := params.reference(shape)
+	if err != nil {
+		return dst, err
+	}
+	if err := params.validate(units); err != nil {
 		return dst, err
 	}
 	if len(raw) != shape.RawSize() {
 		return dst, invalid("raw", "its size is not the shape's").With(len(raw), shape.RawSize())
 	}
-	h := newHeader(shape, params)
-	e.begin(h)
+	h := newHeader(units, params)
+	if h.Basis = ref; h.joined() > 1 {
+		joined := resize(&e.joined, len(raw))
+		regroup(raw, joined, shape, h.joined(), false)
+		raw = joined
+	}
+	e.begin(h, params)
 	for i := range e.units {
 		e.analyse(h, params, raw, i)
 	}
@@ -124,7 +135,7 @@ func newHeader(shape *Shape, params *Params) *Header {
 	return h
 }
 
-func (e *Encoder) begin(h *Header) {
+func (e *Encoder) begin(h *Header, params *Params) {
 	resize(&e.units, h.Units())
 	for len(e.bodies) < h.passes() {
 		e.bodies = append(e.bodies, nil)
@@ -134,6 +145,12 @@ func (e *Encoder) begin(h *Header) {
 		e.bodies[p] = e.bodies[p][:0]
 	}
 	clear(resize(&e.fields, len(h.Fields)))
+	for i, f := range h.Fields {
+		if h.Basis.transforms(i) {
+			b := params.Calibration.Basis
+			e.fields[i].fixed = b.Fields[b.Field(uint8(f.Kind))].Classes
+		}
+	}
 }
 
 // analyse decides how a unit is coded, and quantizes it.
@@ -145,6 +162,8 @@ func (e *Encoder) analyse(h *Header, params *Params, raw []byte, index int) {
 	switch {
 	case u.tokens > 1 && repeats(&u, raw):
 		d.base = baseRepeat
+	case f.Mode == Calibrated && h.Sinks < u.tokens && e.transform(h, params, &u, raw, d):
+		d.base = basePlain
 	case f.Mode == Plain && h.Sinks < u.tokens && finite(&u, raw, h.Sinks):
 		if d.quantize(e.source(&u, raw, h.Sinks), u.tokens, h.Sinks, f.step(u.layer), h.Finest) {
 			d.base = basePlain

@@ -56,7 +56,12 @@ type fieldTables struct {
 // Header is a parsed header: it says where the streams of an object lie. It is
 // immutable.
 type Header struct {
+	// Shape of the units: that of the uncoded bytes (Uncoded), but with the heads
+	// that a basis joins as one.
 	Shape
+	// Basis is what transformed fields are coded by, nil if there are none.
+	Basis *BasisRef
+
 	Finest, Coarsest int
 	Sinks            int
 	Plan             plan.Map
@@ -123,8 +128,7 @@ func HeaderSize(b []byte) (int64, error) {
 
 // Parse reads the header at the start of b, which may go on behind it. It
 // allocates at most 4 bytes for each byte of the header and half a megabyte. Corrupt: no
-// encoder wrote it. Miss: another version, or a basis, which no object of this
-// version has.
+// encoder wrote it. Miss: another version, or another kind of basis.
 func Parse(b []byte) (*Header, error) {
 	n, err := HeaderSize(b)
 	if err != nil {
@@ -138,8 +142,9 @@ func Parse(b []byte) (*Header, error) {
 		return nil, corrupt("header", "does not match its checksum")
 	}
 	le := binary.LittleEndian
-	if basis := le.Uint64(b[40:]); basis != 0 {
-		return nil, fault.New(fault.Miss, "object.basis", "unknown basis").With(basis, 0)
+	section := le.Uint64(b[40:])
+	if section != 0 && section != basisSize {
+		return nil, fault.New(fault.Miss, "object.basis", "unknown kind of basis").With(section, basisSize)
 	}
 	h := &Header{Finest: int(b[5]), Coarsest: int(b[6]), Sinks: int(le.Uint16(b[22:])), Size: n, ObjectSize: int64(le.Uint64(b[32:]))}
 	h.FirstLayer, h.Layers, h.Heads = int(le.Uint16(b[16:])), int(le.Uint16(b[18:])), int(le.Uint16(b[20:]))
@@ -160,6 +165,11 @@ func Parse(b []byte) (*Header, error) {
 	}
 	if err := h.Shape.Validate(); err != nil {
 		return nil, fault.Wrap(fault.Corrupt, err, "object.shape", "impossible")
+	}
+	if section != 0 {
+		if err := h.readBasis(&rest); err != nil {
+			return nil, err
+		}
 	}
 	if runs < 1 || runs > plan.MaxRuns || int64(len(rest)) < 4*runs {
 		return nil, corrupt("plan", "number of runs").With(runs, len(rest)/4)
@@ -221,7 +231,11 @@ func (h *Header) append(dst []byte) []byte {
 	le := binary.LittleEndian
 	at := len(dst)
 	tables := h.appendTables(nil)
-	size := fixedSize + fieldSize*len(h.Fields) + 4*len(h.Plan) + len(tables) + 4*len(h.lengths) + 8*len(h.sums)
+	section := 0
+	if h.Basis != nil {
+		section = basisSize
+	}
+	size := fixedSize + fieldSize*len(h.Fields) + section + 4*len(h.Plan) + len(tables) + 4*len(h.lengths) + 8*len(h.sums)
 	h.Size = padded(int64(size) + 8)
 	offset := h.Size
 	for i, l := range h.lengths {
@@ -235,17 +249,20 @@ func (h *Header) append(dst []byte) []byte {
 	dst = le.AppendUint32(dst, uint32(h.Tokens))
 	dst = le.AppendUint16(dst, uint16(h.FirstLayer))
 	dst = le.AppendUint16(dst, uint16(h.Layers))
-	dst = le.AppendUint16(dst, uint16(h.Heads))
+	dst = le.AppendUint16(dst, uint16(h.Heads*h.joined()))
 	dst = le.AppendUint16(dst, uint16(h.Sinks))
 	dst = le.AppendUint32(dst, uint32(len(h.Plan)))
 	dst = le.AppendUint32(dst, uint32(len(tables)))
 	dst = le.AppendUint64(dst, uint64(h.ObjectSize))
-	dst = le.AppendUint64(dst, 0)
+	dst = le.AppendUint64(dst, uint64(section))
 	for i, f := range h.Fields {
 		t := &h.tables[i]
 		dst = append(dst, byte(f.Kind), byte(f.DType))
-		dst = le.AppendUint16(dst, uint16(f.Dims))
+		dst = le.AppendUint16(dst, uint16(f.Dims/h.joined()))
 		dst = append(dst, byte(len(t.plain)), byte(len(t.lossless)), t.zero, t.exponent)
+	}
+	if h.Basis != nil {
+		dst = h.Basis.append(dst)
 	}
 	for _, r := range h.Plan {
 		dst = le.AppendUint32(dst, uint32(r.Tokens-1)<<2|uint32(r.Level))

@@ -23,9 +23,11 @@ const (
 	Raw      Mode = 1
 	Lossless Mode = 2
 	Plain    Mode = 3
+	// Calibrated wants Params.Calibration.
+	Calibrated Mode = 4
 )
 
-var modeNames = [...]string{"", "raw", "lossless", "plain"}
+var modeNames = [...]string{"", "raw", "lossless", "plain", "calibrated"}
 
 // ParseMode is the reverse of String.
 func ParseMode(name string) (Mode, error) {
@@ -34,11 +36,11 @@ func ParseMode(name string) (Mode, error) {
 			return Mode(i), nil
 		}
 	}
-	return 0, invalid("mode", "unknown mode").With(name, "raw, lossless, plain")
+	return 0, invalid("mode", "unknown mode").With(name, "raw, lossless, plain, calibrated")
 }
 
 func (m Mode) String() string {
-	if m >= Raw && m <= Plain {
+	if m >= Raw && m <= Calibrated {
 		return modeNames[m]
 	}
 	return "mode(" + strconv.Itoa(int(m)) + ")"
@@ -78,6 +80,9 @@ type Params struct {
 	// Plan keeps some tokens, heads or layers at a coarser level than Finest.
 	// nil keeps everything at Finest.
 	Plan plan.Map
+	// Calibration is what Calibrated fields are coded by, else nil. The units of
+	// Plan are then those of joined heads.
+	Calibration *Calibration
 }
 
 // MaxSinks bounds Params.Sinks.
@@ -98,10 +103,10 @@ func (p *Params) validate(s *Shape) error {
 	}
 	for i, f := range p.Fields {
 		name := "fields[" + strconv.Itoa(i) + "]"
-		if f.Mode < Raw || f.Mode > Plain {
+		if f.Mode < Raw || f.Mode > Calibrated {
 			return invalid(name, "unknown mode").With(f.Mode, nil)
 		}
-		if s.Fields[i].Kind == Opaque && f.Mode == Plain {
+		if s.Fields[i].Kind == Opaque && f.Mode >= Plain {
 			return invalid(name, "opaque bytes cannot be quantized")
 		}
 		if f.Mode != Plain {

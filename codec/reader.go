@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 
 	"github.com/larderkv/larder/api/fault"
+	"github.com/larderkv/larder/codec/basis"
 	"github.com/larderkv/larder/codec/rans"
 	"github.com/minio/crc64nvme"
 )
@@ -15,6 +16,10 @@ type Reader struct {
 	coder  *rans.Coder
 	work   workspace
 	passes [][]byte
+
+	bases  Bases
+	basis  *basis.Basis // of the object at hand
+	joined []byte       // its layers, in the order of units of several heads
 }
 
 // NewReader returns a Reader that uses coder for its entropy stage.
@@ -55,7 +60,7 @@ func (r *Reader) DecodeLayers(dst []byte, h *Header, shape *Shape, passes [][]by
 	if err := shape.Validate(); err != nil {
 		return err
 	}
-	if !shape.equal(&h.Shape) {
+	if !shape.equal(h.Uncoded()) {
 		return corrupt("shape", "not the expected one")
 	}
 	if low < 0 || high > h.Layers || low >= high {
@@ -63,6 +68,13 @@ func (r *Reader) DecodeLayers(dst []byte, h *Header, shape *Shape, passes [][]by
 	}
 	if n := (high - low) * h.LayerSize(); len(dst) != n {
 		return invalid("dst", "its size is not that of the layers").With(len(dst), n)
+	}
+	if err := r.findBasis(h); err != nil {
+		return err
+	}
+	out := dst
+	if h.joined() > 1 {
+		out = resize(&r.joined, len(dst))
 	}
 	last := h.passOf(level)
 	if len(passes) != last+1 {
@@ -99,12 +111,15 @@ func (r *Reader) DecodeLayers(dst []byte, h *Header, shape *Shape, passes [][]by
 			}
 			r.work.streams[p] = s[:n:n]
 		}
-		if err := r.unit(dst, h, &u, last); err != nil {
+		if err := r.unit(out, h, &u, last); err != nil {
 			return fault.Wrap(fault.Corrupt, err, "object.stream", "unit %d", i)
 		}
 	}
 	for p := range r.work.streams { // they are the caller's
 		r.work.streams[p] = nil
+	}
+	if h.joined() > 1 {
+		regroup(dst, out, shape, h.joined(), true)
 	}
 	return nil
 }
@@ -262,12 +277,14 @@ func (r *Reader) lossless(dst []byte, h *Header, u *unit) error {
 }
 
 func (r *Reader) plain(dst []byte, h *Header, u *unit, last int) error {
+	if h.Basis.transforms(u.field) {
+		return r.calibrated(dst, h, u, last)
+	}
 	w, t := &r.work, &h.tables[u.field]
 	if len(t.plain) == 0 {
 		return corrupt("classes", "no tables for a plain unit")
 	}
 	b := w.streams[0]
-	size := len(b)
 	head, err := cut(&b, 8)
 	if err != nil {
 		return err
@@ -282,30 +299,15 @@ func (r *Reader) plain(dst []byte, h *Header, u *unit, last int) error {
 	if err := readClassMap(resize(&w.classOf, u.dims), &b, len(t.plain)); err != nil {
 		return err
 	}
-	sinks := min(h.Sinks, u.tokens)
-	exact, err := cut(&b, sinks*u.width)
-	if err != nil {
-		return err
-	}
-	escapes, err := cut(&b, 2*int(min(binary.LittleEndian.Uint32(head[4:]), 1<<30)))
-	if err != nil {
-		return err
-	}
 	var st rans.State
-	if err := readState(&st, head[3]&(1<<meanBitsAt-1), &b, size); err != nil {
-		return err
-	}
-	found, err := r.symbols(&st, t.plain, u, b)
+	exact, escapes, err := r.base(h, u, &st, head[3]&(1<<meanBitsAt-1), binary.LittleEndian.Uint32(head[4:]), b)
 	if err != nil {
 		return err
-	}
-	if 2*found != len(escapes) {
-		return corrupt("escapes", "their number does not fit").With(found, len(escapes)/2)
 	}
 	if last == 0 && u.dtype == BF16 {
 		err = r.direct(dst, h, u, step, shift, escapes)
-	} else {
-		err = r.refined(dst, h, u, &st, step, shift, escapes, last)
+	} else if err = r.refined(h, u, &st, escapes, last); err == nil {
+		w.reconstruct(dst, u, step, shift, h.Coarsest-last)
 	}
 	if err != nil {
 		return err
@@ -313,14 +315,36 @@ func (r *Reader) plain(dst []byte, h *Header, u *unit, last int) error {
 	if last == h.passes()-1 && !st.AtStart() {
 		return corrupt("state", "is not where an encoder starts")
 	}
-	for k := range sinks {
+	for k := range len(exact) / u.width {
 		copy(u.row(dst, k), exact[k*u.width:])
 	}
 	return nil
 }
 
-// refined writes the rows of w.symbols and of the passes up to last.
-func (r *Reader) refined(dst []byte, h *Header, u *unit, st *rans.State, step uint16, shift int8, escapes []byte, last int) error {
+// base reads what follows the class map of a base, b: the exact rows, the
+// escapes, and the symbols, which it leaves in w.symbols.
+func (r *Reader) base(h *Header, u *unit, st *rans.State, flags byte, count uint32, b []byte) (exact, escapes []byte, err error) {
+	if exact, err = cut(&b, min(h.Sinks, u.tokens)*u.width); err != nil {
+		return nil, nil, err
+	}
+	if escapes, err = cut(&b, 2*int(min(count, 1<<30))); err != nil {
+		return nil, nil, err
+	}
+	if err := readState(st, flags, &b, len(r.work.streams[0])); err != nil {
+		return nil, nil, err
+	}
+	found, err := r.symbols(st, h.tables[u.field].plain, u, b)
+	if err != nil {
+		return nil, nil, err
+	}
+	if 2*found != len(escapes) {
+		return nil, nil, corrupt("escapes", "their number does not fit").With(found, len(escapes)/2)
+	}
+	return exact, escapes, nil
+}
+
+// refined sets w.q to the values of w.symbols and of the passes up to last.
+func (r *Reader) refined(h *Header, u *unit, st *rans.State, escapes []byte, last int) error {
 	w := &r.work
 	w.ops.Values(resize(&w.q, len(w.symbols)), w.symbols, int(h.tables[u.field].zero))
 	for i := 0; len(escapes) > 0; i++ {
@@ -336,7 +360,6 @@ func (r *Reader) refined(dst []byte, h *Header, u *unit, st *rans.State, step ui
 			return err
 		}
 	}
-	w.reconstruct(dst, u, step, shift, h.Coarsest-last)
 	return nil
 }
 

@@ -10,9 +10,11 @@ type fieldStats struct {
 	members [maxClasses]int
 	plainOf [maxClasses]uint8 // variance class to class
 	plain   int
-	base    [maxClasses]histogram
-	beyond  [maxClasses]uint32
-	digits  [L3][2 * maxClasses][3]uint32
+	// fixed is the number of classes that a basis gives, 0 if there is none.
+	fixed  int
+	base   [maxClasses]histogram
+	beyond [maxClasses]uint32
+	digits [L3][2 * maxClasses][3]uint32
 
 	averages   [512]uint32 // channels with this average exponent, in halves
 	topAverage int
@@ -35,6 +37,12 @@ func (s *fieldStats) exponentClass(average uint16) uint8 {
 // choose numbers the classes that have members.
 func (s *fieldStats) choose() {
 	s.plain = compactClasses(&s.members, &s.plainOf)
+	if s.fixed > 0 {
+		s.plain = s.fixed
+		for c := range s.plainOf {
+			s.plainOf[c] = uint8(c)
+		}
+	}
 	var members [maxClasses]int
 	for v := len(s.averages) - 1; v >= 0; v-- {
 		if s.averages[v] > 0 {

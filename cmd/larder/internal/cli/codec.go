@@ -14,6 +14,7 @@ import (
 
 	"github.com/larderkv/larder/cmd/larder/internal/render"
 	"github.com/larderkv/larder/codec"
+	"github.com/larderkv/larder/codec/basis"
 	"github.com/larderkv/larder/codec/rans"
 )
 
@@ -38,14 +39,48 @@ type encodeFlags struct {
 	fields, levels, mode string
 	shape                codec.Shape
 	params               codec.Params
+
+	basis       string
+	calibration codec.Calibration
 }
 
-// parse reads "k:bf16:128,v:bf16:128:0.07" and "0-3".
+// parse reads "k:bf16:128,v:bf16:128:0.07" and "0-3", and the basis.
 func (f *encodeFlags) parse() error {
 	mode, err := codec.ParseMode(f.mode)
 	if err != nil {
 		return err
 	}
+	if (mode == codec.Calibrated) != (f.basis != "") {
+		return usagef("--mode calibrated and --basis go together")
+	}
+	if f.basis != "" {
+		if f.calibration.Basis, err = readBasis(f.basis); err != nil {
+			return err
+		}
+		f.params.Calibration = &f.calibration
+	}
+	if err := f.parseFields(mode, codec.DefaultStep); err != nil {
+		return err
+	}
+	if mode < codec.Plain {
+		return nil
+	}
+	low, high, nested := strings.Cut(f.levels, "-")
+	if !nested {
+		high = low
+	}
+	if f.params.Finest, err = strconv.Atoi(low); err == nil {
+		f.params.Coarsest, err = strconv.Atoi(high)
+	}
+	if err != nil {
+		return usagef("--levels is %q, not a level or a range like 0-3", f.levels)
+	}
+	return nil
+}
+
+// parseFields sets the fields of shape and params. steps has the step of a field
+// that names none.
+func (f *encodeFlags) parseFields(mode codec.Mode, steps func(codec.Kind) float32) error {
 	for _, s := range strings.Split(f.fields, ",") {
 		p := strings.Split(s, ":")
 		if len(p) < 3 || len(p) > 4 {
@@ -63,7 +98,7 @@ func (f *encodeFlags) parse() error {
 		if err != nil {
 			return usagef("--fields has the dims %q, not a number", p[2])
 		}
-		step := float64(codec.DefaultStep(kind))
+		step := float64(steps(kind))
 		if len(p) == 4 {
 			if step, err = strconv.ParseFloat(p[3], 32); err != nil {
 				return usagef("--fields has the step %q, not a number", p[3])
@@ -75,19 +110,6 @@ func (f *encodeFlags) parse() error {
 			fp.Mode = codec.Raw
 		}
 		f.params.Fields = append(f.params.Fields, fp)
-	}
-	if mode != codec.Plain {
-		return nil
-	}
-	low, high, nested := strings.Cut(f.levels, "-")
-	if !nested {
-		high = low
-	}
-	if f.params.Finest, err = strconv.Atoi(low); err == nil {
-		f.params.Coarsest, err = strconv.Atoi(high)
-	}
-	if err != nil {
-		return usagef("--levels is %q, not a level or a range like 0-3", f.levels)
 	}
 	return nil
 }
@@ -139,7 +161,9 @@ func (a *app) encodeCommand() *cobra.Command {
 		Use: "encode RAW CODED", Short: "Encode a raw file", Args: args(cobra.ExactArgs(2)),
 		Long: `Fields are KIND:DTYPE:DIMS with an optional :STEP, the step of level 0 in units
 of a head's rms. Kinds: k, v, latent, rope, opaque. The first part is the start
-of a prompt: its --sinks tokens stay exact.`,
+of a prompt: its --sinks tokens stay exact. Calibrated parts follow one another
+in the prompt: the n-th has --position plus n times --tokens; their steps are the
+basis's, times --scale.`,
 		RunE: func(_ *cobra.Command, list []string) error {
 			if err := f.parse(); err != nil {
 				return err
@@ -155,9 +179,13 @@ of a prompt: its --sinks tokens stay exact.`,
 	c.Flags().IntVar(&f.shape.Layers, "layers", 1, "layers of a part")
 	c.Flags().IntVar(&f.shape.Heads, "heads", 1, "heads of a part")
 	c.Flags().IntVar(&f.shape.Tokens, "tokens", 256, "tokens of a part")
-	c.Flags().StringVar(&f.mode, "mode", "plain", "raw, lossless or plain")
-	c.Flags().StringVar(&f.levels, "levels", "0-3", "plain: one level, or all levels of a range in one object")
-	c.Flags().IntVar(&f.params.Sinks, "sinks", 0, "plain: leading tokens of the first part that stay exact")
+	c.Flags().StringVar(&f.mode, "mode", "plain", "raw, lossless, plain or calibrated")
+	c.Flags().StringVar(&f.levels, "levels", "0-3", "plain and calibrated: one level, or all levels of a range in one object")
+	c.Flags().IntVar(&f.params.Sinks, "sinks", 0, "plain and calibrated: leading tokens of the first part that stay exact")
+	c.Flags().StringVar(&f.basis, "basis", "", "calibrated: file of the basis, of larder calibrate")
+	c.Flags().IntVar(&f.calibration.Position, "position", 0, "calibrated: position of the first token")
+	c.Flags().IntVar(&f.calibration.FirstHead, "first-head", 0, "calibrated: number of the first head in the model")
+	c.Flags().Float32Var(&f.calibration.Scale, "scale", 1, "calibrated: factor of all steps")
 	return c
 }
 
@@ -202,6 +230,7 @@ func (a *app) encodeFile(from, to string, f *encodeFlags) ([]coded, error) {
 				return err
 			}
 			params.Sinks = 0
+			f.calibration.Position += f.shape.Tokens
 		}
 	})
 	return list, err
@@ -259,7 +288,7 @@ func fill(r io.Reader, dst []byte, n int64) ([]byte, error) {
 }
 
 func (a *app) decodeCommand() *cobra.Command {
-	level := 0
+	level, basisFile := 0, ""
 	c := &cobra.Command{
 		Use: "decode CODED RAW", Short: "Decode a coded file", Args: args(cobra.ExactArgs(2)),
 		RunE: func(_ *cobra.Command, list []string) error {
@@ -271,6 +300,18 @@ func (a *app) decodeCommand() *cobra.Command {
 				return err
 			}
 			r := codec.NewReader(coder)
+			if basisFile != "" {
+				b, err := readBasis(basisFile)
+				if err != nil {
+					return err
+				}
+				r.SetBases(func(id basis.ID) *basis.Basis {
+					if id != b.ID() {
+						return nil
+					}
+					return b
+				})
+			}
 			var raw []byte
 			return replace(list[1], func(w io.Writer) error {
 				return objects(list[0], func(h *codec.Header, object []byte) error {
@@ -278,7 +319,7 @@ func (a *app) decodeCommand() *cobra.Command {
 						raw = make([]byte, n)
 					}
 					raw = raw[:h.RawSize()]
-					if err := r.Decode(raw, object[:h.Prefix(level)], &h.Shape, level); err != nil {
+					if err := r.Decode(raw, object[:h.Prefix(level)], h.Uncoded(), level); err != nil {
 						return err
 					}
 					_, err := w.Write(raw)
@@ -288,6 +329,7 @@ func (a *app) decodeCommand() *cobra.Command {
 		},
 	}
 	c.Flags().IntVar(&level, "level", 0, "level to decode at; only the prefix that holds it is looked at")
+	c.Flags().StringVar(&basisFile, "basis", "", "file of the basis of calibrated objects")
 	return c
 }
 
