@@ -337,6 +337,11 @@ class FakeDaemon:
             self.holds.pop(hold, None)
         session.send(request.id, end_holds=engine_pb2.EndHoldsReply())
 
+    def _skip(self, session: FakeSession, request: Request) -> None:
+        session.fail(
+            request.id, error_pb2.ERROR_KIND_INVALID, "a daemon of an earlier version does not know it", "body"
+        )
+
     def _prefetch(self, session: FakeSession, request: Request) -> None:
         reply = self.match_reply(engine_pb2.Match(keys=request.prefetch.keys, hold_ms=0xFFFFFFFF))
         session.send(request.id, prefetch=engine_pb2.PrefetchReply(resident=reply.chunks))

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 from fake_daemon import PATIENCE_S, FakeDaemon, FakeSession, Request
-from support import Connect
+from support import Connect, eventually
 
 from larder.client import NO_HOLD
 from larder.errors import BusyError, InvalidError, Kind, LarderError, MissError, UnavailableError
@@ -103,6 +103,21 @@ def test_holds_are_renewed_and_ended_together(daemon: FakeDaemon, connect: Conne
     assert list(daemon.request("end_holds", 1).end_holds.hold_ids) == holds[1:]
     with pytest.raises(MissError):
         client.renew_hold(holds[1]).result()
+
+
+def test_what_is_computed_is_said_and_nobody_waits(daemon: FakeDaemon, connect: Connect) -> None:
+    daemon.put(KEYS[:32], parts())
+    client = connect()
+    hold = client.match(ROOT, KEYS).result().hold_id
+    client.skip(hold, 0, KEYS[:32], 0.25, 0.125)
+    said = daemon.request("skip").skip
+    assert (said.hold_id, said.first_chunk, said.key) == (hold, 0, KEYS[:32])
+    assert (said.load_ns, said.compute_ns) == (250_000_000, 125_000_000)
+    # A daemon that does not know it answers with an error, which changes nothing.
+    eventually(lambda: client.stats.failures == {Kind.INVALID.name: 1})
+    assert client.match(ROOT, KEYS).result().chunks == 1
+    client.close()
+    client.skip(hold, 0, KEYS[:32], 0.25, 0.125)
 
 
 def test_prefetch(daemon: FakeDaemon, connect: Connect) -> None:

@@ -196,6 +196,21 @@ class Client:
         if connection is not None and ids:
             connection.session.end_holds(ids)
 
+    def skip(self, hold_id: int, first_chunk: int, key: bytes, load_s: float, compute_s: float) -> None:
+        """Says that the chunks of a hold from first_chunk on, whose key is given,
+        are computed, since loading them would take longer: seconds expected for
+        each. The hold keeps those before them. Best effort."""
+        connection = self._present()
+        if connection is not None:
+            request = engine_pb2.Skip(
+                hold_id=hold_id,
+                first_chunk=first_chunk,
+                key=key,
+                load_ns=round(load_s * 1e9),
+                compute_ns=round(compute_s * 1e9),
+            )
+            connection.session.ask({"skip": request}, lambda _: None, "skip")
+
     def prefetch(self, root: bytes, keys: bytes, timeout: float | None = None) -> Pending[engine_pb2.PrefetchReply]:
         """Asks for leading chunks to be brought into the host tier."""
         try:

@@ -110,9 +110,9 @@ def make_config(
     **more: Any,
 ) -> Any:
     """A VllmConfig as the engine makes it, for the model in folder."""
-    # Patience: what a load brings must not depend on how busy the machine is.
+    # What a load brings, and whether there is one, must not depend on how busy the machine is.
     settings = {"weights_id": "simulated", "chunk_tokens": 64, "socket": "/nowhere", "load_deadline_ms": 60_000}
-    settings |= extra or {}
+    settings |= {"load_or_recompute": False} | (extra or {})
     transfer = KVTransferConfig(
         kv_connector="LarderConnector",
         kv_connector_module_path="larder.vllm",

@@ -57,6 +57,10 @@ class StubDaemon:
     credits: int | None = None
     # Raised by commit, if set.
     refuse_commit: LarderError | None = None
+    # Where matched chunks lie; None: not said.
+    tiers: Callable[[list[bytes]], list[engine_pb2.TierRun]] | None = None
+    # What was said to be computed: hold, first chunk, its key, seconds to load and to compute.
+    skips: list[tuple[int, int, bytes, float, float]] = field(default_factory=list)
     generation: int = 1
     max_parts: int = 1024
     hold_ms: int = 10_000
@@ -140,6 +144,8 @@ class StubClient:
                 split = [keys[i : i + 32] for i in range(0, len(keys), 32)]
                 count = next((i for i, k in enumerate(split) if not self._complete(k)), len(split))
                 reply = engine_pb2.MatchReply(chunks=count)
+                if daemon.tiers is not None:
+                    reply.tiers.extend(daemon.tiers(split[:count]))
                 if count and hold_ms != (1 << 32) - 1:
                     reply.hold_id = next(daemon._ids)
                     reply.hold_deadline_ns = time.monotonic_ns() + min(hold_ms, daemon.hold_ms) * 1_000_000
@@ -169,6 +175,12 @@ class StubClient:
     def end_holds(self, ids: Sequence[int]) -> None:
         for hold_id in ids:
             self.daemon.holds.pop(hold_id, None)
+
+    def skip(self, hold_id: int, first_chunk: int, key: bytes, load_s: float, compute_s: float) -> None:
+        hold = self.daemon.holds.get(hold_id)
+        if hold is not None:
+            del hold.keys[first_chunk:]
+        self.daemon.skips.append((hold_id, first_chunk, key, load_s, compute_s))
 
     def load(
         self, hold_id: int, first_chunk: int, chunks: int, parts: Sequence[int] = (), *, keys: bytes | None = None

@@ -14,6 +14,7 @@ from stub_daemon import TENANT_KEY, StubDaemon
 
 from larder.errors import FullError
 from larder.keys import chunk_keys, root_key
+from larder.v1 import engine_pb2, part_pb2
 
 STEPS = 200
 
@@ -32,7 +33,13 @@ class Run:
             budget=self.random.choice([64, 100, 256, 512]),
             seqs=self.random.choice([2, 4, 8]),
             model_len=640,
-            extra={"load_deadline_ms": 100, "failed_pause_s": 0.05, "hold_ms": 200, "backfill_chunks": 2},
+            extra={
+                "load_deadline_ms": 100,
+                "failed_pause_s": 0.05,
+                "hold_ms": 200,
+                "backfill_chunks": 2,
+                "load_or_recompute": self.random.random() < 0.5,
+            },
         )
         self.pages = self.engine.free_blocks()
         self.bases = [[self.random.randrange(VOCABULARY) for _ in range(400)] for _ in range(3)]
@@ -71,7 +78,7 @@ class Run:
         """Something goes wrong with the daemon, or right again."""
         daemon, rng = self.daemon, self.random
         keys = list(daemon.chunks)
-        match rng.randrange(10):
+        match rng.randrange(12):
             case 0:
                 daemon.up = not daemon.up
             case 1:
@@ -92,6 +99,13 @@ class Run:
                 daemon.refuse_commit = rng.choice([None, FullError("no room", "commit")])
             case 8:
                 daemon.restart()
+            case 9 | 10:
+                # A chunk is loaded at once, or some are, or none is.
+                cost_ns, host = rng.choice([0, 20_000_000, 10**12]), rng.randrange(4)
+                daemon.tiers = lambda keys: [
+                    engine_pb2.TierRun(tier=part_pb2.TIER_HOST, chunks=min(host, len(keys))),
+                    engine_pb2.TierRun(tier=part_pb2.TIER_NVME, chunks=max(0, len(keys) - host), cost_ns=cost_ns),
+                ]
             case _:
                 daemon.holds.clear()
 
@@ -100,6 +114,7 @@ class Run:
         daemon = self.daemon
         daemon.up, daemon.stuck, daemon.silent = True, False, False
         daemon.corrupt, daemon.unconfirmed, daemon.credits, daemon.refuse_commit = set(), 0, None, None
+        daemon.tiers = None
         daemon.answer()
 
     def run(self) -> None:
@@ -167,8 +182,8 @@ def test_random_run(engine: MakeEngine, daemon: StubDaemon, seed: int) -> None:
 
 def test_the_runs_meet_what_they_are_about(engine: MakeEngine) -> None:
     """Over the seeds there are loads, failed loads, preemptions, drops and duplicates; else the runs prove nothing."""
-    totals = dict.fromkeys(["loads", "failed", "chunks", "preempted", "dropped", "waits", "stored"], 0)
-    for seed in range(4):
+    totals = dict.fromkeys(["loads", "failed", "chunks", "preempted", "dropped", "waits", "skips", "stored"], 0)
+    for seed in range(6):
         run = Run(engine, StubDaemon(), 100 + seed)
         run.run()
         worker, scheduler = run.engine.worker.stats, run.engine.connector.stats
@@ -177,6 +192,7 @@ def test_the_runs_meet_what_they_are_about(engine: MakeEngine) -> None:
         totals["chunks"] += worker.chunks_loaded
         totals["dropped"] += scheduler.stores_dropped
         totals["waits"] += scheduler.waits_for_load
+        totals["skips"] += scheduler.skips
         totals["preempted"] += run.engine.preemptions
         totals["stored"] += run.check_stored()
     assert all(totals.values()), totals

@@ -39,6 +39,7 @@ class LarderConnector(KVConnectorBase_V1, SupportsHMA):
                 settings,
                 lambda namespace: _scheduler_options(vllm_config, settings, namespace),
                 kv_cache_config.kv_cache_groups[0].kv_cache_spec.block_size if kv_cache_config.kv_cache_groups else 1,
+                vllm_config.scheduler_config.max_num_batched_tokens,
                 loads=transfer.is_kv_consumer,
                 stores=transfer.is_kv_producer,
             )
@@ -114,7 +115,7 @@ class LarderConnector(KVConnectorBase_V1, SupportsHMA):
 
     def build_connector_worker_meta(self) -> WorkerReport | None:
         """What the scheduler half must know of this step."""
-        return self.worker_half.report()
+        return self.worker_half.report(self._step())
 
     def _step(self) -> StepMetadata:
         step: StepMetadata = self._get_connector_metadata()

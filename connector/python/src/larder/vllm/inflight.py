@@ -8,18 +8,21 @@ from typing import Any
 
 from vllm.v1.request import RequestStatus
 
+from larder.load_or_recompute import Run
 from larder.vllm.matching import Match
 
 
 @dataclass
 class InFlight:
     """One load. deadline: time.monotonic() seconds by which the worker must
-    have ended it; its request is then promoted by the engine."""
+    have ended it; its request is then promoted by the engine. runs: where its
+    chunks lay."""
 
     request: Any
     match: Match | None
     keys: tuple[bytes, ...]
     deadline: float
+    runs: tuple[Run, ...] = ()
 
     def blocks_others(self, now: float) -> bool:
         """Whether its chunks will soon be a local hit.

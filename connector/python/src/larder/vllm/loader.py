@@ -48,11 +48,12 @@ class LoadClient(Protocol):
 @dataclass(frozen=True)
 class LoadResult:
     """What became of one load. chunks: leading chunks that are in their pages,
-    complete; invalid: the pages of all others."""
+    complete; invalid: the pages of all others; took_s: from its turn on."""
 
     request_id: str
     chunks: int
     invalid: frozenset[int]
+    took_s: float
 
 
 class Loader:
@@ -167,8 +168,9 @@ class Loader:
         stats.loads += 1
         stats.loads_failed += chunks < op.chunks
         stats.blocks_invalid += len(invalid)
-        stats.load_s += time.perf_counter() - start
-        return LoadResult(op.request_id, chunks, invalid)
+        took = time.perf_counter() - start
+        stats.load_s += took
+        return LoadResult(op.request_id, chunks, invalid, took)
 
     def _range(self, op: LoadOp, done: int) -> tuple[int, int]:
         """Loads the next chunks, as many as one load may have. Returns how many

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from larder.errors import LarderError
+from larder.load_or_recompute import Run
 from larder.pending import Pending
-from larder.v1 import engine_pb2
+from larder.v1 import engine_pb2, part_pb2
 
 
 class MatchClient(Protocol):
@@ -38,6 +39,10 @@ class MatchClient(Protocol):
 
     def end_holds(self, ids: list[int]) -> None:
         """Ends holds, best effort."""
+        ...
+
+    def skip(self, hold_id: int, first_chunk: int, key: bytes, load_s: float, compute_s: float) -> None:
+        """Says that chunks are computed, best effort."""
         ...
 
     def close(self, timeout: float = 2.0) -> None:
@@ -95,6 +100,32 @@ class Match:
         """The hold, 0 where there is none (any more)."""
         reply = self.reply
         return 0 if reply is None or self._ended else reply.hold_id
+
+    def runs(self, first: int, last: int, now: float) -> list[Run]:
+        """Where chunks [first, last) lie. What waits before a load is less by the
+        time since the question; now: on the clock that it was asked by."""
+        reply = self.reply
+        runs = []
+        begin = 0
+        for run in () if reply is None else reply.tiers:
+            end = begin + run.chunks
+            chunks = min(end, last) - max(begin, first)
+            if chunks > 0:
+                cost_s, wait_s = run.cost_ns / 1e9, run.wait_ns / 1e9
+                wait_s = max(min(wait_s, cost_s), wait_s - (now - self.asked))
+                tier = part_pb2.Tier.Name(run.tier).removeprefix("TIER_").lower()
+                runs.append(Run(tier, chunks, wait_s, cost_s))
+            begin = end
+        # A daemon that does not say where they lie has them at hand.
+        rest = last - max(begin, first)
+        return [*runs, Run("host", rest)] if rest > 0 else runs
+
+    def skip(self, first_chunk: int, load_s: float, compute_s: float) -> None:
+        """Says that chunks from this one on are computed: the hold keeps those
+        before it."""
+        if self.hold_id:
+            key = self.keys[32 * first_chunk : 32 * first_chunk + 32]
+            self._client.skip(self.hold_id, first_chunk, key, load_s, compute_s)
 
     def holds(self, now_ns: int, margin_ns: int) -> bool:
         """Whether the hold stands for at least margin_ns more."""

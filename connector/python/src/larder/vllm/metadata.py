@@ -55,12 +55,13 @@ class StepMetadata(KVConnectorMetadata):
     """From the scheduler to every worker.
 
     idle_wait_s: seconds that the worker waits for its loads, in a step that
-    computes nothing.
+    computes nothing. number: of a step whose time is measured, else 0.
     """
 
     loads: list[LoadOp] = field(default_factory=list)
     stores: list[StoreOp] = field(default_factory=list)
     idle_wait_s: float = 0.0
+    number: int = 0
 
 
 @dataclass
@@ -71,16 +72,29 @@ class WorkerReport(KVConnectorWorkerMetadata):
     failed: the first chunk that could not be loaded, counted from the load's
     first, for each request whose load failed on some rank. handshakes: sent
     once, for a scheduler half that did not get them before the first step,
-    because another connector's took their place.
+    because another connector's took their place. number: that of the step's
+    metadata. took_s: the seconds of each load that ended, on the slowest rank,
+    without its wait for earlier ones.
     """
 
     dropped: set[tuple[str, int]] = field(default_factory=set)
     failed: dict[str, int] = field(default_factory=dict)
     handshakes: tuple[Handshake, ...] = ()
+    number: int = 0
+    took_s: dict[str, float] = field(default_factory=dict)
 
     def aggregate(self, other: WorkerReport) -> WorkerReport:
         """Adds what another rank reports."""
         failed = dict(self.failed)
         for request_id, chunk in other.failed.items():
             failed[request_id] = min(chunk, failed.get(request_id, chunk))
-        return WorkerReport(self.dropped | other.dropped, failed, self.handshakes + other.handshakes)
+        took = dict(self.took_s)
+        for request_id, seconds in other.took_s.items():
+            took[request_id] = max(seconds, took.get(request_id, seconds))
+        return WorkerReport(
+            self.dropped | other.dropped,
+            failed,
+            self.handshakes + other.handshakes,
+            max(self.number, other.number),
+            took,
+        )

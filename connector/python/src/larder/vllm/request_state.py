@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from larder.keys import KEY_BYTES, Chain, root_key
+from larder.load_or_recompute import Choice
 from larder.vllm.matching import Match
 from larder.vllm.request_policy import RequestPolicy
 
@@ -17,7 +18,9 @@ class RequestState:
 
     local: tokens of the engine's own hit, as last heard. loading: a load is
     under way. no_load: nothing is loaded for it any more. matches: asked so
-    far; preemptions: as of the last one. waited, waiting_since: for the present one. blocked_since: when it
+    far; preemptions: as of the last one. choice: from which chunk on, and how
+    many, where less is loaded than could be, until the request has its pages;
+    skip_told: whether the daemon heard of one. waited, waiting_since: for the present one. blocked_since: when it
     first waited for another request's load.
     """
 
@@ -29,6 +32,8 @@ class RequestState:
         self.loading = False
         self.no_load = False
         self.matches = 0
+        self.choice: tuple[int, Choice] | None = None
+        self.skip_told = False
         self.preemptions = 0
         self.waited = False
         self.waiting_since: float | None = None

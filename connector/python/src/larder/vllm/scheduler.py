@@ -10,7 +10,9 @@ from vllm.logger import init_logger
 
 from larder.client import NO_HOLD, Client, Options
 from larder.errors import InvalidError, LarderError
+from larder.load_costs import LoadCosts
 from larder.namespace import NamespaceDescriptor, diff
+from larder.vllm.choosing import Choosing
 from larder.vllm.inflight import InFlight, InFlightLoads
 from larder.vllm.lora import AdapterDigests
 from larder.vllm.matching import Match, MatchClient
@@ -41,6 +43,7 @@ class SchedulerHalf:
         settings: Settings,
         options: Callable[[NamespaceDescriptor], Options],
         block_tokens: int,
+        step_tokens: int,
         *,
         loads: bool = True,
         stores: bool = True,
@@ -51,6 +54,7 @@ class SchedulerHalf:
         self._settings = settings
         self._options = options
         self._block_tokens = block_tokens
+        self._step_tokens = step_tokens
         self._loads = loads
         self._stores = stores
         self._connect = connect
@@ -68,6 +72,8 @@ class SchedulerHalf:
         # Chunks whose load failed: until when they are left alone.
         self._failed: dict[bytes, float] = {}
         self._planner: StorePlanner | None = None
+        # With a connection, unless everything is to be loaded.
+        self._choosing: Choosing | None = None
         self._step_wait_s = settings.step_wait_us / 1e6
         self._answers_awaited = False
         self._warned: set[str] = set()
@@ -93,6 +99,9 @@ class SchedulerHalf:
         self._planner = StorePlanner(
             namespace.chunk_tokens, self._block_tokens, self._settings.backfill_chunks, self._present, self.stats
         )
+        if self._settings.load_or_recompute:
+            costs = LoadCosts(namespace.chunk_tokens, self._step_tokens, self._settings.load_deadline_ms / 1000)
+            self._choosing = Choosing(costs, self._states, self.stats)
         self._client = self._connect(self._options(namespace))
 
     def reset(self) -> bool:
@@ -137,7 +146,11 @@ class SchedulerHalf:
         if tokens <= local:
             return 0, False
         first = local // self._chunk_tokens
-        keys = [state.key(c) for c in range(first, -(-tokens // self._chunk_tokens))]
+        last = -(-tokens // self._chunk_tokens)
+        if self._choosing is not None:
+            last = self._choosing.last(state, first, last, now)
+            tokens = min(tokens, last * self._chunk_tokens)
+        keys = [state.key(c) for c in range(first, last)]
         if self._inflight.blocker(keys, now) is not None and self._may_wait(state, now):
             self.stats.waits_for_load += 1
             return None, False
@@ -153,6 +166,9 @@ class SchedulerHalf:
         if state is None:
             return
         match = state.match
+        now = self._clock()
+        if self._choosing is not None:
+            self._choosing.settled(state, external, now)
         if external == 0:
             # Nothing to load, a load's second call, or another connector's.
             if not state.loading:
@@ -162,7 +178,7 @@ class SchedulerHalf:
         end = state.local + external
         last = -(-end // self._chunk_tokens)
         begin = state.local // self._block_tokens
-        deadline = self._clock() + self._settings.load_deadline_ms / 1000
+        deadline = now + self._settings.load_deadline_ms / 1000
         self._starting.append(
             LoadOp(
                 request_id=request.request_id,
@@ -176,7 +192,11 @@ class SchedulerHalf:
             )
         )
         keys = tuple(state.key(c) for c in range(first, last))
-        self._inflight.start(InFlight(request, match, keys, deadline + _GRACE_S))
+        runs = () if match is None else tuple(match.runs(first, last, now))
+        load = InFlight(request, match, keys, deadline + _GRACE_S, runs)
+        self._inflight.start(load)
+        if self._choosing is not None:
+            self._choosing.started(load, now)
         state.loading = True
         self.stats.loads += 1
         self.stats.tokens_claimed += external
@@ -207,13 +227,18 @@ class SchedulerHalf:
                 idle = min(self._settings.idle_wait_ms, 0.3) / 1000
         self._step_wait_s = self._settings.step_wait_us / 1e6
         self._answers_awaited = False
-        return StepMetadata(loads, stores, idle)
+        number = 0
+        if self._choosing is not None:
+            number = self._choosing.begin_step(output, bool(self._inflight), now)
+        return StepMetadata(loads, stores, idle, number)
 
     @timed
     def output(self, connector_output: Any) -> None:
         """What the workers reported after a step."""
         now = self._clock()
         report = connector_output.kv_connector_worker_meta
+        if self._choosing is not None:
+            self._choosing.end_step(report, self._inflight, now)
         if isinstance(report, WorkerReport):
             if report.handshakes and self._client is None:
                 self.start(report.handshakes)

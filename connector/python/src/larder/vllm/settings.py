@@ -57,6 +57,12 @@ class Settings:
     early_matches: int = 256
     # Milliseconds after which what a load still lacks is recomputed.
     load_deadline_ms: int = 3000
+    # Load only as much of a match as takes less time than computing it: what the
+    # daemon's tiers take as they say, what copies and the engine's steps take as
+    # measured here. Until some steps were measured, and where computing always
+    # takes longer, everything is loaded that comes before load_deadline_ms. Off:
+    # everything is loaded.
+    load_or_recompute: bool = True
     # Threads that copy a step's stores, and as many for loads.
     copy_threads: int = 2
     # Seconds for which chunks whose load failed are not loaded again.

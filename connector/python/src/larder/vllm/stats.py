@@ -30,6 +30,10 @@ class SchedulerStats:
     tokens_claimed: int = 0
     # Loads of which a part or all was recomputed.
     loads_failed: int = 0
+    # Requests that computed what they could have loaded, since that takes less
+    # time, and the chunks by tier.
+    skips: int = 0
+    chunks_skipped: dict[str, int] = field(default_factory=dict)
     holds_ended: int = 0
     # Requests that lost their pages and came back.
     preempted: int = 0

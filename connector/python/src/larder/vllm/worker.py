@@ -59,6 +59,7 @@ class WorkerHalf:
         self._saver: Saver | None = None
         self._summary = Summary()
         self._failed: dict[str, int] = {}
+        self._took: dict[str, float] = {}
         self._invalid: set[int] = set()
 
     def register(self, caches: Mapping[str, Any]) -> None:
@@ -147,6 +148,7 @@ class WorkerHalf:
         if not done:
             return None
         for result in done:
+            self._took[result.request_id] = result.took_s
             if result.invalid:
                 self._invalid |= result.invalid
                 self._failed[result.request_id] = result.chunks
@@ -157,12 +159,15 @@ class WorkerHalf:
         invalid, self._invalid = self._invalid, set()
         return invalid
 
-    def report(self) -> WorkerReport | None:
+    def report(self, step: StepMetadata) -> WorkerReport | None:
         """What the scheduler half must know of this step."""
         dropped = self._saver.take_dropped() if self._saver is not None else set()
         failed, self._failed = self._failed, {}
+        took, self._took = self._took, {}
         said, self._unsaid = self._unsaid, ()
-        return WorkerReport(dropped, failed, said) if dropped or failed or said else None
+        if dropped or failed or said or took or step.number:
+            return WorkerReport(dropped, failed, said, step.number, took)
+        return None
 
     def shutdown(self) -> None:
         """Ends threads and connection; pages are touched no more."""

@@ -1,0 +1,68 @@
+"""The two sides of the choice between loading and computing, as measured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from larder.fading_fit import FadingFit
+from larder.load_or_recompute import Choice, Copying, Run, choose
+from larder.prefill_cost import PrefillCost
+
+# Loads from the host until their time is used, and how many it remembers.
+_ENOUGH = 3
+_MEMORY = 32
+
+
+class LoadCosts:
+    """What computing takes is learnt from steps, what copying from the arena
+    takes from loads of chunks that were in it, and what tiers take is said by the
+    daemon. now is seconds of one clock. Everything runs on the scheduler's thread."""
+
+    def __init__(self, chunk_tokens: int, step_tokens: int, deadline_s: float) -> None:
+        self._chunk_tokens = chunk_tokens
+        self._step_tokens = step_tokens
+        self._deadline_s = deadline_s
+        self.prefill = PrefillCost()
+        self._copies = FadingFit(2, _MEMORY)
+        self._busy_until = 0.0
+
+    def copied(self, chunks: int, seconds: float) -> None:
+        """A load of chunks that were in the arena took so long."""
+        # What stands still for long is not copying.
+        if self._copies.samples >= _ENOUGH:
+            copying = self._copying(0.0)
+            seconds = min(seconds, 3 * (copying.fixed_s + chunks * copying.chunk_s))
+        self._copies.add((1.0, float(chunks)), seconds, 1 / (1 + chunks) ** 2)
+
+    def started(self, runs: Sequence[Run], now: float) -> None:
+        """These are loaded; loads run one after the other."""
+        copying = self._copying(now)
+        seconds = copying.fixed_s + sum(run.chunks * (run.cost_s + copying.chunk_s) for run in runs)
+        self._busy_until = max(self._busy_until, now) + seconds
+
+    def idle(self) -> None:
+        """Nothing is loaded any more."""
+        self._busy_until = 0.0
+
+    def _copying(self, now: float) -> Copying:
+        fixed, each = self._copies.parameters() if self._copies.samples >= _ENOUGH else (0.0, 0.0)
+        return Copying(fixed, each, max(0.0, self._busy_until - now))
+
+    def choose(self, runs: Sequence[Run], first: int, local: int, tokens: int, others: int, now: float) -> Choice:
+        """How many of the chunks of runs, the first of which is the prompt's
+        chunk `first`, are loaded. local: tokens that need neither; tokens: of the
+        prompt; others: tokens that other requests have in the next step."""
+        copying = self._copying(now)
+        if not self.prefill.measured:
+            return choose(runs, copying, None, self._deadline_s)
+        others = min(others, self._step_tokens)
+
+        def compute(chunks: int) -> float:
+            begin = max(local, min(tokens, (first + chunks) * self._chunk_tokens))
+            seconds = self.prefill.prompt(begin, tokens, others, self._step_tokens)
+            if chunks and others:
+                # A load's end is seen at the end of a step that others fill.
+                seconds += self.prefill.step(others, 0) / 2
+            return seconds
+
+        return choose(runs, copying, compute, self._deadline_s)
