@@ -29,7 +29,8 @@ func (v *Service) Inspect(ctx context.Context, req *larderv1.InspectRequest) (*l
 	if v.options.Below != nil {
 		below = v.options.Below.Holders(key)
 	}
-	reply, scope := &larderv1.InspectResponse{}, arena.Scope{}
+	reply := &larderv1.InspectResponse{}
+	var scope arena.Scope
 	if list := v.options.Arena.Inspect(key); len(list) > 0 {
 		c := &list[max(0, slices.IndexFunc(list, func(i arena.Inspection) bool { return i.Complete }))]
 		scope = c.Info.Scope
