@@ -150,6 +150,38 @@ func TestInspect(t *testing.T) {
 	requireKind(t, err, invalid, "3")
 }
 
+// What an engine computed though it is here is explained with the times that it
+// expected.
+func TestExplainSkipped(t *testing.T) {
+	d := daemontest.Start(t)
+	op := newOperator(t, d)
+	s := d.Connect()
+	p, other := s.Prompt(1, 4), s.Prompt(2, 4)
+	s.Store(p, 0, 4)
+	s.Store(other, 0, 4)
+	m := s.Match(p)
+	skip := func(first uint32, compute time.Duration) {
+		r := s.Call(&larderv1.SessionRequest{Body: &larderv1.SessionRequest_Skip{Skip: &larderv1.Skip{
+			HoldId: m.GetHoldId(), FirstChunk: first, Key: p.Keys[first][:],
+			LoadNs: uint64(310 * time.Millisecond), ComputeNs: uint64(compute),
+		}}})
+		require.NotNil(t, r.GetSkip(), "%v", r)
+	}
+	explain := func(p rawtest.Prompt) string {
+		r, err := op.Explain(op.ctx, &larderv1.ExplainRequest{Keys: keys.List(p.Keys)})
+		require.NoError(t, err)
+		require.Equal(t, "hit", r.GetReason())
+		return r.GetText()
+	}
+	require.NotContains(t, explain(p), "computed")
+	skip(1, 120*time.Millisecond)
+	require.Regexp(t, `An engine computed 3 of 4 matched chunks itself .* ago: loading them from host was expected to take 310ms, computing 120ms\.$`, explain(p))
+	require.NotContains(t, explain(other), "computed")
+	skip(0, 0)
+	require.Contains(t, explain(p), "computed 1 of 1 matched chunks itself")
+	require.Contains(t, explain(p), "load_deadline_ms")
+}
+
 func TestClear(t *testing.T) {
 	d := daemontest.Start(t)
 	op := newOperator(t, d)

@@ -46,6 +46,7 @@ func (v *Service) Explain(_ context.Context, req *larderv1.ExplainRequest) (*lar
 		return nil, err
 	}
 	e.walk()
+	e.skipped()
 	return e.reply, nil
 }
 
@@ -158,6 +159,32 @@ func (e *explanation) visible(scope arena.Scope, key keys.Key) (complete bool, p
 		}
 	}
 	return complete, pending
+}
+
+// skipped adds what an engine computed though it is here.
+func (e *explanation) skipped() {
+	if e.tenant == nil {
+		return
+	}
+	s, found := e.service.options.Log.FindSkip(e.scope, e.keys)
+	if !found {
+		return
+	}
+	age := max(0, e.service.options.Now().Sub(s.When)).Round(time.Millisecond)
+	from := "nvme"
+	switch {
+	case s.Below == 0:
+		from = "host"
+	case s.Host > 0:
+		from = fmt.Sprintf("host (%d) and nvme (%d)", s.Host, s.Below)
+	}
+	e.reply.Text += fmt.Sprintf(" An engine computed %d of %d matched chunks itself %s ago: loading them from %s was expected to take %s, ",
+		s.Chunks(), s.Of, age, from, s.Load.Round(time.Millisecond))
+	if s.Compute == 0 {
+		e.reply.Text += "and loads have a deadline (load_deadline_ms)."
+		return
+	}
+	e.reply.Text += fmt.Sprintf("computing %s.", s.Compute.Round(time.Millisecond))
 }
 
 func (e *explanation) walk() {

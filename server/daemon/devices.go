@@ -29,7 +29,10 @@ func (d *Daemon) nvmeSource() *metrics.NVMe {
 			return metrics.Workers{}
 		}
 		st := d.tiers.Stats()
-		return metrics.Workers{Promoter: st.Promoter, Writer: st.Writer, OverBudget: st.OverBudget}
+		return metrics.Workers{
+			Promoter: st.Promoter, Writer: st.Writer, OverBudget: st.OverBudget,
+			Wait: st.Expected.Wait, PerMiB: st.Expected.PerMiB,
+		}
 	}}
 	for _, path := range paths {
 		source.Devices = append(source.Devices, metrics.Device{Path: path, Stats: func() nvme.Stats { return d.deviceStats(path) }})

@@ -22,6 +22,9 @@ type Log struct {
 	// last finds a root's entry. An entry is the oldest when its turn comes.
 	last map[rootKey]int
 	next int
+	// skips is a ring once it is full; nextSkip is its oldest entry then.
+	skips    []Skip
+	nextSkip int
 	// content counts what is visible. Scopes are bounded by the registry.
 	content map[arena.Scope]Content
 }
@@ -53,9 +56,9 @@ type Drop struct {
 
 // LogOptions of a log; zero fields mean the defaults.
 type LogOptions struct {
-	// Drops and Roots are the sizes of the rings. Defaults 65536 (8 MiB when
-	// full) and 4096.
-	Drops, Roots int
+	// Drops, Roots and Skips are the sizes of the rings. Defaults 65536 (8 MiB
+	// when full), 4096 and 4096.
+	Drops, Roots, Skips int
 	// Now defaults to time.Now.
 	Now func() time.Time
 }
@@ -68,11 +71,14 @@ func NewLog(o LogOptions) *Log {
 	if o.Roots == 0 {
 		o.Roots = 1 << 12
 	}
+	if o.Skips == 0 {
+		o.Skips = 1 << 12
+	}
 	if o.Now == nil {
 		o.Now = time.Now
 	}
 	return &Log{
-		now: o.Now, drops: make([]Drop, o.Drops), roots: make([]Root, 0, o.Roots),
+		now: o.Now, drops: make([]Drop, o.Drops), roots: make([]Root, 0, o.Roots), skips: make([]Skip, 0, o.Skips),
 		last: make(map[rootKey]int), content: map[arena.Scope]Content{},
 	}
 }

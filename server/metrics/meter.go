@@ -15,6 +15,7 @@ type Meter struct {
 	matchRequests, matchAsked, matchHit    atomic.Uint64
 	loadedParts, loadedBytes, failedParts  atomic.Uint64
 	committedParts, committedBytes         atomic.Uint64
+	skippedHost, skippedNVMe               atomic.Uint64
 	streamedIn, streamedOut, refusedByFile atomic.Uint64
 	said                                   [fault.Denied + 1]atomic.Uint64
 	matches, loads, commits                prometheus.Histogram
@@ -68,6 +69,12 @@ func (m *Meter) Committed(took time.Duration, parts int, bytes int64) {
 	m.committedParts.Add(uint64(parts))
 	m.committedBytes.Add(uint64(bytes))
 	m.commits.Observe(took.Seconds())
+}
+
+// Skipped counts chunks that engines computed though they could load them.
+func (m *Meter) Skipped(host, nvme int) {
+	m.skippedHost.Add(uint64(host))
+	m.skippedNVMe.Add(uint64(nvme))
 }
 
 // Streamed counts bytes of Objects, from and to clients.

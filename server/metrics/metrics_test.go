@@ -62,6 +62,7 @@ func TestScrape(t *testing.T) {
 	m.Said(fault.Kind(0))
 	m.Said(fault.Kind(200))
 	m.Refused()
+	m.Skipped(12, 28)
 	require.Equal(t, Counters{MatchRequests: 2, MatchAsked: 20, MatchHit: 9, LoadedParts: 5, LoadedBytes: 360}, m.Counters())
 
 	s, err := Serve("127.0.0.1:0", r)
@@ -73,6 +74,7 @@ func TestScrape(t *testing.T) {
 		"larder_loaded_bytes_total 360", "larder_load_failed_parts_total 1", "larder_committed_bytes_total 200",
 		`larder_streamed_bytes_total{direction="in"} 11`, `larder_streamed_bytes_total{direction="out"} 12`,
 		`larder_errors_total{kind="busy"} 1`, `larder_errors_total{kind="miss"} 0`, "larder_connections_refused_total 1",
+		`larder_skipped_chunks_total{tier="host"} 12`, `larder_skipped_chunks_total{tier="nvme"} 28`,
 		"larder_sessions 5", "larder_session_lanes 4", "larder_sessions_quarantined 2", `larder_build_info{version="1.2.3"} 1`,
 		"larder_host_budget_bytes 100", `larder_host_bytes{state="used"} 42`, "larder_host_parts_corrupt_total 3",
 		`larder_host_chunks_dropped_total{reason="evicted"} 7`,
@@ -106,7 +108,7 @@ func TestHelpAndLabels(t *testing.T) {
 		require.LessOrEqual(t, len(f.GetMetric()), most, f.GetName())
 		for _, m := range f.GetMetric() {
 			for _, l := range m.GetLabel() {
-				require.Contains(t, []string{"kind", "state", "reason", "outcome", "direction", "version", "why", "what", "device"}, l.GetName())
+				require.Contains(t, []string{"kind", "state", "reason", "outcome", "direction", "version", "why", "what", "device", "tier"}, l.GetName())
 			}
 			if h := m.GetHistogram(); h != nil {
 				require.NotNil(t, h.Schema, f.GetName())

@@ -22,6 +22,9 @@ type Workers struct {
 	Writer   tiered.WriterStats
 	// OverBudget writes were refused by nvme.writes_per_hour.
 	OverBudget uint64
+	// Wait for the first bytes of a load that begins now, and the time for each
+	// MiB.
+	Wait, PerMiB time.Duration
 }
 
 type nvmeMeter struct {
@@ -76,6 +79,10 @@ func workerMetrics() []family[Workers] {
 		}),
 		metric("larder_nvme_promoted_bytes_total", "Bytes of parts brought into the host tier. Most of what is loaded: host.bytes is small for the working set; raise it if memory allows.", counter, "",
 			one(func(s *Workers) float64 { return float64(s.Promoter.Bytes) })),
+		metric("larder_nvme_load_expected_seconds", "What a load takes that begins now, by the last ones, as engines are told: the wait for its first bytes, and each MiB. Where it is more than computing takes they compute. A long wait: loads queue, engines want more than the drive gives; a long time for each MiB: the drive is slow, or busy with writes.", gauge, "what", values{
+			"wait":    func(s *Workers) float64 { return s.Wait.Seconds() },
+			"per_mib": func(s *Workers) float64 { return s.PerMiB.Seconds() },
+		}),
 		metric("larder_nvme_writes_total", "Chunks to be written, by outcome. dropped: the queue was full, the drive is slower than what comes; refused: no room or no budget; over_budget are parts refused by nvme.writes_per_hour.", counter, "outcome", values{
 			"done":        func(s *Workers) float64 { return float64(s.Writer.Chunks) },
 			"failed":      func(s *Workers) float64 { return float64(s.Writer.Failed) },

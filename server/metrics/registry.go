@@ -49,6 +49,11 @@ func New(s Sources) (*Meter, *prometheus.Registry) {
 	counter("larder_loaded_bytes_total", "Bytes of those parts.", nil, &m.loadedBytes)
 	counter("larder_load_failed_parts_total",
 		"Parts of loads that were gone or damaged when they were wanted; engines recompute them. If it grows, see larder_host_parts_corrupt_total and the hold times.", nil, &m.failedParts)
+	for tier, n := range map[string]*atomic.Uint64{"host": &m.skippedHost, "nvme": &m.skippedNVMe} {
+		counter("larder_skipped_chunks_total",
+			"Chunks that engines computed themselves since loading them from the tier was expected to take longer; larder explain shows both times. Many from nvme: the drive is slow or busy, see larder_nvme_load_expected_seconds; many from host: the engine's copies are slow, or its model is so small that nothing is gained.",
+			prometheus.Labels{"tier": tier}, n)
+	}
 	counter("larder_committed_parts_total", "Parts taken over from engines, duplicates included.", nil, &m.committedParts)
 	counter("larder_committed_bytes_total", "Bytes of those parts.", nil, &m.committedBytes)
 	counter("larder_streamed_bytes_total",

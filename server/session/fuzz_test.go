@@ -31,6 +31,7 @@ type deaf struct{}
 func (deaf) Matched(time.Duration, int, int)       {}
 func (deaf) Loaded(time.Duration, int, int, int64) {}
 func (deaf) Committed(time.Duration, int, int64)   {}
+func (deaf) Skipped(int, int)                      {}
 func (deaf) Said(fault.Kind)                       {}
 
 // script plays messages to a session and keeps the answers.

@@ -102,6 +102,27 @@ func (s *session) endHolds(id uint64, e *larderv1.EndHolds) error {
 	return nil
 }
 
+// mostSkip bounds the times that a client says, so that sums of them do not
+// overflow.
+const mostSkip = uint64(24 * time.Hour)
+
+func (s *session) skip(id uint64, k *larderv1.Skip) error {
+	if err := s.needs(true, false); err != nil {
+		return err
+	}
+	if len(k.GetKey()) != keys.Size {
+		return fault.New(fault.Invalid, "skip.key", "wrong length").With(len(k.GetKey()), keys.Size)
+	}
+	skipped, err := s.service.options.Directory.Skip(s.instance, k.GetHoldId(), int(k.GetFirstChunk()), keys.Key(k.GetKey()),
+		time.Duration(min(k.GetLoadNs(), mostSkip)), time.Duration(min(k.GetComputeNs(), mostSkip)))
+	if err != nil {
+		return err
+	}
+	s.reply(id, &larderv1.SessionResponse{Body: &larderv1.SessionResponse_Skip{Skip: &larderv1.SkipReply{}}})
+	s.service.options.Meter.Skipped(skipped.Host, skipped.Below)
+	return nil
+}
+
 // prefetch begins to bring what lies below, and counts as a use of the rest. It
 // answers what is in the arena now.
 func (s *session) prefetch(id uint64, p *larderv1.Prefetch) error {

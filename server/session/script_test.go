@@ -139,6 +139,15 @@ func (s *script) run(t *testing.T, d *datadriven.TestData) string {
 			return fmt.Sprintf("until %s\n", s.fromNow(h.GetHoldDeadlineNs()))
 		}
 		return said(r)
+	case "skip":
+		p, first := s.prompts[a.text("prompt", "p")], a.number("first", 0)
+		key := p.Keys[first][:]
+		if a.text("key", "") == "short" {
+			key = key[:31]
+		}
+		return said(c.Call(&larderv1.SessionRequest{Body: &larderv1.SessionRequest_Skip{Skip: &larderv1.Skip{
+			HoldId: s.holds[a.text("hold", "")], FirstChunk: uint32(first), Key: key, LoadNs: 1 << 63, ComputeNs: 5,
+		}}}))
 	case "end-hold":
 		return said(c.Call(&larderv1.SessionRequest{Body: &larderv1.SessionRequest_EndHolds{
 			EndHolds: &larderv1.EndHolds{HoldIds: []uint64{s.holds[a.text("hold", "")]}},

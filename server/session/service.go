@@ -70,6 +70,8 @@ type Meter interface {
 	Matched(took time.Duration, asked, hit int)
 	Loaded(took time.Duration, parts, failed int, bytes int64)
 	Committed(took time.Duration, parts int, bytes int64)
+	// Skipped chunks were computed though they lay in the host tier, or below.
+	Skipped(host, below int)
 	// Said is called for every error that is answered.
 	Said(fault.Kind)
 }

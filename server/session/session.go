@@ -207,6 +207,8 @@ func (s *session) dispatch(id uint64, req *larderv1.SessionRequest) error {
 		return s.commit(id, b.Commit)
 	case *larderv1.SessionRequest_ReturnCredits:
 		return s.returnCredits(id, b.ReturnCredits)
+	case *larderv1.SessionRequest_Skip:
+		return s.skip(id, b.Skip)
 	case *larderv1.SessionRequest_RevokeAnswer:
 		return s.revokeAnswer(id, b.RevokeAnswer)
 	}

@@ -39,6 +39,7 @@ type nothing struct{}
 func (nothing) Matched(time.Duration, int, int)       {}
 func (nothing) Loaded(time.Duration, int, int, int64) {}
 func (nothing) Committed(time.Duration, int, int64)   {}
+func (nothing) Skipped(int, int)                      {}
 func (nothing) Said(fault.Kind)                       {}
 
 // settings of a world.

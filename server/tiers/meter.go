@@ -140,19 +140,38 @@ func (m *meter) more(n int) {
 func (m *meter) estimate(chunk int64) (wait, each time.Duration) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	now := m.now()
-	f, scale := m.fit, 1.0
-	switch {
-	case m.chunks == 0:
+	now, scale := m.now(), 1.0
+	if m.chunks == 0 {
+		scale = math.Exp2(-min(now.Sub(m.last).Seconds()/halfTime.Seconds(), float64(m.told)/halfMatches))
 		m.told++
-		scale = math.Exp2(-min(now.Sub(m.last).Seconds()/halfTime.Seconds(), float64(m.told-1)/halfMatches))
-	case m.late(now, m.queued/int64(m.chunks)):
-		// What is under way says that the device has become slow.
-		f.add(m.window(now, m.queued/int64(m.chunks)))
 	}
-	latency, perMiB := f.line()
+	latency, perMiB := m.line(now)
 	queue := float64(m.queued) / mib * perMiB
 	return seconds(scale * (latency + queue)), seconds(scale * perMiB * float64(chunk) / mib * float64(1+m.loads))
+}
+
+// Expected of a load that begins now: the wait for its first bytes, and the time
+// for each MiB. As measured last, however long ago.
+type Expected struct{ Wait, PerMiB time.Duration }
+
+func (m *meter) expected() Expected {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	latency, perMiB := m.line(m.now())
+	return Expected{seconds(latency + float64(m.queued)/mib*perMiB), seconds(perMiB)}
+}
+
+// line is the fit's, with what is under way where that says that the device has
+// become slow.
+func (m *meter) line(now time.Time) (latency, perMiB float64) {
+	if m.chunks > 0 {
+		if chunk := m.queued / int64(m.chunks); m.late(now, chunk) {
+			f := m.fit
+			f.add(m.window(now, chunk))
+			return f.line()
+		}
+	}
+	return m.fit.line()
 }
 
 func seconds(s float64) time.Duration {

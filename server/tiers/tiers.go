@@ -236,9 +236,11 @@ type Stats struct {
 	Writer   tiered.WriterStats
 	// OverBudget writes were refused by the hour's budget.
 	OverBudget uint64
+	// Expected of a load that begins now.
+	Expected Expected
 }
 
 // Stats of now.
 func (t *Tiers) Stats() Stats {
-	return Stats{t.promoter.Stats(), t.writer.Stats(), t.budget.Refused()}
+	return Stats{t.promoter.Stats(), t.writer.Stats(), t.budget.Refused(), t.meter.expected()}
 }
