@@ -28,6 +28,7 @@ import (
 	"github.com/larderkv/larder/server/tiers"
 	"github.com/larderkv/larder/storage/arena"
 	"github.com/larderkv/larder/storage/nvme"
+	"github.com/larderkv/larder/storage/segment"
 )
 
 // Options beside the configuration.
@@ -40,6 +41,8 @@ type Options struct {
 	// Handshake is how long a connection may take to say that it speaks gRPC.
 	// Default 10 s.
 	Handshake time.Duration
+	// NVMeFS is the file system of the nvme tier's values; nil: the system's.
+	NVMeFS segment.FS
 }
 
 // Daemon is a running larderd.

@@ -31,7 +31,9 @@ func (d *Daemon) openNVMe(names *registry.Registry, watch *observers, meter *met
 		return err
 	}
 	store, report, err := nvme.Open(context.Background(), c.Path, nvme.Options{
-		Segment: segment.Options{Budget: c.Bytes, Reserve: c.ReserveBytes, Buffered: c.Buffered, Observer: meter.Device(c.Path)},
+		Segment: segment.Options{
+			Budget: c.Bytes, Reserve: c.ReserveBytes, Buffered: c.Buffered, Observer: meter.Device(c.Path), FS: d.options.NVMeFS,
+		},
 		Progress: func(done, total int) {
 			if done == total || done%64 == 0 {
 				d.log.Info("reading segments of the nvme tier", "done", done, "of", total)

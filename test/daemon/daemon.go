@@ -24,8 +24,9 @@ type Options struct {
 	Binary string
 	// Bytes of the arena.
 	Bytes int64
-	// Flags are added to those that every daemon gets.
-	Flags []string
+	// Flags are added to those that every daemon gets, and Env to its
+	// environment.
+	Flags, Env []string
 }
 
 // Daemon is a larderd process.
@@ -71,7 +72,7 @@ func (d *Daemon) Restart(ctx context.Context) error {
 		"--host.bytes=" + strconv.FormatInt(d.o.Bytes, 10), "--log.level=warn",
 	}, d.o.Flags...)
 	d.cmd = exec.Command(d.o.Binary, flags...)
-	d.cmd.Env = []string{"PATH=" + os.Getenv("PATH")}
+	d.cmd.Env = append([]string{"PATH=" + os.Getenv("PATH")}, d.o.Env...)
 	d.cmd.Stdout, d.cmd.Stderr = &d.log, &d.log
 	d.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := d.cmd.Start(); err != nil {

@@ -1,0 +1,94 @@
+package process
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	larderv1 "github.com/larderkv/larder/api/larder/v1"
+	"github.com/larderkv/larder/bench/workload"
+	"github.com/larderkv/larder/connector/client"
+	"github.com/larderkv/larder/test/daemon"
+)
+
+// larderd on a disk that becomes slow says so after the first load that meets it,
+// and no longer once loads are fast again.
+func TestSlowDisk(t *testing.T) {
+	dir := t.TempDir()
+	speed := filepath.Join(dir, "speed")
+	setSpeed := func(read time.Duration) {
+		// In one step, since reads look at it all the time.
+		require.NoError(t, os.WriteFile(speed+".new", []byte(read.String()), 0o600))
+		require.NoError(t, os.Rename(speed+".new", speed))
+	}
+	setSpeed(0)
+	binary, err := daemon.BuildSlow(dir)
+	require.NoError(t, err)
+	d, err := daemon.Start(t.Context(), daemon.Options{
+		Binary: binary, Bytes: arenaBytes, Env: []string{"SLOWDISK=" + speed},
+		Flags: []string{"--nvme.path=" + filepath.Join(dir, "nvme"), "--nvme.bytes=256MiB", "--nvme.buffered=true", "--nvme.write_back=always"},
+	})
+	require.NoError(t, err)
+	t.Cleanup(d.Close)
+	c := connect(t, d)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+	defer cancel()
+
+	// Twice as much as memory holds, until all of it is there at once.
+	const length = 10
+	prompts := make([]workload.Prompt, 13)
+	for i := range prompts {
+		prompts[i] = workload.NewPrompt(800<<32+uint64(i), length)
+	}
+	for whole := false; !whole; {
+		require.NoError(t, ctx.Err(), "not everything came to the disk")
+		whole = true
+		for _, p := range prompts {
+			got, err := load(ctx, c, p)
+			require.NoError(t, err)
+			if got.matched < length {
+				whole = false
+				store(t, c, p)
+			}
+		}
+	}
+	// cold is a prompt of which a half or more lies on the disk, and what
+	// bringing that half is said to take.
+	next := 0
+	cold := func() (workload.Prompt, time.Duration) {
+		for range 10 * len(prompts) {
+			p := prompts[next%len(prompts)]
+			next++
+			m, err := c.Match(ctx, p.Root, p.Keys, client.MatchOptions{})
+			require.NoError(t, err)
+			c.EndHolds(m.Hold)
+			for _, r := range m.Tiers {
+				if r.GetTier() == larderv1.Tier_TIER_NVME && r.GetChunks() >= length/2 {
+					return p, time.Duration(r.GetWaitNs() + length/2*r.GetCostNs())
+				}
+			}
+			requireLoaded(t, c, p)
+		}
+		t.Fatal("everything is in memory")
+		return workload.Prompt{}, 0
+	}
+
+	// A chunk takes two reads.
+	const read = 20 * time.Millisecond
+	p, _ := cold()
+	setSpeed(read)
+	requireLoaded(t, c, p)
+	p, slow := cold()
+	require.Greater(t, slow, length/2*read, "the load of another prompt has shown how slow it is")
+
+	setSpeed(0)
+	for slow > length/2*read/4 {
+		require.NoError(t, ctx.Err(), "it is said to be slow for ever: %v", slow)
+		requireLoaded(t, c, p)
+		p, slow = cold()
+	}
+}
