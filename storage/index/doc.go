@@ -22,5 +22,8 @@
 // RemoveSegment and Settled put into a buffer and never wait for the disk; one
 // goroutine writes it, and ends in Close.
 //
+// A Reader looks into an index that nobody has open. SetAside and RemoveAside
+// replace one: whatever instant a process ends at, there is an index or none.
+//
 // It does not: decide what is visible, touch segments, keep descriptors.
 package index

@@ -19,6 +19,9 @@ import (
 // Fewer and shorter explorations than the default: each step writes files.
 // Flags on the command line win.
 func TestMain(m *testing.M) {
+	if os.Getenv(rebuildEnv) != "" {
+		rebuildChild()
+	}
 	if os.Getenv(childEnv) != "" {
 		writerChild()
 	}

@@ -29,6 +29,9 @@
 // One goroutine looks after sealed segments, incomplete chunks and sparse
 // segments; it ends in Close.
 //
+// Check, Dump and Rebuild are for a store that no process has open: the first
+// two change nothing, the third makes the index anew.
+//
 // Costs: 48 bytes a part, 32 a chunk, and 9 to 14 in its hash table; no Go
 // pointer for either.
 //

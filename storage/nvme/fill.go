@@ -64,6 +64,11 @@ func (f *filler) load(dir string) error {
 		})
 		return err
 	}
+	if s.opt.rebuild {
+		if err := index.SetAside(dir, s.opt.IndexFS); err != nil {
+			return err
+		}
+	}
 	err := open()
 	if err == nil && s.index.Fresh() && len(f.present) > 0 {
 		f.report.Rebuilt = "there was none"

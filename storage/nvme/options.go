@@ -37,6 +37,8 @@ type Options struct {
 	Trouble func(kind string, err error)
 	// Tick of the goroutine that looks after things. Default 1 s.
 	Tick time.Duration
+	// rebuild sets the index aside and makes it anew.
+	rebuild bool
 }
 
 func (o Options) withDefaults() Options {

@@ -81,14 +81,14 @@ func Open(ctx context.Context, dir string, opt Options) (*Store, Report, error) 
 	if s.dir, err = newDirectory(s.opt.MaxParts); err != nil {
 		return nil, Report{}, err
 	}
-	if s.segments, err = segment.Open(ctx, filepath.Join(dir, "segments"), s.opt.Segment); err != nil {
+	if s.segments, err = segment.Open(ctx, filepath.Join(dir, segmentsName), s.opt.Segment); err != nil {
 		return nil, Report{}, errors.Join(err, s.dir.close())
 	}
 	sp, err := s.segments.Space()
 	s.segmentBytes = sp.SegmentBytes
 	var report Report
 	if err == nil {
-		report, err = s.fill(ctx, filepath.Join(dir, "index"))
+		report, err = s.fill(ctx, filepath.Join(dir, indexName))
 	}
 	if err != nil {
 		return nil, report, errors.Join(err, s.closeIndex(), s.segments.Close(), s.dir.close())

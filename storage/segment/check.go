@@ -27,6 +27,42 @@ type Report struct {
 	Problems int
 }
 
+// Condition of a file of a store.
+type Condition string
+
+// Conditions.
+const (
+	// Sealed: complete, with a footer.
+	Sealed Condition = "sealed"
+	// Unsealed: it was open when its process ended; the next start seals it.
+	Unsealed Condition = "unsealed"
+	// Unreadable: neither head nor trailer is sound.
+	Unreadable Condition = "unreadable"
+	// Foreign: no file of the format, or one of another store or another name.
+	Foreign Condition = "foreign"
+)
+
+// FileReport is what Check found in one file.
+type FileReport struct {
+	Name      string
+	Condition Condition
+	Class     Class
+	// Size of the file in bytes.
+	Size int64
+	// Parts are those that its headers name: Sound, Punched, Torn and Damaged
+	// ones. Bytes of the sound ones.
+	Parts, Sound, Punched, Torn, Damaged int
+	Bytes                                int64
+	// Problems that were reported.
+	Problems int
+}
+
+// Visitor hears what Check finds, as it does. Either may be nil.
+type Visitor struct {
+	Problem func(Problem)
+	File    func(FileReport)
+}
+
 // Problem is damage that Check found.
 type Problem struct {
 	// Segment is its sequence; 0 is the superblock.
@@ -42,8 +78,13 @@ type Problem struct {
 // check could not be made or finished: Invalid, Corrupt (the superblock) or
 // Unavailable. A nil fs is the system's.
 func Check(ctx context.Context, dir string, fs FS, visit func(Problem)) (Report, error) {
+	return CheckFiles(ctx, dir, fs, Visitor{Problem: visit})
+}
+
+// CheckFiles is Check that reports each file by itself, too.
+func CheckFiles(ctx context.Context, dir string, fs FS, visit Visitor) (Report, error) {
 	c := &checker{visit: visit}
-	err := c.each(ctx, dir, fs, c.segment)
+	err := c.each(ctx, dir, fs, 0, c.segment)
 	return c.report, err
 }
 
@@ -51,8 +92,13 @@ func Check(ctx context.Context, dir string, fs FS, visit func(Problem)) (Report,
 // order in which they were written. It changes nothing and takes no lock. The
 // Info is what can be read without an index: everything counts as alive.
 func Dump(ctx context.Context, dir string, fs FS, visit func(Info, Entry) error) (Report, error) {
+	return DumpSegment(ctx, dir, fs, 0, visit)
+}
+
+// DumpSegment is Dump of one segment; 0 is all. Miss: there is no such segment.
+func DumpSegment(ctx context.Context, dir string, fs FS, sequence uint64, visit func(Info, Entry) error) (Report, error) {
 	c := &checker{}
-	err := c.each(ctx, dir, fs, func(ctx context.Context, r *reader, size int64) error {
+	err := c.each(ctx, dir, fs, sequence, func(ctx context.Context, r *reader, size int64) error {
 		info := c.info(r, size)
 		return r.scan(ctx, size, false, func(e Entry) error {
 			c.report.Parts++
@@ -62,24 +108,35 @@ func Dump(ctx context.Context, dir string, fs FS, visit func(Info, Entry) error)
 			return visit(info, e)
 		})
 	})
+	if err == nil && sequence != 0 && c.report.Segments == 0 {
+		err = fault.New(fault.Miss, "segment", "there is no such segment").With(sequence, nil)
+	}
 	return c.report, err
 }
 
 type checker struct {
-	visit  func(Problem)
+	visit  Visitor
 	report Report
+	file   FileReport // the one at work
 	mem    buffers
 }
 
 func (c *checker) problem(segment uint64, l Location, err error) {
 	c.report.Problems++
-	if c.visit != nil {
-		c.visit(Problem{segment, l, err})
+	c.file.Problems++
+	if c.visit.Problem != nil {
+		c.visit.Problem(Problem{segment, l, err})
 	}
 }
 
-// each visits the segment files of a store in order.
-func (c *checker) each(ctx context.Context, dir string, fsys FS, visit func(context.Context, *reader, int64) error) error {
+func (c *checker) fileDone() {
+	if c.visit.File != nil {
+		c.visit.File(c.file)
+	}
+}
+
+// each visits the segment files of a store in order, or one of them.
+func (c *checker) each(ctx context.Context, dir string, fsys FS, only uint64, visit func(context.Context, *reader, int64) error) error {
 	if fsys == nil {
 		fsys = SystemFS{}
 	}
@@ -98,10 +155,16 @@ func (c *checker) each(ctx context.Context, dir string, fsys FS, visit func(cont
 	}
 	slices.Sort(names)
 	for _, n := range names {
-		if fileSequence(n) == 0 {
+		sequence := fileSequence(n)
+		c.file = FileReport{Name: n, Condition: Foreign}
+		switch {
+		case n == storeName || n == lockName || n == newName || only != 0 && sequence != only:
+			continue
+		case sequence == 0:
+			c.fileDone()
 			continue
 		}
-		if err := c.file(ctx, filepath.Join(dir, n), fileSequence(n), fsys, visit); err != nil {
+		if err := c.open(ctx, filepath.Join(dir, n), sequence, fsys, visit); err != nil {
 			return err
 		}
 	}
@@ -125,7 +188,7 @@ func (c *checker) superblock(name string, fsys FS) error {
 	return nil
 }
 
-func (c *checker) file(ctx context.Context, name string, sequence uint64, fsys FS, visit func(context.Context, *reader, int64) error) error {
+func (c *checker) open(ctx context.Context, name string, sequence uint64, fsys FS, visit func(context.Context, *reader, int64) error) error {
 	if ctx.Err() != nil {
 		return stopped(ctx)
 	}
@@ -139,7 +202,12 @@ func (c *checker) file(ctx context.Context, name string, sequence uint64, fsys F
 		return systemFault(err, "open", "a segment cannot be measured")
 	}
 	c.report.Segments++
-	return visit(ctx, &reader{f, c.report.ID, sequence, &c.mem}, size)
+	c.file.Size = size
+	if err := visit(ctx, &reader{f, c.report.ID, sequence, &c.mem}, size); err != nil {
+		return err
+	}
+	c.fileDone()
+	return nil
 }
 
 // info describes a segment by head and trailer.
@@ -157,9 +225,16 @@ func (c *checker) info(r *reader, size int64) Info {
 
 // segment checks one file.
 func (c *checker) segment(ctx context.Context, r *reader, size int64) error {
-	if _, err := r.head(); err != nil {
+	h, err := r.head()
+	c.file.Condition, c.file.Class = Unsealed, h.class
+	if err != nil {
 		if !errors.Is(err, fault.Corrupt) {
 			return err
+		}
+		c.file.Condition = Unreadable
+		var e *fault.Error
+		if errors.As(err, &e) && (e.Field == "segment.head.store" || e.Field == "segment.head.segment") {
+			c.file.Condition = Foreign
 		}
 		c.problem(r.sequence, Location{}, err)
 	}
@@ -177,6 +252,7 @@ func (c *checker) segment(ctx context.Context, r *reader, size int64) error {
 	sealed := err == nil
 	if sealed {
 		c.report.Sealed++
+		c.file.Condition, c.file.Class = Sealed, t.class
 		if err = r.table(t, keep); err != nil {
 			c.problem(r.sequence, Location{}, err)
 		}
@@ -233,23 +309,29 @@ func (c *checker) part(ctx context.Context, r *reader, g *group, e int, tearable
 	}
 	l := g.location(r.sequence, e)
 	c.report.Parts++
+	c.file.Parts++
 	punched, err := r.punched(l)
 	if err != nil {
 		return err
 	}
 	if punched {
 		c.report.Punched++
+		c.file.Punched++
 		return nil
 	}
 	err = r.verifyPart(l, g.entry(e))
 	switch {
 	case err == nil:
 		c.report.Bytes += int64(l.Length)
+		c.file.Bytes += int64(l.Length)
+		c.file.Sound++
 	case !errors.Is(err, fault.Corrupt):
 		return err
 	case tearable:
 		c.report.Torn++
+		c.file.Torn++
 	default:
+		c.file.Damaged++
 		c.problem(r.sequence, l, err)
 	}
 	return nil

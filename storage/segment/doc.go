@@ -38,7 +38,7 @@
 // segment is gone, or the place holds another part), Invalid. Nothing is tried
 // twice.
 //
-// Nothing but tests uses yet: Check and Dump, which no command offers;
+// Check and Dump read a store without opening it. Nothing but tests uses yet:
 // Options.Durable; more than one Class.
 //
 // It does not: keep an index, know which parts are alive, choose what to evict

@@ -88,8 +88,9 @@ and why a prompt did or did not match, and moves files in and out of it.
 	f.DurationVar(&a.timeout, "timeout", 5*time.Second, "longest wait for an answer; put and get: longest silence")
 	f.BoolVar(&a.json, "json", false, "print JSON")
 	root.AddCommand(
-		a.statusCommand(), a.namespacesCommand(), a.inspectCommand(), a.matchCommand(), a.explainCommand(),
+		a.statusCommand(), a.tiersCommand(), a.namespacesCommand(), a.inspectCommand(), a.matchCommand(), a.explainCommand(),
 		a.clearCommand(), a.putCommand(), a.getCommand(), a.removeCommand(), a.benchCommand(), a.codecCommand(), a.calibrateCommand(), a.doctorCommand(), a.configCommand(),
+		a.storeCommand(),
 	)
 	return root
 }

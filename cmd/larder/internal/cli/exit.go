@@ -25,10 +25,10 @@ const exitTable = `Exit codes:
   0  success
   1  another error; doctor: something will not work
   2  wrong usage, or a value that larderd calls invalid
-  3  miss: nothing matched, or no such chunk or file
+  3  miss: nothing matched, or no such chunk, file or store
   4  unavailable: no larderd answers, or it is starting or draining
   5  denied: this user or certificate may not do that
-  6  busy or full: try again later, or make room
+  6  busy or full: try again later, or make room; store: larderd has it open
   7  corrupt: stored bytes did not match their checksums`
 
 // exitCode maps an error to the table.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/hex"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -18,8 +19,13 @@ import (
 
 	"github.com/larderkv/larder/api/keys"
 	larderv1 "github.com/larderkv/larder/api/larder/v1"
+	"github.com/larderkv/larder/api/part"
 	"github.com/larderkv/larder/bench/workload"
 	"github.com/larderkv/larder/connector/client"
+	"github.com/larderkv/larder/storage"
+	"github.com/larderkv/larder/storage/nvme"
+	"github.com/larderkv/larder/storage/segment"
+	"github.com/larderkv/larder/storage/tiertest"
 	"github.com/larderkv/larder/test/daemon"
 )
 
@@ -33,6 +39,10 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 //	tokens           a file with the prompt of that many tokens: 0, 1, 2, ...
 //	descriptor       a file with the namespace's encoding, for another model
 //	write, read      a file
+//	nvme             a closed store of the nvme tier with that many chunks
+//	flip             one bit of a file, at that offset
+//	remove           a file or directory
+//	lock, unlock     a store, as a larderd that has it open
 //	end              the daemon
 //
 // What differs from run to run is printed as a word.
@@ -41,6 +51,8 @@ type golden struct {
 	dir   string
 	words *strings.Replacer
 	c     *client.Client
+	lock  io.Closer
+	comm  string // the name of this process
 }
 
 var goldenShape = workload.Shape{PartBytes: 64 << 10, Layers: 2, Parts: 2}
@@ -49,12 +61,15 @@ func TestGolden(t *testing.T) {
 	binary, err := daemon.Build(t.TempDir())
 	require.NoError(t, err)
 	datadriven.Walk(t, "testdata/golden", func(t *testing.T, path string) {
-		d, err := daemon.Start(t.Context(), daemon.Options{
-			Binary: binary, Bytes: 64 << 20, Flags: []string{"--auth.cluster_secret=" + strings.Repeat("5a", 32)},
-		})
+		dir := t.TempDir()
+		flags := []string{"--auth.cluster_secret=" + strings.Repeat("5a", 32)}
+		if filepath.Base(path) == "tiers" {
+			flags = append(flags, "--nvme.path="+filepath.Join(dir, "disk"), "--nvme.bytes=64MiB", "--nvme.reserve_bytes=1MiB", "--nvme.buffered=true")
+		}
+		d, err := daemon.Start(t.Context(), daemon.Options{Binary: binary, Bytes: 64 << 20, Flags: flags})
 		require.NoError(t, err)
 		defer d.Close()
-		g := &golden{d: d, dir: t.TempDir()}
+		g := &golden{d: d, dir: dir}
 		g.words = strings.NewReplacer(d.Socket, "SOCKET", filepath.Dir(d.Socket), "STATE", g.dir, "DIR",
 			strconv.Itoa(os.Getpid()), "PID", Version(), "VERSION")
 		defer func() {
@@ -94,6 +109,29 @@ func (g *golden) run(t *testing.T, td *datadriven.TestData) string {
 		b, err := os.ReadFile(file())
 		require.NoError(t, err)
 		return string(b) + "\n"
+	case "nvme":
+		makeStore(t, file(), number(1))
+	case "flip":
+		f, err := os.OpenFile(file(), os.O_RDWR, 0)
+		require.NoError(t, err)
+		b := make([]byte, 1)
+		_, err = f.ReadAt(b, int64(number(1)))
+		require.NoError(t, err)
+		b[0] ^= 4
+		_, err = f.WriteAt(b, int64(number(1))) // holes stay
+		require.NoError(t, err)
+		require.NoError(t, f.Close())
+	case "remove":
+		require.NoError(t, os.RemoveAll(file()))
+	case "lock":
+		var err error
+		g.lock, err = segment.SystemFS{}.Lock(nvme.LockPath(file()))
+		require.NoError(t, err)
+		comm, err := os.ReadFile("/proc/self/comm")
+		require.NoError(t, err)
+		g.comm = strings.TrimSpace(string(comm))
+	case "unlock":
+		require.NoError(t, g.lock.Close())
 	case "end":
 		g.d.Kill()
 	default:
@@ -148,6 +186,31 @@ func (g *golden) store(t *testing.T, n int) {
 	}
 }
 
+// makeStore makes a store of the nvme tier, always the same but for times and
+// its index.
+func makeStore(t *testing.T, dir string, chunks int) {
+	t.Helper()
+	s, _, err := nvme.Open(t.Context(), dir, nvme.Options{Segment: segment.Options{
+		ID: segment.ID{1, 2, 3}, Budget: 4 << 20, Reserve: 1 << 20, SegmentBytes: 64 << 10, Lanes: 1, Buffered: true,
+	}})
+	require.NoError(t, err)
+	spec := storage.PartSpec{RawLength: 8000, Layers: 2}
+	tier, err := s.Tier(storage.Scope{Namespace: [32]byte{0xab}, Tenant: [32]byte{0xcd}}, storage.Layout{spec})
+	require.NoError(t, err)
+	for n := range chunks {
+		b := make([]byte, spec.RawLength)
+		workload.Fill(b, [32]byte{byte(n)}, 0)
+		d, err := tiertest.Raw(part.Descriptor{ID: part.ID{Chunk: keys.Key{byte(n + 1)}}, Parent: keys.Key{byte(n)}, Ordinal: uint32(n)}, spec, b)
+		require.NoError(t, err)
+		out, err := tier.Put(t.Context(), d, b)
+		require.NoError(t, err)
+		require.Equal(t, storage.Published, out)
+	}
+	_, err = tier.Delete(t.Context(), keys.Key{2})
+	require.NoError(t, err)
+	require.NoError(t, s.Close())
+}
+
 var unstable = []struct {
 	find *regexp.Regexp
 	word string
@@ -157,10 +220,16 @@ var unstable = []struct {
 	{regexp.MustCompile(`\b\d+(\.\d+)?m?s\b( ago)?`), "AGE$2"},
 	{regexp.MustCompile(`("(?:huge_pages|prefaulted)": )\d+`), "${1}N"},
 	{regexp.MustCompile(`("pid": )\d+`), "${1}PID"},
+	{regexp.MustCompile(`("device_bytes": )\d+`), "${1}N"},
+	{regexp.MustCompile(`\bpid \d+`), "pid PID"},
+	{regexp.MustCompile(`(store +)[0-9a-f]{32}`), "${1}ID"},
 	{regexp.MustCompile(` {2,}`), "  "}, // columns are as wide as what they hold
 }
 
 func (g *golden) stable(s string) string {
+	if g.comm != "" {
+		s = strings.ReplaceAll(s, g.comm+",", "PROCESS,")
+	}
 	s = g.words.Replace(s)
 	for _, u := range unstable {
 		s = u.find.ReplaceAllString(s, u.word)

@@ -5,7 +5,6 @@ import (
 	"encoding/hex"
 	"fmt"
 	"strconv"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -64,11 +63,12 @@ func (a *app) printChunk(r *larderv1.InspectResponse) error {
 			id = fmt.Sprintf("%d/%d/%d", d.ID.Group, d.ID.Span, d.ID.HeadGroup)
 			length = render.Bytes(uint64(d.StoredLength))
 		}
-		s := p.GetSlot()
+		slot, generation := "-", "-"
+		if s := p.GetSlot(); s != nil {
+			slot, generation = fmt.Sprintf("%d:%d", s.GetSegment(), s.GetOffset()), strconv.FormatUint(uint64(s.GetGeneration()), 10)
+		}
 		rows = append(rows, []string{
-			id, strings.ToLower(strings.TrimPrefix(p.GetTier().String(), "TIER_")), length,
-			fmt.Sprintf("%d:%d", s.GetSegment(), s.GetOffset()), strconv.FormatUint(uint64(s.GetGeneration()), 10),
-			strconv.FormatUint(uint64(p.GetLeases()), 10), p.GetVerified(),
+			id, tierName(p.GetTier()), length, slot, generation, strconv.FormatUint(uint64(p.GetLeases()), 10), p.GetVerified(),
 		})
 	}
 	return render.Table(a.Out, []string{"PART", "TIER", "BYTES", "SLOT", "GENERATION", "LEASES", "VERIFIED"}, rows)

@@ -30,19 +30,31 @@ func (a *app) statusCommand() *cobra.Command {
 
 func (a *app) printStatus(s *larderv1.StatusResponse) error {
 	h, n := s.GetHost(), s.GetCounters()
-	err := render.Pairs(a.Out,
+	pairs := []string{
 		"larderd", fmt.Sprintf("%s, %s for %s", s.GetVersion(), s.GetState(), render.Millis(s.GetUptimeMs())),
 		"host tier", fmt.Sprintf("%s of %s used, mode %s, verify %s", render.Bytes(h.GetUsed()), render.Bytes(h.GetBudget()), h.GetMode(), h.GetVerify()),
 		"", fmt.Sprintf("%d chunks, %d parts, %d chunks pending", h.GetChunks(), h.GetParts(), h.GetPendingChunks()),
 		"", fmt.Sprintf("%s granted, %s leased, %s in quarantine", render.Bytes(h.GetGranted()), render.Bytes(h.GetLeased()), render.Bytes(h.GetQuarantined())),
 		"", fmt.Sprintf("%s prefaulted, %s in huge pages", render.Bytes(h.GetPrefaulted()), render.Bytes(h.GetHugePages())),
+	}
+	for _, t := range s.GetTiers() {
+		if t.GetTier() == larderv1.Tier_TIER_HOST {
+			continue
+		}
+		line := fmt.Sprintf("%s %s, %s of %s used, %d chunks", t.GetDevice(), t.GetState(), render.Bytes(t.GetUsed()), render.Bytes(t.GetBudget()), t.GetChunks())
+		if t.GetWhy() != "" {
+			line += "; see larder tiers"
+		}
+		pairs = append(pairs, tierName(t.GetTier())+" tier", line)
+	}
+	err := render.Pairs(a.Out, append(pairs,
 		"matches", fmt.Sprintf("%d, %d of %d chunks hit (%s)", n.GetMatchRequests(), n.GetMatchChunksHit(), n.GetMatchChunksAsked(), percent(n.GetMatchChunksHit(), n.GetMatchChunksAsked())),
 		"loaded", fmt.Sprintf("%d parts, %s", n.GetLoadedParts(), render.Bytes(n.GetLoadedBytes())),
 		"stored", fmt.Sprintf("%d parts, %s; %d chunks published", n.GetStoredParts(), render.Bytes(n.GetStoredBytes()), n.GetPublishedChunks()),
 		"refused", fmt.Sprintf("%d duplicate, %d conflicting, %d rejected parts", n.GetDuplicateParts(), n.GetConflictParts(), n.GetRejectedParts()),
 		"dropped", fmt.Sprintf("%d chunks evicted, %d never complete, %d parts corrupt", n.GetEvictedChunks(), n.GetExpiredPendingChunks(), n.GetCorruptParts()),
 		"revokes", fmt.Sprintf("%d, %d sessions quarantined", n.GetRevokes(), n.GetQuarantinedSessions()),
-	)
+	)...)
 	if err != nil || len(s.GetSessions()) == 0 {
 		return err
 	}
