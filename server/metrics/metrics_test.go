@@ -3,6 +3,7 @@ package metrics
 import (
 	"io"
 	"net/http"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -185,4 +186,59 @@ func TestOnlyLoopback(t *testing.T) {
 	}
 	_, err := Serve("nonsense", prometheus.NewRegistry())
 	require.Error(t, err)
+}
+
+// fill sets every number to another one, and every flag.
+func fill(v reflect.Value, next *int) {
+	switch v.Kind() {
+	case reflect.Struct:
+		for i := range v.NumField() {
+			fill(v.Field(i), next)
+		}
+	case reflect.Bool:
+		v.SetBool(true)
+	case reflect.Int, reflect.Int64:
+		*next++
+		v.SetInt(int64(*next))
+	case reflect.Uint64:
+		*next++
+		v.SetUint(uint64(*next))
+	}
+}
+
+// Every series of the tier shows a figure of its own: none is forgotten, and no
+// two show the same.
+func TestEverySeriesMoves(t *testing.T) {
+	next := 1 // what a flag shows
+	var stats nvme.Stats
+	fill(reflect.ValueOf(&stats).Elem(), &next)
+	var workers Workers
+	fill(reflect.ValueOf(&workers).Elem(), &next)
+	s := sources()
+	s.NVMe = &NVMe{
+		Devices: []Device{{Path: "/a", Stats: func() nvme.Stats { return stats }}},
+		Workers: func() Workers { return workers },
+	}
+	m, r := New(s)
+	m.Promoted(time.Second)
+	for _, observe := range []func(time.Duration){m.Device("/a").Read, m.Device("/a").Wrote, m.Device("/a").Synced} {
+		observe(time.Second)
+	}
+	families, err := r.Gather()
+	require.NoError(t, err)
+	seen := map[float64]string{}
+	for _, f := range families {
+		if !strings.HasPrefix(f.GetName(), "larder_nvme_") {
+			continue
+		}
+		for _, x := range f.GetMetric() {
+			v := x.GetGauge().GetValue() + x.GetCounter().GetValue() + float64(x.GetHistogram().GetSampleCount())
+			require.NotZero(t, v, "%s %v", f.GetName(), x.GetLabel())
+			if v != 1 {
+				require.Empty(t, seen[v], "%s %v shows the same", f.GetName(), x.GetLabel())
+				seen[v] = f.GetName()
+			}
+		}
+	}
+	require.Greater(t, len(seen), 35)
 }

@@ -31,8 +31,8 @@ type CheckReport struct {
 	Index    IndexReport
 }
 
-// IndexReport compares the index with the segments. None of it is damage: a
-// kill leaves any of it, and the next start puts it right.
+// IndexReport compares the index with the segments. None of it is damage of
+// what was stored: the next start puts it right, or a read is a miss.
 type IndexReport struct {
 	// Missing: there is none; the next start scans everything. Err: it cannot be
 	// read, or belongs to another store.

@@ -3,6 +3,7 @@ package nvme
 import (
 	"context"
 	"errors"
+	"os"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -10,6 +11,7 @@ import (
 	"github.com/larderkv/larder/api/fault"
 	"github.com/larderkv/larder/api/keys"
 	"github.com/larderkv/larder/storage"
+	"github.com/larderkv/larder/storage/segment"
 )
 
 // The oldest segment goes whole; what was used in it is copied forward, within
@@ -196,4 +198,41 @@ func TestLayouts(t *testing.T) {
 	if _, err := s.Store.Tier(scopeOf(1), nil); !errors.Is(err, fault.Invalid) {
 		t.Errorf("no layout: %v", err)
 	}
+}
+
+// smallDisk has room for so many bytes, whatever the budget says.
+type smallDisk struct {
+	segment.SystemFS
+	bytes int64
+}
+
+func (d smallDisk) Free(dir string) (int64, error) {
+	list, err := os.ReadDir(dir)
+	left := d.bytes
+	for _, e := range list {
+		info, err := e.Info()
+		if err != nil {
+			return 0, err
+		}
+		left -= info.Size()
+	}
+	return left, err
+}
+
+// Where the file system is full before the budget is, the tier gives way, and
+// says that it was not the budget.
+func TestDiskFull(t *testing.T) {
+	o := manual()
+	o.Segment.FS, o.Segment.Reserve = smallDisk{bytes: 512 << 10}, 64<<10
+	s := open(t, t.TempDir(), o)
+	for n := range 60 {
+		putChunk(t, s.tier(0), n)
+	}
+	st := s.Stats()
+	if st.DiskFull == 0 || st.DiskFullSegments == 0 || st.Evicted+st.DroppedSegments != 0 || st.Segments.Used > 448<<10 {
+		t.Errorf("%+v", st)
+	}
+	want(t, "the newest", s.tier(0), true, 59, 58, 57)
+	want(t, "the oldest", s.tier(0), false, 0, 1, 2)
+	s.Close()
 }
