@@ -63,6 +63,7 @@ func run(ctx context.Context) error {
 	python := flag.String("python", "", "interpreter with grpcio, numpy and protobuf, for engine with vLLM; default those that make installs, else python3")
 	mooncake := flag.String("mooncake", "", "interpreter with mooncake-transfer-engine; its rows are added to path")
 	dir := flag.String("dir", "", "folder on a disk with 12 GiB to spare, for nvme; default bench/out of the repository")
+	trace := flag.String("trace", os.Getenv("TRACE"), "JSON lines with hash_ids, for nvme.restart.hits; default made requests [TRACE]")
 	profile := flag.String("cpuprofile", "", "file for a CPU profile of this process: the Go client and the baselines")
 	flag.Parse()
 	if *out == "" || flag.NArg() > 0 || !slices.Contains(strings.Split(sets, ", "), *set) {
@@ -114,7 +115,7 @@ func run(ctx context.Context) error {
 		})
 	case "nvme":
 		rows, discarded, err = nvme.Run(ctx, nvme.Options{
-			Dir: orElse(*dir, in("bench", "out")), Pairs: count, Only: *only, Progress: os.Stderr,
+			Dir: orElse(*dir, in("bench", "out")), Larderd: daemon, Trace: *trace, Pairs: count, Only: *only, Progress: os.Stderr,
 		})
 	default:
 		rows, discarded, err = path.Run(ctx, path.Options{

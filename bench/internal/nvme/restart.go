@@ -15,6 +15,9 @@ const (
 	// restartTail parts are written after each start, so that a kill always
 	// leaves segments behind that are open.
 	restartTail = 5_000
+	// restartLife of a process between its last write and its end: a few rounds of
+	// the tier's own work.
+	restartLife = 2500 * time.Millisecond
 	// restartRuns of each kind.
 	restartRuns   = 5
 	restartBudget = 8 << 30
@@ -51,6 +54,11 @@ func (s *Set) restart(ctx context.Context) error {
 		trimmed, err := c.hear()
 		o.After = trimmed.After
 		parts += n
+		select {
+		case <-time.After(restartLife):
+		case <-ctx.Done():
+			err = ctx.Err()
+		}
 		return seconds, o, err
 	}
 	if _, _, err := run(restartParts); err != nil {
@@ -67,6 +75,7 @@ func (s *Set) restart(ctx context.Context) error {
 		if o.Rebuilt != "" {
 			return fmt.Errorf("%s: the index was not sound: %s", name, o.Rebuilt)
 		}
+		_, _ = fmt.Fprintf(s.o.Progress, "%s: %.2f s (%.2f s of them the open), %d of %d segments scanned\n", name, seconds, o.Seconds, o.Scanned, o.Segments)
 		sound, last = append(sound, seconds), o
 		memory = append(memory, float64(o.After-o.Before)/float64(o.Parts))
 	}

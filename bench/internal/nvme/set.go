@@ -19,6 +19,10 @@ const gib = 1 << 30
 type Options struct {
 	// Dir gets a folder for everything; it must be on a disk.
 	Dir string
+	// Larderd is the daemon's binary, for the row of hits.
+	Larderd string
+	// Trace is a file of requests (JSON lines with hash_ids); empty = made ones.
+	Trace string
 	// Pairs of each row.
 	Pairs int
 	// Only rows whose name contains it; empty = all.
@@ -45,7 +49,7 @@ func Run(ctx context.Context, o Options) (rows, discarded []report.Row, err erro
 	}
 	defer p.close()
 	s := &Set{o: o, place: p, seed: uint64(time.Now().UnixNano())}
-	for _, group := range []func(context.Context) error{s.writes, s.reads, s.tails, s.wear, s.restart} {
+	for _, group := range []func(context.Context) error{s.writes, s.reads, s.tails, s.wear, s.restart, s.hits} {
 		err = errors.Join(err, group(ctx))
 		if ctx.Err() != nil {
 			break
