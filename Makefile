@@ -23,6 +23,7 @@ OUT ?= bench/out/$(SET).json
 BENCHFLAGS ?=
 ENGINE ?=
 KILLS ?= 10
+SOAK ?= 30m
 
 # A directory given with ENGINE= is used as it is; nothing is installed there.
 ENGINE_DIR := $(if $(ENGINE),$(ENGINE),$(CACHE)/engine)
@@ -58,6 +59,10 @@ engine: ## install the pinned engine into .cache/engine (0.75 GB, about 90 s)
 .PHONY: fuzz
 fuzz: ## each Go fuzz target for FUZZTIME (10s)
 	tools/fuzz.sh $(FUZZTIME)
+
+.PHONY: soak
+soak: ## larderd with little memory and disk under load, killed now and then, for SOAK (30m)
+	LARDER_SOAK=$(SOAK) go test -count=1 -timeout 0 -run TestSoak -json ./test/process | $(PYTHON) tools/gotest.py
 
 .PHONY: lint
 lint: $(BIN)/golangci-lint $(BIN)/buf $(PYENV)/.ready ## Go (with gofmt and vet), protos, Python
@@ -113,6 +118,7 @@ nightly: ## what does not fit CI: long fuzzing, hundreds of random kills
 	$(MAKE) race
 	LARDER_KILLS=300 go test -count=1 -timeout 30m -run TestKill9 -json ./storage/nvme | $(PYTHON) tools/gotest.py
 	LARDER_KILLS=100 go test -count=1 -timeout 30m -json ./test/process | $(PYTHON) tools/gotest.py
+	$(MAKE) soak
 	$(MAKE) fuzz FUZZTIME=10m
 	$(MAKE) test-engine KILLS=100
 

@@ -1,0 +1,144 @@
+package process
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/larderkv/larder/test/daemon"
+)
+
+// freeAddress is one that nobody listens on now.
+func freeAddress(t *testing.T) string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	require.NoError(t, l.Close())
+	return l.Addr().String()
+}
+
+// scrape reads all metrics, by name and labels.
+func scrape(ctx context.Context, address string) (map[string]float64, error) {
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+"/metrics", nil)
+	if err != nil {
+		return nil, err
+	}
+	// A connection of its own, which ends with the answer.
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	resp, err := client.Do(r)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	out := map[string]float64{}
+	lines := bufio.NewScanner(resp.Body)
+	for lines.Scan() {
+		at := bytes.LastIndexByte(lines.Bytes(), ' ')
+		if at < 0 || lines.Text()[0] == '#' {
+			continue
+		}
+		v, err := strconv.ParseFloat(lines.Text()[at+1:], 64)
+		if err != nil {
+			return nil, fmt.Errorf("%q: %w", lines.Text(), err)
+		}
+		out[lines.Text()[:at]] = v
+	}
+	return out, lines.Err()
+}
+
+// diskBytes is what the segments in the directory have taken from the disk.
+func diskBytes(t *testing.T, dir string) (n int64) {
+	names, err := filepath.Glob(filepath.Join(dir, "segments", "*.seg"))
+	require.NoError(t, err)
+	for _, name := range names {
+		info, err := os.Stat(name)
+		if os.IsNotExist(err) {
+			continue // dropped meanwhile
+		}
+		require.NoError(t, err)
+		n += info.Sys().(*syscall.Stat_t).Blocks * 512
+	}
+	return n
+}
+
+// watcher looks at a daemon again and again: what it counts, over all of its
+// lives, and the most that it has used.
+type watcher struct {
+	t       *testing.T
+	d       *daemon.Daemon
+	address string
+	dir     string
+
+	mu sync.Mutex
+	// sums of the counters of lives that have ended, and those of this life.
+	sums, now map[string]float64
+	// The most of memory (without the arena) and of disk.
+	memory, disk int64
+	looks        int
+}
+
+func (w *watcher) look(ctx context.Context) {
+	got, err := scrape(ctx, w.address)
+	if err != nil {
+		return // it is being restarted
+	}
+	m, err := w.d.Memory()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.now = got
+	w.disk = max(w.disk, diskBytes(w.t, w.dir))
+	w.looks++
+	if err == nil {
+		w.memory = max(w.memory, m.Private)
+	}
+}
+
+// ended notes that the daemon's life is over.
+func (w *watcher) ended() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for k, v := range w.now {
+		w.sums[k] += v
+	}
+	w.now = nil
+}
+
+// total of a counter.
+func (w *watcher) total(name string) float64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.sums[name] + w.now[name]
+}
+
+// current value of a gauge.
+func (w *watcher) current(name string) float64 {
+	w.look(w.t.Context())
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.now[name]
+}
+
+// watch looks until ctx ends.
+func (w *watcher) watch(ctx context.Context) {
+	tick := time.NewTicker(200 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			w.look(ctx)
+		}
+	}
+}
