@@ -24,10 +24,11 @@ import (
 	"github.com/larderkv/larder/bench/internal/quality"
 	"github.com/larderkv/larder/bench/internal/report"
 	"github.com/larderkv/larder/bench/internal/rig"
+	"github.com/larderkv/larder/bench/internal/speed"
 )
 
 // sets that can be measured.
-const sets = "path, engine, nvme, codec-entropy, codec-quality"
+const sets = "path, engine, nvme, codec-entropy, codec-speed, codec-quality"
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -100,6 +101,8 @@ func run(ctx context.Context) error {
 	switch *set {
 	case "codec-entropy":
 		rows, discarded, err = entropy.Rows(ctx, pairs.Plan{Pairs: count, Seed: uint64(time.Now().UnixNano())}, *only)
+	case "codec-speed":
+		rows, discarded, err = speed.Rows(ctx, pairs.Plan{Pairs: count, Seed: uint64(time.Now().UnixNano())}, *only)
 	case "codec-quality":
 		if *model == "" || *documents == "" {
 			return errors.New("codec-quality wants -model and -documents")

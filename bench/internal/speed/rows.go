@@ -1,0 +1,104 @@
+package speed
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/larderkv/larder/bench/internal/entropy"
+	"github.com/larderkv/larder/bench/internal/pairs"
+	"github.com/larderkv/larder/bench/internal/report"
+	"github.com/larderkv/larder/codec"
+	"github.com/larderkv/larder/codec/rans"
+)
+
+// variants: what has a bar has the name without a level.
+var variants = []variant{
+	{"", codec.Plain, 1, 1},
+	{".lossless", codec.Lossless, 0, 0},
+	{".L0", codec.Plain, 0, 0},
+	{".L2", codec.Plain, 2, 2},
+	{".L3", codec.Plain, 3, 3},
+	{".nested", codec.Plain, 0, 3},
+}
+
+// bars in GB/s of bf16, of the fastest kernel.
+var bars = map[string]float64{"codec.decode": 6, "codec.encode": 3.5, "codec.lossless.decode": 2, "codec.lossless.encode": 2}
+
+// Rows measures codec.decode and codec.encode (L1 alone), the other levels,
+// lossless, and all levels in one object: with the fastest kernel, and L1 and
+// lossless with the others, whose names are then behind the rows'. Rows of the
+// entropy stage are entropy's. plan.Pairs is at least 15. Rows whose name does
+// not contain only are left out.
+func Rows(ctx context.Context, plan pairs.Plan, only string) (rows, discarded []report.Row, err error) {
+	raw := make([][]byte, objects)
+	for i := range raw {
+		raw[i] = kv(seed + uint64(i))
+	}
+	for i, kernel := range rans.Kernels() {
+		for k := range variants {
+			v := &variants[k]
+			if i > 0 && k > 1 {
+				continue
+			}
+			var w *work
+			for _, r := range v.rows(kernel, i > 0) {
+				if !strings.Contains(r.spec.Name, only) {
+					continue
+				}
+				if w == nil {
+					if w, err = newWork(kernel, v, raw); err != nil {
+						return rows, discarded, err
+					}
+				}
+				r.spec.Beside = fmt.Sprintf("synthetic KV; %s, %.3f bits an element, all in", w.name, w.bits)
+				f := w.encode
+				if r.level >= 0 {
+					f = w.decode(r.level)
+				}
+				attempts, err := pairs.Measure(ctx, plan, w.arm(f))
+				if err != nil {
+					return rows, discarded, fmt.Errorf("%s: %w", r.spec.Name, err)
+				}
+				row, old := report.From(r.spec, attempts)
+				rows, discarded = append(rows, row), append(discarded, old...)
+			}
+		}
+	}
+	stage, old, err := entropy.Rows(ctx, plan, only)
+	return append(rows, stage...), append(discarded, old...), err
+}
+
+type spec struct {
+	spec  report.Spec
+	level int // to decode; -1: encode
+}
+
+// rows of one variant: its encoding, and its decoding at each level that it has.
+func (v *variant) rows(kernel rans.Kernel, named bool) []spec {
+	var list []spec
+	add := func(name string, level int) {
+		s := report.Spec{Name: name, Unit: "GB/s of bf16", Memcpy: -1}
+		if bar := bars[name]; bar > 0 && !named {
+			s.Op, s.Bar = ">=", bar
+		}
+		if named {
+			s.Name += "." + kernel.String()
+		}
+		list = append(list, spec{s, level})
+	}
+	if v.finest == v.coarsest {
+		prefix, suffix := "codec", v.name
+		if v.mode == codec.Lossless {
+			prefix, suffix = prefix+v.name, ""
+		}
+		add(prefix+".decode"+suffix, v.finest)
+		add(prefix+".encode"+suffix, -1)
+		return list
+	}
+	for level := v.coarsest; level >= v.finest; level-- {
+		add(fmt.Sprintf("codec%s.decode.L%d", v.name, level), level)
+	}
+	add("codec"+v.name+".encode", -1)
+	return list
+}

@@ -1,0 +1,34 @@
+package speed
+
+import (
+	"testing"
+
+	"github.com/larderkv/larder/codec/rans"
+	"github.com/stretchr/testify/require"
+)
+
+// Every kernel codes the objects as the reference does; that is checked where
+// they are made. All that is said to be coded is.
+func TestWork(t *testing.T) {
+	raw := [][]byte{kv(seed)}
+	require.Equal(t, raw[0], kv(seed), "the same in every run")
+	names := map[string]bool{}
+	for i, k := range rans.Kernels() {
+		for j := range variants {
+			for _, r := range variants[j].rows(k, i > 0) {
+				require.False(t, names[r.spec.Name], r.spec.Name)
+				names[r.spec.Name] = true
+			}
+		}
+		for j := range variants[:2] {
+			w, err := newWork(k, &variants[j], raw)
+			require.NoError(t, err)
+			require.Less(t, w.bits, 11.5, "it does not shrink")
+			require.NoError(t, w.encode(0))
+			require.NoError(t, w.decode(1)(0))
+		}
+	}
+	for name := range bars {
+		require.True(t, names[name], name)
+	}
+}
