@@ -8,7 +8,8 @@ import (
 // ReconstructBF16 writes tokens rows of bf16, stride bytes apart, of q: step x
 // value, exactly, plus the channel's mean, rounded to float32 and then to the
 // nearest bf16, ties to even. step x value is exact in float32, which is the
-// caller's business (a step of 13 bits at most). Results are finite.
+// caller's business (a step of 13 bits at most). Results are finite, and 0 or at
+// least 2^-126 in magnitude.
 func (o *Ops) ReconstructBF16(dst []byte, stride, tokens int, q []int16, mean []float32, step float32) {
 	dims := len(mean)
 	fits(dst, stride, tokens, dims)
@@ -31,6 +32,9 @@ func (o *Ops) ReconstructSymbolsBF16(dst []byte, stride, tokens int, symbols []b
 	dims := len(mean)
 	fits(dst, stride, tokens, dims)
 	must(len(symbols) == tokens*dims)
+	if o.bf16 && dims%group == 0 && len(symbols) > 0 {
+		return reconstructSymbolsBF16(&dst[0], stride, &symbols[0], &mean[0], dims/group, tokens, zero, step)
+	}
 	if o.wide && dims%group == 0 && len(symbols) > 0 {
 		return reconstructSymbolsAVX512(&dst[0], stride, &symbols[0], &mean[0], dims/group, tokens, zero, step)
 	}
@@ -109,4 +113,28 @@ func load(row []byte, c int) float32 {
 // fits: tokens rows of dims bf16, stride bytes apart, lie in b.
 func fits(b []byte, stride, tokens, dims int) {
 	must(tokens == 0 || stride >= 2*dims && len(b) >= (tokens-1)*stride+2*dims)
+}
+
+// QuantizeSymbolsBF16 is QuantizeBF16 and Symbols in one, with zero 128: dst gets
+// the value plus 128 where that is 1..255, else 0. scratch has the elements of
+// dst; what it holds after the call means nothing.
+func (o *Ops) QuantizeSymbolsBF16(dst []byte, scratch []int16, src []byte, stride, tokens int, mean []float32, inv, limit float32) bool {
+	dims := len(mean)
+	fits(src, stride, tokens, dims)
+	must(len(dst) == tokens*dims && len(scratch) == len(dst) && limit <= math.MaxInt16)
+	if o.wide && dims%group == 0 && len(dst) > 0 && limit > 128 &&
+		quantizeSymbolsAVX512(&dst[0], &src[0], stride, &mean[0], dims/group, tokens, inv) == 0 {
+		return true // every value has a symbol
+	}
+	if !o.QuantizeBF16(scratch, src, stride, tokens, mean, inv, limit) {
+		return false
+	}
+	for i, v := range scratch {
+		s := int(v) + 128
+		if s < 0 || s > 255 {
+			s = 0
+		}
+		dst[i] = byte(s)
+	}
+	return true
 }

@@ -274,3 +274,152 @@ quantizeRow:
 	MOVQ AX, bad+56(FP)
 	VZEROUPPER
 	RET
+
+// Of 64 values as two packs leave them, the places in order: a pack takes the
+// even ones of a quarter first, then its odd ones; two packs, quarter by quarter.
+DATA inOrder<>+0(SB)/8, $0x0703060205010400
+DATA inOrder<>+8(SB)/8, $0x1713161215111410
+DATA inOrder<>+16(SB)/8, $0x2723262225212420
+DATA inOrder<>+24(SB)/8, $0x3733363235313430
+DATA inOrder<>+32(SB)/8, $0x0f0b0e0a0d090c08
+DATA inOrder<>+40(SB)/8, $0x1f1b1e1a1d191c18
+DATA inOrder<>+48(SB)/8, $0x2f2b2e2a2d292c28
+DATA inOrder<>+56(SB)/8, $0x3f3b3e3a3d393c38
+GLOBL inOrder<>(SB), RODATA|NOPTR, $64
+
+// QUANTIZE_PACKED: 32 channels from the bf16 at v to words in q, which saturate; x
+// is scratch. Z24 accumulates magnitudes; NaN has the greatest.
+#define QUANTIZE_PACKED(v, even, odd, q, x) \
+	VMOVDQU64 v, x; \
+	VPSLLD $16, x, q; \
+	VPANDD Z29, x, x; \
+	VSUBPS even, q, q; \
+	VSUBPS odd, x, x; \
+	VMULPS Z26, q, q; \
+	VMULPS Z26, x, x; \
+	VCVTPS2DQ q, q; \
+	VCVTPS2DQ x, x; \
+	VPACKSSDW x, q, q; \
+	VPABSW q, x; \
+	VPMAXUW x, Z24, Z24
+
+// func quantizeSymbolsAVX512(dst, src *byte, stride int, mean *float32, groups, rows int, inv float32) (beyond uint64)
+//
+// The values plus 128, where all of them are -127..127, else anything, and beyond
+// is not 0.
+//	Z25 inOrder; Z27 128 in every byte; Z26, Z29 as in QUANTIZE
+TEXT ·quantizeSymbolsAVX512(SB), NOSPLIT, $0-64
+	MOVQ dst+0(FP), DI
+	MOVQ src+8(FP), SI
+	MOVQ stride+16(FP), R11
+	MOVQ mean+24(FP), R10
+	MOVQ groups+32(FP), BX
+	MOVQ BX, R9
+	SHLQ $6, R9 // bytes of a row of dst
+	VBROADCASTSS inv+48(FP), Z26
+	VPXORQ Z24, Z24, Z24
+	VMOVDQU64 inOrder<>(SB), Z25
+	MOVL $0x80808080, AX
+	VPBROADCASTD AX, Z27
+	MOVL $1, AX
+	VPBROADCASTD AX, Z28
+	MOVL $0xffff0000, AX
+	VPBROADCASTD AX, Z29
+
+quantizeSymbolsGroup:
+	MEANS(R10)
+	MOVQ rows+40(FP), CX
+	MOVQ SI, R12
+	MOVQ DI, R13
+
+quantizeSymbolsRow:
+	QUANTIZE_PACKED((R12), Z20, Z21, Z0, Z1)
+	QUANTIZE_PACKED(64(R12), Z22, Z23, Z2, Z3)
+	VPACKSSWB Z2, Z0, Z0
+	VPXORQ Z27, Z0, Z0
+	VPERMB Z0, Z25, Z0
+	VMOVDQU64 Z0, (R13)
+	ADDQ R11, R12
+	ADDQ R9, R13
+	DECQ CX
+	JNZ quantizeSymbolsRow
+	ADDQ $256, R10
+	ADDQ $128, SI
+	ADDQ $64, DI
+	DECQ BX
+	JNZ quantizeSymbolsGroup
+	// Any magnitude of 128 or more has one of these bits.
+	MOVL $0xff80ff80, AX
+	VPBROADCASTD AX, Z0
+	VPTESTMW Z0, Z24, K1
+	KMOVD K1, AX
+	MOVQ AX, beyond+56(FP)
+	VZEROUPPER
+	RET
+
+// BF16: Z0 and Z2 get the nearest bf16 of the 32 bits in Z0 and Z1, and in Z2 and
+// Z3: VCVTNE2PS2BF16, which the assembler does not know. It takes denormals for
+// 0; there are none: what is not 0 is at least a multiple of 2^-103.
+#define BF16 \
+	LONG $0x4877f262; WORD $0xc072; \
+	LONG $0x4867f262; WORD $0xd272
+
+// FLOATS: of 16 symbols at p, step x (symbol - zero) + mean. Products are exact,
+// so that a fused addition rounds like a separate one.
+#define FLOATS(p, mean, z) \
+	VPMOVZXBD p, z; \
+	VPSUBD Z24, z, z; \
+	VCVTDQ2PS z, z; \
+	VFMADD213PS mean, Z26, z
+
+// func reconstructSymbolsBF16(dst *byte, stride int, symbols *byte, mean *float32, groups, rows, zero int, step float32) (escapes int)
+//
+// reconstructSymbolsAVX512 for CPUs with AVX512_BF16.
+//	Z20-Z23 means of 64 channels; Z24 zero in every 32 bits; Z26 step
+TEXT ·reconstructSymbolsBF16(SB), NOSPLIT, $0-72
+	MOVQ dst+0(FP), DI
+	MOVQ stride+8(FP), R11
+	MOVQ symbols+16(FP), SI
+	MOVQ mean+24(FP), R10
+	MOVQ groups+32(FP), BX
+	MOVQ BX, R9
+	SHLQ $6, R9 // bytes of a row of symbols
+	MOVQ zero+48(FP), AX
+	VPBROADCASTD AX, Z24
+	VBROADCASTSS step+56(FP), Z26
+	XORQ DX, DX
+
+bf16Group:
+	VMOVUPS (R10), Z20
+	VMOVUPS 64(R10), Z21
+	VMOVUPS 128(R10), Z22
+	VMOVUPS 192(R10), Z23
+	MOVQ rows+40(FP), CX
+	MOVQ DI, R12
+	MOVQ SI, R13
+
+bf16Row:
+	VMOVDQU64 (R13), Z4
+	VPTESTNMB Z4, Z4, K1
+	KMOVQ K1, R8
+	POPCNTQ R8, R8
+	ADDQ R8, DX
+	FLOATS((R13), Z20, Z0)
+	FLOATS(16(R13), Z21, Z1)
+	FLOATS(32(R13), Z22, Z2)
+	FLOATS(48(R13), Z23, Z3)
+	BF16
+	VMOVDQU64 Z0, (R12)
+	VMOVDQU64 Z2, 64(R12)
+	ADDQ R9, R13
+	ADDQ R11, R12
+	DECQ CX
+	JNZ bf16Row
+	ADDQ $256, R10
+	ADDQ $128, DI
+	ADDQ $64, SI
+	DECQ BX
+	JNZ bf16Group
+	MOVQ DX, escapes+64(FP)
+	VZEROUPPER
+	RET

@@ -47,6 +47,13 @@ func (m *ClassMap) Size(tokens int) int {
 	return n
 }
 
+// Places returns where each channel begins in an arranged unit of so many tokens.
+// It is m's working memory: the next call of anything that takes m changes it.
+func (m *ClassMap) Places(tokens int) []int {
+	m.place(tokens)
+	return m.at
+}
+
 // place sets m.at for an arranged unit of so many tokens.
 func (m *ClassMap) place(tokens int) {
 	var next [MaxClasses]int

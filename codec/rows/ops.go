@@ -4,13 +4,18 @@ package rows
 type Options struct {
 	// Go forces the reference; tests and benchmarks do.
 	Go bool
+	// NoBF16 does without AVX512_BF16, as Ice Lake must; tests do.
+	NoBF16 bool
 }
 
 // Ops are the functions of this package with one implementation.
-type Ops struct{ wide bool }
+type Ops struct{ wide, bf16 bool }
 
 // New returns the fastest implementation that the CPU runs.
-func New(o Options) *Ops { return &Ops{wide: hasWide() && !o.Go} }
+func New(o Options) *Ops {
+	wide := hasWide() && !o.Go
+	return &Ops{wide: wide, bf16: wide && hasBF16() && !o.NoBF16}
+}
 
 // Wide reports whether the assembly runs.
 func (o *Ops) Wide() bool { return o.wide }

@@ -12,9 +12,10 @@ import (
 	"pgregory.net/rapid"
 )
 
-// both are the reference and what this CPU runs.
-func both() [2]*rows.Ops {
-	return [2]*rows.Ops{rows.New(rows.Options{Go: true}), rows.New(rows.Options{})}
+// both are the reference and what this CPU runs, without and with what not every
+// CPU has.
+func both() [3]*rows.Ops {
+	return [3]*rows.Ops{rows.New(rows.Options{Go: true}), rows.New(rows.Options{NoBF16: true}), rows.New(rows.Options{})}
 }
 
 // shape draws dims and tokens: whole groups and others.
@@ -176,7 +177,7 @@ func TestSplitAll(t *testing.T) {
 	for i := range all {
 		all[i] = int16(max(i-32768, -32767))
 	}
-	var first [2][]int16
+	var first [3][]int16
 	for i, o := range both() {
 		q := append([]int16{}, all...)
 		digits, ctx := make([]byte, len(q)), make([]byte, len(q))
@@ -186,6 +187,7 @@ func TestSplitAll(t *testing.T) {
 		require.Equal(t, all, q)
 	}
 	require.Equal(t, first[0], first[1])
+	require.Equal(t, first[0], first[2])
 }
 
 // bf16s returns rows of bf16 at a stride, of all magnitudes that matter.
@@ -224,10 +226,10 @@ func TestStatsQuantizeReconstruct(t *testing.T) {
 		inv := float32(math.Exp2(rapid.Float64Range(-3, 8).Draw(t, "inv")))
 		limit := rapid.SampledFrom([]float32{32767, 3000, 40}).Draw(t, "limit")
 		step := rapid.SampledFrom([]float32{0.125, 0.3359375, 27 * 0.3359375, 1.5e-30}).Draw(t, "step")
-		var sums, squares [2][]uint32
-		var fits [2]bool
-		var qs [2][]int16
-		var outs [2][]byte
+		var sums, squares [3][]uint32
+		var fits [3]bool
+		var qs [3][]int16
+		var outs [3][]byte
 		for i, o := range both() {
 			sum, sq := make([]float32, dims), make([]float32, dims)
 			for c := range sum {
@@ -245,11 +247,13 @@ func TestStatsQuantizeReconstruct(t *testing.T) {
 			o.ReconstructBF16(outs[i], stride, tokens, qs[i], mean, step)
 			check()
 		}
-		require.Equal(t, sums[0], sums[1])
-		require.Equal(t, squares[0], squares[1])
-		require.Equal(t, fits[0], fits[1])
-		require.Equal(t, qs[0], qs[1])
-		require.True(t, bytes.Equal(outs[0], outs[1]))
+		for i := range sums {
+			require.Equal(t, sums[0], sums[i])
+			require.Equal(t, squares[0], squares[i])
+			require.Equal(t, fits[0], fits[i])
+			require.Equal(t, qs[0], qs[i])
+			require.True(t, bytes.Equal(outs[0], outs[i]))
+		}
 	})
 }
 
@@ -318,6 +322,13 @@ func TestLengths(t *testing.T) {
 		"stats":       func() { o.StatsBF16(make([]float32, 64), make([]float32, 63), make([]byte, 128), 128, 1) },
 		"quantize":    func() { o.QuantizeBF16(make([]int16, 63), make([]byte, 128), 128, 1, make([]float32, 64), 1, 1) },
 		"class":       func() { m.Build([]uint8{1}, 1) },
+		"remap":       func() { o.Remap(make([]byte, 63), make([]byte, 64), 0, 255, 0) },
+		"split bf16":  func() { o.SplitBF16(make([]byte, 64), make([]byte, 63), make([]byte, 128), 128, 1, 64) },
+		"join bf16":   func() { o.JoinBF16(make([]byte, 127), 128, 1, 64, make([]byte, 64), make([]byte, 64), 0) },
+		"sums":        func() { o.SumBytes(make([]uint32, 64), make([]byte, 65)) },
+		"quantize to symbols": func() {
+			o.QuantizeSymbolsBF16(make([]byte, 64), make([]int16, 63), make([]byte, 128), 128, 1, make([]float32, 64), 1, 1)
+		},
 	} {
 		require.Panics(t, f, name)
 	}

@@ -5,8 +5,11 @@ import "golang.org/x/sys/cpu"
 // hasWide: Ice Lake, Zen 4 and later.
 func hasWide() bool {
 	x := &cpu.X86
-	return x.HasAVX512F && x.HasAVX512BW && x.HasAVX512DQ && x.HasAVX512VBMI2 && x.HasBMI2 && x.HasPOPCNT
+	return x.HasAVX512F && x.HasAVX512BW && x.HasAVX512DQ && x.HasAVX512VBMI && x.HasAVX512VBMI2 && x.HasBMI2 && x.HasPOPCNT
 }
+
+// hasBF16: Cooper Lake, Sapphire Rapids, Zen 4 and later; beside hasWide.
+func hasBF16() bool { return cpu.X86.HasAVX512BF16 }
 
 // What the .s files have. groups are of 64 elements or, where there are rows,
 // which are tokens, of 64 channels, and at least 1; so are rows and blocks. Each
@@ -51,3 +54,21 @@ func statsAVX512(sum, sq *float32, src *byte, stride, groups, rows int)
 
 //go:noescape
 func quantizeAVX512(q *int16, src *byte, stride int, mean *float32, groups, rows int, inv, limit float32) (bad uint64)
+
+//go:noescape
+func reconstructSymbolsBF16(dst *byte, stride int, symbols *byte, mean *float32, groups, rows, zero int, step float32) (escapes int)
+
+//go:noescape
+func quantizeSymbolsAVX512(dst, src *byte, stride int, mean *float32, groups, rows int, inv float32) (beyond uint64)
+
+//go:noescape
+func splitBF16AVX512(exps, rests, src *byte, stride, groups, rows int)
+
+//go:noescape
+func joinBF16AVX512(dst *byte, stride int, symbols, rests *byte, groups, rows, offset int) (zeros int, greatest byte)
+
+//go:noescape
+func sumBytesAVX512(sums *uint32, src *byte, groups, rows int)
+
+//go:noescape
+func remapAVX512(dst, src *byte, groups, low, high, add int) (outside int)

@@ -5,6 +5,7 @@ package rows
 // There is no assembly: nothing of this is called.
 
 func hasWide() bool { return false }
+func hasBF16() bool { return false }
 
 func scatterAVX512(*byte, int, *byte, *int, int)                        { panic("rows: no assembly") }
 func gatherAVX512(*byte, *int, *byte, int, int)                         { panic("rows: no assembly") }
@@ -23,3 +24,15 @@ func statsAVX512(*float32, *float32, *byte, int, int, int) { panic("rows: no ass
 func quantizeAVX512(*int16, *byte, int, *float32, int, int, float32, float32) uint64 {
 	panic("rows: no assembly")
 }
+func reconstructSymbolsBF16(*byte, int, *byte, *float32, int, int, int, float32) int {
+	panic("rows: no assembly")
+}
+func quantizeSymbolsAVX512(*byte, *byte, int, *float32, int, int, float32) uint64 {
+	panic("rows: no assembly")
+}
+func splitBF16AVX512(*byte, *byte, *byte, int, int, int) { panic("rows: no assembly") }
+func joinBF16AVX512(*byte, int, *byte, *byte, int, int, int) (int, byte) {
+	panic("rows: no assembly")
+}
+func sumBytesAVX512(*uint32, *byte, int, int)          { panic("rows: no assembly") }
+func remapAVX512(*byte, *byte, int, int, int, int) int { panic("rows: no assembly") }

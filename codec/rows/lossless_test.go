@@ -1,0 +1,132 @@
+package rows_test
+
+import (
+	"encoding/binary"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/larderkv/larder/codec/rows"
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+)
+
+func TestSplitJoinBF16(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		dims, tokens := shape(t)
+		rng := source(t)
+		stride := 2*dims + rapid.IntRange(0, 70).Draw(t, "gap")
+		src, check := within(t, (tokens-1)*stride+2*dims)
+		for i := range src {
+			src[i] = byte(rng.Uint32())
+		}
+		first := rapid.IntRange(0, 255).Draw(t, "first")
+		for _, o := range both() {
+			exps, check1 := within(t, dims*tokens)
+			rests, check2 := within(t, dims*tokens)
+			o.SplitBF16(exps, rests, src, stride, tokens, dims)
+			check1()
+			check2()
+			symbols, zeros, greatest := make([]byte, len(exps)), 0, byte(0)
+			for i := range exps {
+				v := binary.LittleEndian.Uint16(src[i/dims*stride+i%dims*2:])
+				require.Equal(t, byte(v<<1>>8), exps[i])
+				require.Equal(t, byte(v)&0x7f|byte(v>>15)<<7, rests[i])
+				if symbols[i] = byte(int(exps[i]) - first + 1); symbols[i] == 0 {
+					zeros++
+				}
+				greatest = max(greatest, symbols[i])
+			}
+			back, check3 := within(t, len(src))
+			n, most := o.JoinBF16(back, stride, tokens, dims, symbols, rests, first)
+			check3()
+			require.Equal(t, zeros, n)
+			require.Equal(t, greatest, most)
+			for k := range tokens {
+				require.Equal(t, src[k*stride:k*stride+2*dims], back[k*stride:k*stride+2*dims], "wide %v", o.Wide())
+			}
+		}
+		check()
+	})
+}
+
+func TestSumBytes(t *testing.T) {
+	for _, dims := range []int{1, 64, 65, 128} {
+		for _, tokens := range []int{0, 1, 255, 256, 257, 1000} {
+			rng := rand.New(rand.NewPCG(uint64(dims), uint64(tokens)))
+			src, want := make([]byte, dims*tokens), make([]uint32, dims)
+			for c := range want {
+				want[c] = uint32(c) << 20
+			}
+			start := append([]uint32{}, want...)
+			for i := range src {
+				src[i] = byte(255 - rng.IntN(3))
+				want[i%dims] += uint32(src[i])
+			}
+			for _, o := range both() {
+				got := append([]uint32{}, start...)
+				o.SumBytes(got, src)
+				require.Equal(t, want, got, "wide %v, %d x %d", o.Wide(), tokens, dims)
+			}
+		}
+	}
+}
+
+func TestRemap(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		rng := source(t)
+		src := make([]byte, rapid.IntRange(0, 300).Draw(t, "n"))
+		low, high, add := rapid.Byte().Draw(t, "low"), rapid.Byte().Draw(t, "high"), rapid.Byte().Draw(t, "add")
+		want, outside := make([]byte, len(src)), 0
+		for i := range src {
+			src[i] = byte(rng.Uint32())
+			if src[i] >= low && src[i] <= high {
+				want[i] = src[i] + add
+			} else {
+				outside++
+			}
+		}
+		for _, o := range both() {
+			got, check := within(t, len(src))
+			require.Equal(t, outside, o.Remap(got, src, low, high, add))
+			require.Equal(t, want, got, "wide %v", o.Wide())
+			check()
+		}
+	})
+}
+
+func TestQuantizeSymbols(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		dims, tokens := shape(t)
+		rng := source(t)
+		stride := 2*dims + rapid.IntRange(0, 70).Draw(t, "gap")
+		src := bf16s(rng, stride, tokens, dims, rapid.IntRange(0, 3).Draw(t, "odd") == 0)
+		mean := make([]float32, dims)
+		for i := range mean {
+			mean[i] = float32(rng.NormFloat64())
+		}
+		inv := rapid.SampledFrom([]float32{0.3, 1, 2.5, 40}).Draw(t, "inv")
+		limit := rapid.SampledFrom([]float32{32754, 1213, 40}).Draw(t, "limit")
+		reference := both()[0]
+		q, lo, hi := make([]int16, dims*tokens), make([]byte, dims), make([]byte, dims)
+		for c := range lo {
+			lo[c], hi[c] = 1, 255
+		}
+		fits := reference.QuantizeBF16(q, src, stride, tokens, mean, inv, limit)
+		want := make([]byte, len(q))
+		reference.Symbols(want, q, 128, lo, hi)
+		for _, o := range both() {
+			got, check := within(t, len(want))
+			require.Equal(t, fits, o.QuantizeSymbolsBF16(got, make([]int16, len(got)), src, stride, tokens, mean, inv, limit))
+			check()
+			if fits {
+				require.Equal(t, want, got, "wide %v", o.Wide())
+			}
+		}
+	})
+}
+
+func TestPlaces(t *testing.T) {
+	var m rows.ClassMap
+	m.Build([]uint8{1, 0, 1, 0, 0}, 3)
+	require.Equal(t, []int{64, 0, 80, 16, 32}, m.Places(16))
+}
