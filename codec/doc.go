@@ -1,6 +1,8 @@
 // Package codec packs the KV bytes of a part into fewer bytes: unchanged
 // (raw), without loss (lossless), or quantized at up to four nested levels in
-// one object (plain). FORMAT.md is the specification of the bytes.
+// one object, as they are (plain) or after a transform that was calibrated for
+// the model (calibrated, codec/basis). FORMAT.md is the specification of the
+// bytes.
 //
 // Invariants:
 //   - Every byte sequence is hostile. The size of the output comes from the
@@ -11,8 +13,10 @@
 //   - The same input and Params give the same object, on every platform:
 //     integer histograms, and float32 arithmetic in a fixed order that no
 //     compiler may fuse.
-//   - Decoding is bit-identical on every platform: the only rounding is one
-//     addition in float32 and one conversion to the output type.
+//   - Decoding is bit-identical on every platform: plain rounds one addition in
+//     float32 and one conversion to the output type; calibrated has one fused
+//     operation for each component, in ascending order.
+//   - What one basis coded is a miss to a reader that has it not, or another one.
 //   - What cannot be quantized (NaN, infinities, no variance, a range that the
 //     steps do not span) is kept exactly. What does not shrink is kept raw.
 //

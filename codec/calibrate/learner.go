@@ -23,12 +23,18 @@ type Options struct {
 }
 
 // DefaultStep is the step of level 0 for a kind, such that L2 is about as close to
-// the exact model as CacheGen is.
-func DefaultStep(k codec.Kind) float32 {
-	if k == codec.K {
+// the exact model as CacheGen is. A bundle has more components that are narrower
+// than a step, and lose less than half of one: its steps may be wider.
+func DefaultStep(u basis.Unit, k codec.Kind) float32 {
+	switch {
+	case u == basis.Bundle && k == codec.K:
 		return 0.06
+	case u == basis.Bundle:
+		return 0.1
+	case k == codec.K:
+		return 0.05
 	}
-	return 0.1
+	return 0.085
 }
 
 // batch is the number of tokens that are added to a covariance at once: it is read

@@ -80,11 +80,12 @@ turn the keys; a kind that is not implemented is refused: code such a cache plai
 
 func (f *calibrateFlags) options() (calibrate.Options, error) {
 	o := calibrate.Options{Sinks: f.params.Sinks}
-	if err := f.parseFields(codec.Plain, calibrate.DefaultStep); err != nil {
-		return o, err
-	}
 	unit, err := basis.ParseUnit(f.unit)
 	if err != nil {
+		return o, err
+	}
+	steps := func(k codec.Kind) float32 { return calibrate.DefaultStep(unit, k) }
+	if err := f.parseFields(codec.Plain, steps); err != nil {
 		return o, err
 	}
 	o.Shape = basis.Shape{Unit: unit, Layers: f.shape.Layers, Heads: f.shape.Heads, Joined: f.joined}

@@ -1,4 +1,5 @@
-"""Decodes coded objects (codec/FORMAT.md, codec/rans/FORMAT.md) with numpy.
+"""Decodes coded objects (codec/FORMAT.md, codec/rans/FORMAT.md) with numpy; those
+with calibrated fields with the basis that they name (larder.basis).
 
 The reference that other decoders are compared with: bit for bit what the Go
 codec gives, some MB/s, and written from the two pages alone.
@@ -14,6 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from larder.basis import Basis
+from larder.calibrated import SECTION, BasisRef, Calibrated, Units, heads_of, read_ref, resolve
 from larder.errors import CorruptError, InvalidError, MissError
 from larder.part import crc64
 
@@ -199,7 +202,8 @@ def _unpack(data: bytes, n: int, width: int) -> NDArray[np.int64]:
 
 @dataclass
 class Object:
-    """A coded object, or a prefix of one."""
+    """A coded object, or a prefix of one. With a basis, heads and dims are those
+    of units: joined heads are one."""
 
     data: bytes
     finest: int
@@ -214,6 +218,7 @@ class Object:
     modes: Array
     lengths: Array
     starts: NDArray[np.int64]
+    basis: BasisRef | None = None
 
     @property
     def units(self) -> int:
@@ -225,8 +230,8 @@ def parse(data: bytes, max_bytes: int) -> Object:
     if len(data) < _HEADER.size:
         raise CorruptError("ends early", field="object.header", value=str(len(data)), limit=str(_HEADER.size))
     magic, version, finest, coarsest, nfields, size, *numbers = _HEADER.unpack_from(data)
-    tokens, first, layers, heads, sinks, runs, table_bytes, length, basis = numbers
-    if magic != b"LKVC" or version != VERSION or basis != 0:
+    tokens, first, layers, heads, sinks, runs, table_bytes, length, section = numbers
+    if magic != b"LKVC" or version != VERSION or section not in {0, SECTION.size}:
         raise MissError("not an object of this version", field="object.version", value=str(version))
     if size > len(data) or size < _HEADER.size + 16 or size % ALIGN:
         raise CorruptError("impossible length", field="object.header", value=str(size), limit=str(len(data)))
@@ -243,6 +248,12 @@ def parse(data: bytes, max_bytes: int) -> Object:
             raise CorruptError("impossible field", field="object.fields")
         fields.append(Field(KINDS[kind], DTYPES[dtype], dims, zero, exponent))
         counts.append((plain, lossless))
+    basis = None
+    if section:
+        basis = read_ref(cursor.take(SECTION.size), heads, [f.kind for f in fields])
+        heads //= basis.joined
+        for f in fields:
+            f.dims *= basis.joined
     cells = layers * heads * nfields * tokens
     if layers * heads * tokens * sum(f.width for f in fields) > max_bytes:
         raise InvalidError("larger than allowed", field="object.shape", limit=str(max_bytes))
@@ -270,7 +281,9 @@ def parse(data: bytes, max_bytes: int) -> Object:
         if high <= len(data) and crc64(data[low:high]) != int(want):
             raise CorruptError("a layer does not match its checksum", field="object.stream", value=str(i % layers))
     modes = entries >> 30
-    return Object(data, finest, coarsest, first, layers, heads, tokens, sinks, fields, plan, modes, lengths, starts)
+    return Object(
+        data, finest, coarsest, first, layers, heads, tokens, sinks, fields, plan, modes, lengths, starts, basis
+    )
 
 
 def _table(cursor: _Cursor) -> Table:
@@ -279,10 +292,12 @@ def _table(cursor: _Cursor) -> Table:
     return table
 
 
-def decode(data: bytes, level: int, max_bytes: int) -> bytes:
+def decode(data: bytes, level: int, max_bytes: int, basis: Basis | None = None) -> bytes:
     """Return the uncoded bytes of an object (or of a prefix that holds the level)
-    at level: layer, head, token, fields. At most max_bytes are made."""
+    at level: layer, head, token, fields. At most max_bytes are made. MissError:
+    the object has a basis, and it is not this one."""
     o = parse(data, max_bytes)
+    transforms = resolve(_units(o, o.basis), basis) if o.basis is not None else {}
     out = np.zeros((o.layers, o.heads, o.tokens, sum(f.width for f in o.fields)), np.uint8)
     level = min(max(level, o.finest), o.coarsest)
     for unit in range(o.units):
@@ -290,8 +305,13 @@ def decode(data: bytes, level: int, max_bytes: int) -> bytes:
         number, layer = rest % len(o.fields), rest // len(o.fields)
         at = sum(f.width for f in o.fields[:number])
         f = o.fields[number]
-        out[layer, head, :, at : at + f.width] = _unit(o, unit, f, level)
-    return out.tobytes()
+        out[layer, head, :, at : at + f.width] = _unit(o, unit, f, level, transforms.get((layer, number, head)))
+    return heads_of(out, [f.width for f in o.fields], o.basis.joined if o.basis is not None else 1).tobytes()
+
+
+def _units(o: Object, ref: BasisRef) -> Units:
+    fields = [(f.kind, f.dims, len(f.plain)) for f in o.fields]
+    return Units(ref, o.first_layer, o.layers, o.heads, o.tokens, fields)
 
 
 def _stream(o: Object, index: int) -> bytes:
@@ -302,7 +322,7 @@ def _stream(o: Object, index: int) -> bytes:
     return o.data[start:end]
 
 
-def _unit(o: Object, unit: int, f: Field, level: int) -> Bytes:
+def _unit(o: Object, unit: int, f: Field, level: int, calibrated: Calibrated | None) -> Bytes:
     mode, stream = o.modes[unit], _Cursor(_stream(o, unit))
     rows: Bytes
     if mode == RAW:
@@ -312,7 +332,7 @@ def _unit(o: Object, unit: int, f: Field, level: int) -> Bytes:
     elif mode == LOSSLESS:
         return _lossless(o, f, stream)
     else:
-        return _plain(o, unit, f, stream, level)
+        return _quantized(o, unit, f, stream, level, calibrated)
     if stream.rest():
         raise CorruptError("goes on behind its end", field="object.stream")
     return rows
@@ -378,7 +398,16 @@ def _lossless(o: Object, f: Field, stream: _Cursor) -> Bytes:
     return words.astype("<u4").view(np.uint8).reshape(n, 4)[:, : d.size].reshape(o.tokens, f.width)
 
 
-def _plain(o: Object, unit: int, f: Field, stream: _Cursor, level: int) -> Bytes:
+def _quantized(o: Object, unit: int, f: Field, stream: _Cursor, level: int, calibrated: Calibrated | None) -> Bytes:
+    if calibrated is not None:
+        zero, flags, count = struct.unpack("<3sBI", stream.take(8))
+        if zero != b"\0\0\0" or flags > 1:
+            raise CorruptError("unknown flags", field="object.flags", value=str(flags))
+        classes = calibrated.transform.classes.astype(np.int64)
+        exact, values, scale = _values(o, unit, f, stream, level, classes, flags, count)
+        rows = _store(f.dtype, calibrated.rows(values * scale))
+        rows[: len(exact)] = exact
+        return rows
     step_bits, shift, flags, count = struct.unpack("<HbBI", stream.take(8))
     step = np.uint32(step_bits << 16).view(np.float32)
     width = flags >> 4
@@ -388,13 +417,25 @@ def _plain(o: Object, unit: int, f: Field, stream: _Cursor, level: int) -> Bytes
     if width:
         means = _unpack(stream.take((f.dims * width + 7) // 8), f.dims, width) - (1 << (width - 1))
     classes = _classes(f, f.plain, stream)
+    exact, values, scale = _values(o, unit, f, stream, level, classes, flags & 1, count)
+    mean = (step * means.astype(np.float32)) * np.float32(2.0**shift)
+    rows = _store(f.dtype, step * (values * scale).astype(np.float32) + mean)
+    rows[: len(exact)] = exact
+    return rows
+
+
+def _values(
+    o: Object, unit: int, f: Field, stream: _Cursor, level: int, classes: Array, flags: int, count: int
+) -> tuple[Bytes, Array, Array]:
+    """Decode exact rows and values, and the steps of level 0 that one of each
+    token's is."""
     sinks = min(o.sinks, o.tokens)
     exact = np.frombuffer(stream.take(sinks * f.width), np.uint8).reshape(sinks, f.width)
     escapes = np.frombuffer(stream.take(2 * count), "<i2").astype(np.int64)
     if (abs(escapes) * 3**o.coarsest > 32767).any():
         raise CorruptError("value out of range", field="object.escapes")
     chain = Chain()
-    symbols = _base(o, f, f.plain, stream, flags & 1, chain, classes)
+    symbols = _base(o, f, f.plain, stream, flags, chain, classes)
     values = symbols - f.zero
     _escape(symbols, values, escapes)
     for p in range(1, o.coarsest - level + 1):
@@ -405,10 +446,7 @@ def _plain(o: Object, unit: int, f: Field, stream: _Cursor, level: int) -> Bytes
     if level == o.finest and not chain.at_start():
         raise CorruptError("is not where an encoder starts", field="object.state")
     scale = 3 ** np.maximum(o.plan[unit], level).astype(np.int64)
-    mean = (step * means.astype(np.float32)) * np.float32(2.0**shift)
-    rows = _store(f.dtype, step * (values * scale[:, None]).astype(np.float32) + mean)
-    rows[:sinks] = exact
-    return rows
+    return exact, values, scale[:, None]
 
 
 def _digits(o: Object, index: int, tables: list[Table], contexts: Array, chain: Chain) -> Array:
