@@ -6,6 +6,9 @@ and the next 1024 tokens are scored by teacher forcing with what came back.
 KL is the mean over tokens of KL(exact || decoded) of the next-token
 distributions, exact being the same continuation with the uncoded bfloat16 KV.
 
+The bases of calibrated variants are computed by `larder calibrate` from the KV of
+other documents, which are never scored.
+
 Every document's figures are kept in --work, so that a run can be continued;
 rows are written once all documents have theirs.
 """
@@ -33,12 +36,14 @@ TOKENS = 4096
 @dataclass(frozen=True)
 class Variant:
     """One way to code: tokens of a chunk, arguments of `larder codec encode`
-    beside the shape, and the levels to score."""
+    beside the shape, the levels to score, and the unit of the basis, if any. The
+    heads of a part are parts of their own."""
 
     name: str
     chunk: int
     args: tuple[str, ...]
     levels: tuple[int, ...]
+    unit: str = ""
 
 
 VARIANTS = (
@@ -46,7 +51,11 @@ VARIANTS = (
     Variant("plain.64", 64, ("--levels", "0-3"), (2,)),
     Variant("finest", 256, ("--levels", "0"), ()),
     Variant("lossless", 256, ("--mode", "lossless"), (0,)),
+    Variant("bundle", 256, ("--mode", "calibrated", "--levels", "0-3"), (1, 2), "bundle"),
+    Variant("bundle.finest", 256, ("--mode", "calibrated", "--levels", "0"), (), "bundle"),
+    Variant("part", 256, ("--mode", "calibrated", "--levels", "0-3"), (1, 2), "part"),
 )
+UNITS = ("bundle", "part")
 
 
 class Scorer:
@@ -80,28 +89,89 @@ class Scorer:
         return torch.log_softmax(self.model.lm_head(hidden).float(), -1)
 
 
+def chunks(kv: torch.Tensor, size: int) -> torch.Tensor:
+    """Return kv as parts, one after another: [chunk, layer, head, token, K or V, dim]."""
+    layers, heads, tokens, _, dims = kv.shape
+    return kv.reshape(layers, heads, tokens // size, size, 2, dims).permute(2, 0, 1, 3, 4, 5).contiguous()
+
+
+def shape_of(parts: torch.Tensor) -> list[str]:
+    _, layers, heads, tokens, _, dims = parts.shape
+    shape = ["--layers", str(layers), "--heads", str(heads), "--tokens", str(tokens)]
+    return [*shape, "--fields", f"k:bf16:{dims},v:bf16:{dims}"]
+
+
+def basis_of(unit: str, work: Path) -> Path:
+    return work / f"{unit}.basis"
+
+
+def calibrate(scorer: Scorer, larder: Path, model: Path, work: Path, texts: list[str]) -> None:
+    """Compute the bases that are not there yet from the KV of other documents."""
+    missing = [u for u in UNITS if not basis_of(u, work).exists()]
+    files: list[Path] = []
+    shape: list[str] = []
+    for i, text in enumerate(texts if missing else []):
+        parts = chunks(scorer.prefix(scorer.tokens(text)), 256)
+        shape = [x for x in shape_of(parts) if not x.startswith("k:") and x != "--fields"]
+        files.append(work / f"calibration{i}.raw")
+        parts.view(torch.int16).numpy().tofile(files[-1])
+    for unit in missing:
+        command = [
+            str(larder),
+            "calibrate",
+            str(basis_of(unit, work)),
+            *map(str, files),
+            *shape,
+            "--unit",
+            unit,
+            "--json",
+        ]
+        command += ["--config", str(model / "config.json")]
+        said = subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
+        (work / f"{unit}.json").write_bytes(said)
+    for f in files:
+        f.unlink()
+
+
 def code(
     larder: Path, work: Path, kv: torch.Tensor, variant: Variant
 ) -> tuple[list[dict[str, Any]], Callable[[int], torch.Tensor]]:
     """Code kv through files. Returns what `larder codec encode` says of each
     part, and a function that decodes at a level."""
-    layers, heads, tokens, _, dims = kv.shape
-    chunks = tokens // variant.chunk
-    raw, coded, back = (work / f"kv.{suffix}" for suffix in ("raw", "coded", "back"))
-    parts = kv.view(layers, heads, chunks, variant.chunk, 2, dims).permute(2, 0, 1, 3, 4, 5).contiguous()
-    parts.view(torch.int16).numpy().tofile(raw)
-    shape = ("--layers", str(layers), "--heads", str(heads), "--tokens", str(variant.chunk))
-    fields = ("--fields", f"k:bf16:{dims},v:bf16:{dims}")
-    command = [str(larder), "codec", "encode", str(raw), str(coded), "--json", *shape, *fields, *variant.args]
-    described = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
-    stored = sum(part["stored_bytes"] for part in described)
-    if coded.stat().st_size != stored:
-        raise RuntimeError(f"{coded.stat().st_size} bytes on disk, {stored} reported")
+    parts = chunks(kv, variant.chunk)
+    groups = parts.split(1, 2) if variant.unit == "part" else (parts,)
+    basis = ["--basis", str(basis_of(variant.unit, work))] if variant.unit else []
+    described: list[dict[str, Any]] = []
+    for i, group in enumerate(groups):
+        raw, coded = work / f"kv{i}.raw", work / f"kv{i}.coded"
+        group.contiguous().view(torch.int16).numpy().tofile(raw)
+        command = [
+            str(larder),
+            "codec",
+            "encode",
+            str(raw),
+            str(coded),
+            "--json",
+            *shape_of(group),
+            *variant.args,
+            *basis,
+        ]
+        if variant.unit:
+            command += ["--first-head", str(i)]
+        said = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+        stored = sum(part["stored_bytes"] for part in said)
+        if coded.stat().st_size != stored:
+            raise RuntimeError(f"{coded.stat().st_size} bytes on disk, {stored} reported")
+        described += said
 
     def decode(level: int) -> torch.Tensor:
-        subprocess.run([str(larder), "codec", "decode", str(coded), str(back), "--level", str(level)], check=True)
-        got = torch.from_numpy(np.fromfile(back, dtype=np.int16)).view(torch.bfloat16)
-        return got.view(parts.shape).permute(1, 2, 0, 3, 4, 5).reshape(kv.shape)
+        got = []
+        for i, group in enumerate(groups):
+            coded, back = work / f"kv{i}.coded", work / f"kv{i}.back"
+            command = [str(larder), "codec", "decode", str(coded), str(back), "--level", str(level), *basis]
+            subprocess.run(command, check=True)
+            got.append(torch.from_numpy(np.fromfile(back, dtype=np.int16)).view(torch.bfloat16).view(group.shape))
+        return torch.cat(got, 2).permute(1, 2, 0, 3, 4, 5).reshape(kv.shape)
 
     return described, decode
 
@@ -191,7 +261,18 @@ class Summary:
         )
 
 
-def rows(documents: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def basis_note(unit: str, work: Path) -> tuple[float, str]:
+    """Return the size of a basis in MB, and what it costs."""
+    b = json.loads((work / f"{unit}.json").read_text())
+    note = (
+        f"{unit}, from {b['tokens']} tokens in {b['reading_seconds'] + b['solving_seconds']:.0f} s of one core and "
+        f"{b['calibration_memory_bytes'] / 1e6:.0f} MB; {b['memory_bytes'] / 1e6:.1f} MB in memory, "
+        f"{b['products_per_token'] / 1e6:.2f} M products a token each way"
+    )
+    return b["bytes"] / 1e6, note
+
+
+def rows(documents: list[dict[str, Any]], work: Path) -> list[dict[str, Any]]:
     s = Summary(documents)
 
     def row(name: str, unit: str, v: tuple[float, float, float], op: str | None, bar: float | None, note: str) -> None:
@@ -205,6 +286,18 @@ def rows(documents: list[dict[str, Any]]) -> list[dict[str, Any]]:
     row("codec.nested.cost", "%", s.cost("plain.L0", "finest.L0"), "<=", 1.5, "L0..L3 in one object beside L0 alone")
     chunk = s.cost("plain.64.L2", "plain.L2")
     row("codec.chunk64.cost", "%", chunk, "<=", 8, "L2, chunks of 64 beside 256; " + s.note("plain.64.L2"))
+    apart = "; the basis is reported apart"
+    ratio = s.ratio("bundle.L2")
+    row("codec.calibrated.ratio", "x", ratio, ">=", 9.0, "bundle, L2 of L0..L3; " + s.note("bundle.L2") + apart)
+    ratio = s.ratio("part.L2")
+    row("codec.calibrated.part.ratio", "x", ratio, ">=", 6.5, "a head a part, L2; " + s.note("part.L2") + apart)
+    row("codec.near.calibrated", "x", s.ratio("bundle.L1"), ">=", 5, "L1 of the bundle; " + s.note("bundle.L1") + apart)
+    nested = s.cost("bundle.L0", "bundle.finest.L0")
+    row("codec.nested.calibrated.cost", "%", nested, "<=", 3, "bundle, L0..L3 in one object beside L0 alone")
+    row("codec.calibrated.part.l1", "x", s.ratio("part.L1"), None, None, "a head a part; " + s.note("part.L1") + apart)
+    for unit in UNITS:
+        size, note = basis_note(unit, work)
+        row(f"codec.calibrated.basis.{unit}", "MB", (size, size, size), None, None, note)
     for level in (0, 3):
         row(f"codec.plain.l{level}", "x", s.ratio(f"plain.L{level}"), None, None, s.note(f"plain.L{level}"))
     return out
@@ -215,22 +308,30 @@ def main() -> None:
     p.add_argument("--larder", type=Path, required=True, help="the command, with `codec`")
     p.add_argument("--model", type=Path, required=True, help="folder of a Llama-like model with its tokenizer")
     p.add_argument("--documents", type=Path, required=True, help="JSON lines with `text`, of 4096 tokens or more")
+    p.add_argument("--calibration", type=Path, required=True, help="the same, other documents: for bases")
     p.add_argument("--work", type=Path, required=True, help="folder for what each document gave; kept")
     p.add_argument("--out", type=Path, required=True, help="file for the rows")
     p.add_argument("--threads", type=int, default=1)
     a = p.parse_args()
     a.work.mkdir(parents=True, exist_ok=True)
-    texts = [json.loads(line)["text"] for line in a.documents.read_text(encoding="utf-8").splitlines()]
+    texts, others = (
+        [json.loads(line)["text"] for line in f.read_text(encoding="utf-8").splitlines()]
+        for f in (a.documents, a.calibration)
+    )
+    if set(texts) & set(others):
+        raise RuntimeError("a document is in both files")
     scorer = None
     done: list[dict[str, Any]] = []
     for i, text in enumerate(texts):
         path = a.work / f"{i:03d}.json"
         if not path.exists():
-            scorer = scorer or Scorer(a.model, a.threads)
+            if scorer is None:
+                scorer = Scorer(a.model, a.threads)
+                calibrate(scorer, a.larder, a.model, a.work, others)
             path.write_text(json.dumps(document(scorer, a.larder, a.work, text)))
             print(f"document {i} of {len(texts)}", flush=True)
         done.append(json.loads(path.read_text()))
-    a.out.write_text(json.dumps(rows(done), indent=1) + "\n")
+    a.out.write_text(json.dumps(rows(done, a.work), indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -61,6 +61,7 @@ func run(ctx context.Context) error {
 	larderd := flag.String("larderd", "", "the daemon under test; default bin/larderd of the repository")
 	model := flag.String("model", os.Getenv("MODEL"), "folder of the engine's model; required for engine (make bench chooses one) and codec-quality [MODEL]")
 	documents := flag.String("documents", os.Getenv("DOCUMENTS"), "JSON lines with text, of 4096 tokens or more each; required for codec-quality [DOCUMENTS]")
+	calibration := flag.String("calibration", os.Getenv("CALIBRATION"), "the same, other documents, which bases are computed from; required for codec-quality [CALIBRATION]")
 	python := flag.String("python", "", "interpreter with grpcio, numpy and protobuf, for engine with vLLM; default those that make installs, else python3")
 	mooncake := flag.String("mooncake", "", "interpreter with mooncake-transfer-engine; its rows are added to path")
 	dir := flag.String("dir", "", "folder on a disk with 12 GiB to spare, for nvme; default bench/out of the repository")
@@ -104,12 +105,12 @@ func run(ctx context.Context) error {
 	case "codec-speed":
 		rows, discarded, err = speed.Rows(ctx, pairs.Plan{Pairs: count, Seed: uint64(time.Now().UnixNano())}, *only)
 	case "codec-quality":
-		if *model == "" || *documents == "" {
-			return errors.New("codec-quality wants -model and -documents")
+		if *model == "" || *documents == "" || *calibration == "" {
+			return errors.New("codec-quality wants -model, -documents and -calibration")
 		}
 		rows, err = quality.Run(ctx, quality.Options{
 			Larder: in("bin", "larder"), Python: orElse(*python, interpreter(in(".cache", "engine"))), Script: in("bench", "py", "codec_quality.py"),
-			Model: *model, Documents: *documents, Progress: os.Stderr,
+			Model: *model, Documents: *documents, Calibration: *calibration, Progress: os.Stderr,
 		})
 	case "engine":
 		rows, discarded, err = engine.Run(ctx, engine.Options{

@@ -17,13 +17,14 @@ type Options struct {
 	// Larder is the command under test, Python an interpreter with torch and
 	// transformers, Script bench/py/codec_quality.py.
 	Larder, Python, Script string
-	// Model is a folder, Documents JSON lines with "text".
-	Model, Documents string
+	// Model is a folder, Documents JSON lines with "text"; Calibration the same,
+	// of other documents, which bases are computed from.
+	Model, Documents, Calibration string
 	// Progress gets what the script prints.
 	Progress io.Writer
 }
 
-// Run measures all documents: about 20 s of one core for each.
+// Run measures all documents: about 40 s of one core for each.
 func Run(ctx context.Context, o Options) ([]report.Row, error) {
 	dir, err := os.MkdirTemp("", "larder-quality-")
 	if err != nil {
@@ -32,7 +33,7 @@ func Run(ctx context.Context, o Options) ([]report.Row, error) {
 	defer func() { _ = os.RemoveAll(dir) }()
 	rows := filepath.Join(dir, "rows.json")
 	c := exec.CommandContext(ctx, o.Python, o.Script, "--larder", o.Larder, "--model", o.Model, "--documents", o.Documents,
-		"--work", filepath.Join(dir, "work"), "--out", rows)
+		"--calibration", o.Calibration, "--work", filepath.Join(dir, "work"), "--out", rows)
 	c.Stdout, c.Stderr = o.Progress, o.Progress
 	if err := c.Run(); err != nil {
 		return nil, fmt.Errorf("%s: %w", o.Script, err)

@@ -15,9 +15,9 @@ func TestRunReadsTheRowsOfTheScript(t *testing.T) {
 	write := func(body string) {
 		require.NoError(t, os.WriteFile(script, []byte("#!/bin/sh\n"+body), 0o600))
 	}
-	o := Options{Larder: "L", Python: "/bin/sh", Script: script, Model: "M", Documents: "D", Progress: t.Output()}
-	write(`[ "$1$2$3$4$5$6" = "--larderL--modelM--documentsD" ] || exit 3
-echo '[{"name":"codec.plain.ratio","value":5.5,"unit":"x","op":">=","bar":5.2,"n":24}]' > "${10}"`)
+	o := Options{Larder: "L", Python: "/bin/sh", Script: script, Model: "M", Documents: "D", Calibration: "C", Progress: t.Output()}
+	write(`[ "$1$2$3$4$5$6$7$8" = "--larderL--modelM--documentsD--calibrationC" ] || exit 3
+echo '[{"name":"codec.plain.ratio","value":5.5,"unit":"x","op":">=","bar":5.2,"n":24}]' > "${12}"`)
 	rows, err := Run(t.Context(), o)
 	require.NoError(t, err)
 	require.Len(t, rows, 1)
@@ -27,7 +27,7 @@ echo '[{"name":"codec.plain.ratio","value":5.5,"unit":"x","op":">=","bar":5.2,"n
 	write("exit 1")
 	_, err = Run(t.Context(), o)
 	require.ErrorContains(t, err, "exit status 1")
-	write("echo no > ${10}")
+	write("echo no > ${12}")
 	_, err = Run(t.Context(), o)
 	require.ErrorContains(t, err, "no rows")
 }
