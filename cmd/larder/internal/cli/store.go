@@ -3,6 +3,9 @@ package cli
 import (
 	"errors"
 	"fmt"
+	"os"
+	"strconv"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -50,8 +53,12 @@ version.
 
 The headers of all segments are read, not the parts; it can be interrupted at
 any time and leaves a store that opens. What was deleted stays away, unless the
-file system did not give its space back.`,
+file system did not give its space back. It has to run as the user of larderd, to
+whom the files belong.`,
 		RunE: func(c *cobra.Command, list []string) error {
+			if err := sameOwner(nvme.LockPath(list[0]), os.Geteuid()); err != nil {
+				return err
+			}
 			r, err := nvme.Rebuild(c.Context(), list[0], func(done, total int) {
 				if done == total || done%64 == 0 {
 					_, _ = fmt.Fprintf(a.Err, "%d of %d segments read\n", done, total)
@@ -66,4 +73,18 @@ file system did not give its space back.`,
 			})
 		},
 	}
+}
+
+// sameOwner refuses to make files that larderd could not open. Where there is
+// no file, others say what is wrong.
+func sameOwner(path string, uid int) error {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil
+	}
+	if st, ok := info.Sys().(*syscall.Stat_t); ok && int(st.Uid) != uid {
+		return withRemedy(fault.New(fault.Denied, "", "the store belongs to another user, who could not read the new index").With(uid, st.Uid),
+			"run it as that user: sudo -u \\#"+strconv.Itoa(int(st.Uid)))
+	}
+	return nil
 }
