@@ -3,6 +3,7 @@ package cli
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"strconv"
 	"syscall"
@@ -79,8 +80,11 @@ whom the files belong.`,
 // no file, others say what is wrong.
 func sameOwner(path string, uid int) error {
 	info, err := os.Stat(path)
-	if err != nil {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		return nil
+	case err != nil:
+		return fault.Wrap(fault.Unavailable, err, "nvme.store", "the lock cannot be seen").With(path, nil)
 	}
 	if st, ok := info.Sys().(*syscall.Stat_t); ok && int(st.Uid) != uid {
 		return withRemedy(fault.New(fault.Denied, "", "the store belongs to another user, who could not read the new index").With(uid, st.Uid),
