@@ -66,6 +66,7 @@ func run(ctx context.Context) error {
 	mooncake := flag.String("mooncake", "", "interpreter with mooncake-transfer-engine; its rows are added to path")
 	dir := flag.String("dir", "", "folder on a disk with 12 GiB to spare, for nvme; default bench/out of the repository")
 	trace := flag.String("trace", os.Getenv("TRACE"), "JSON lines with hash_ids, for nvme.restart.hits; default made requests [TRACE]")
+	lmcache := flag.String("lmcache", "", "interpreter with LMCache; rows of its adapter for files are added to nvme")
 	profile := flag.String("cpuprofile", "", "file for a CPU profile of this process: the Go client and the baselines")
 	flag.Parse()
 	if *out == "" || flag.NArg() > 0 || !slices.Contains(strings.Split(sets, ", "), *set) {
@@ -119,7 +120,8 @@ func run(ctx context.Context) error {
 		})
 	case "nvme":
 		rows, discarded, err = nvme.Run(ctx, nvme.Options{
-			Dir: orElse(*dir, in("bench", "out")), Larderd: daemon, Trace: *trace, Pairs: count, Only: *only, Progress: os.Stderr,
+			Dir: orElse(*dir, in("bench", "out")), Larderd: daemon, Trace: *trace, LMCache: *lmcache, Worker: in("bench", "py", "lmcache_fs_worker.py"),
+			Pairs: count, Only: *only, Progress: os.Stderr,
 		})
 	default:
 		rows, discarded, err = path.Run(ctx, path.Options{

@@ -135,7 +135,7 @@ func TestOursStoresAndReads(t *testing.T) {
 	o, err := openOurs(t.Context(), disk(t), src, 8)
 	require.NoError(t, err)
 	defer func() { require.NoError(t, o.store.Close()) }()
-	require.NoError(t, o.write(t.Context(), 40))
+	require.NoError(t, o.writeNew(t.Context(), 40))
 	slots, err := newSlots(size192k.bytes)
 	require.NoError(t, err)
 	defer slots.close()

@@ -47,12 +47,8 @@ func openOurs(ctx context.Context, dir string, src *source, callers int) (*ours,
 	return &ours{store: s, tier: t, src: src, callers: callers}, nil
 }
 
-// put record n.
-func (o *ours) put(ctx context.Context, n int) error {
-	d, err := o.src.descriptor(n)
-	if err != nil {
-		return err
-	}
+// put a part that is record n.
+func (o *ours) put(ctx context.Context, n int, d *part.Descriptor) error {
 	out, err := o.tier.Put(ctx, d, o.src.piece(n))
 	if err == nil && out != storage.Published {
 		err = fmt.Errorf("part %d: %v", n, out)
@@ -60,14 +56,36 @@ func (o *ours) put(ctx context.Context, n int) error {
 	return err
 }
 
-// write n parts that were never there, and make them durable.
-func (o *ours) write(ctx context.Context, n int) error {
+// prepare makes the descriptors of the next n parts, which is not the tier's
+// work.
+func (o *ours) prepare(n int) ([]*part.Descriptor, error) {
+	list := make([]*part.Descriptor, n)
+	for i := range list {
+		var err error
+		if list[i], err = o.src.descriptor(o.next + i); err != nil {
+			return nil, err
+		}
+	}
+	return list, nil
+}
+
+// write the parts that were prepared, and make them durable.
+func (o *ours) write(ctx context.Context, list []*part.Descriptor) error {
 	first := o.next
-	o.next += n
-	if err := parallel(ctx, o.callers, n, func(i int) error { return o.put(ctx, first+i) }); err != nil {
+	o.next += len(list)
+	if err := parallel(ctx, o.callers, len(list), func(i int) error { return o.put(ctx, first+i, list[i]) }); err != nil {
 		return err
 	}
 	return o.store.Sync(ctx)
+}
+
+// writeNew prepares and writes.
+func (o *ours) writeNew(ctx context.Context, n int) error {
+	list, err := o.prepare(n)
+	if err != nil {
+		return err
+	}
+	return o.write(ctx, list)
 }
 
 // read part n; d's memory is used again.

@@ -21,6 +21,9 @@ type Options struct {
 	Dir string
 	// Larderd is the daemon's binary, for the row of hits.
 	Larderd string
+	// LMCache is an interpreter with LMCache, whose adapter for files is measured
+	// by the script Worker; empty leaves its rows out.
+	LMCache, Worker string
 	// Trace is a file of requests (JSON lines with hash_ids); empty = made ones.
 	Trace string
 	// Pairs of each row.
@@ -49,7 +52,7 @@ func Run(ctx context.Context, o Options) (rows, discarded []report.Row, err erro
 	}
 	defer p.close()
 	s := &Set{o: o, place: p, seed: uint64(time.Now().UnixNano())}
-	for _, group := range []func(context.Context) error{s.writes, s.reads, s.tails, s.wear, s.restart, s.hits} {
+	for _, group := range []func(context.Context) error{s.writes, s.writebacks, s.reads, s.tails, s.wear, s.restart, s.hits, s.lmcache} {
 		err = errors.Join(err, group(ctx))
 		if ctx.Err() != nil {
 			break

