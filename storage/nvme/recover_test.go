@@ -33,7 +33,10 @@ func one(tb testing.TB, n, i, variant int) (*part.Descriptor, []byte) {
 }
 
 func make1(n, i, variant int) (*part.Descriptor, []byte, error) {
-	p := layout[i]
+	return makePart(n, i, variant, layout[i])
+}
+
+func makePart(n, i, variant int, p storage.PartSpec) (*part.Descriptor, []byte, error) {
 	b := make([]byte, p.RawLength)
 	words := rand.NewPCG(uint64(n), uint64(i)<<8|uint64(variant))
 	for j := 0; j < len(b); j += 8 {
