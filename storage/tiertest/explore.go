@@ -14,8 +14,8 @@ import (
 )
 
 // Explore runs random operations against a model: puts of parts in every
-// order, variant and quality, reads, deletes, and restarts where the tier
-// outlives them. So little is stored that nothing may be evicted; so what the
+// order, variant and quality, reads, deletes, and restarts and kills where the
+// tier outlives them. So little is stored that nothing may be evicted; so what the
 // model has, the tier must have.
 func Explore(t *testing.T, s *Subject) {
 	base, runs := t.TempDir(), 0
@@ -34,6 +34,9 @@ func Explore(t *testing.T, s *Subject) {
 		}
 		if s.Persistent {
 			actions["restart"] = e.doRestart
+		}
+		if _, ok := e.st.(Killer); ok {
+			actions["kill"] = e.doKill
 		}
 		rt.Repeat(actions)
 	})
@@ -132,6 +135,15 @@ func (e *explorer) doDelete(t *rapid.T) {
 // doRestart: what is incomplete has lost its writers and is gone.
 func (e *explorer) doRestart(*rapid.T) {
 	e.reopen()
+	for _, m := range e.chunks {
+		clear(m.pending)
+	}
+}
+
+// doKill: nobody tidied up, and it makes no difference.
+func (e *explorer) doKill(*rapid.T) {
+	e.st.(Killer).Kill()
+	e.st = e.s.Open(e.TB, e.dir)
 	for _, m := range e.chunks {
 		clear(m.pending)
 	}

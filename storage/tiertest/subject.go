@@ -24,6 +24,12 @@ type Store interface {
 	Close()
 }
 
+// Killer is a Store that can also end as a killed process does: nothing is
+// written any more, and what was acknowledged is found by the next Open.
+type Killer interface {
+	Kill()
+}
+
 // Subject is a kind of tier.
 type Subject struct {
 	Name string
