@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/larderkv/larder/api/fault"
+	"github.com/larderkv/larder/storage/segment"
 )
 
 // FuzzEntry: whatever lies on the disk is an entry that encodes to the same
@@ -28,10 +29,17 @@ func FuzzEntry(f *testing.F) {
 	})
 }
 
-// FuzzScope is the same for scopes.
+// FuzzScope is the same for scopes; the value is tried as the index's meta, too.
 func FuzzScope(f *testing.F) {
+	store := segment.ID{1, 2, 3}
+	meta := append([]byte{format}, store[:]...)
+	f.Add([]byte(metaKey), meta)
 	f.Add(scopeKey(7), append(scope.Namespace[:], scope.Tenant[:]...))
 	f.Fuzz(func(t *testing.T, key, value []byte) {
+		err := (&Index{opt: Options{Store: store}}).check(value)
+		if k, ok := fault.KindOf(err); err == nil && !bytes.Equal(value, meta) || err != nil && (!ok || k != fault.Corrupt && k != fault.Invalid) {
+			t.Fatalf("meta %x: %v", value, err)
+		}
 		n, s, err := decodeScope(key, value)
 		if err != nil {
 			if !errors.Is(err, fault.Corrupt) {

@@ -110,7 +110,8 @@ func FuzzGroupHeader(f *testing.F) {
 }
 
 // FuzzFooter: a trailer and the table before it, as the end of a file. Groups
-// that are visited are in order and in the file.
+// that are visited are in order and in the file. The same page is tried as a
+// segment's head.
 func FuzzFooter(f *testing.F) {
 	var table []byte
 	t := trailer{head: head{created: time.Unix(5, 6), capacity: 1 << 20, class: Class{3, "normal"}}, sealed: time.Unix(7, 8), tablePage: 1}
@@ -133,14 +134,26 @@ func FuzzFooter(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(table, page, size)
+	first := make([]byte, PageBytes)
+	encodeHead(first, fuzzStore, fuzzSequence, t.head)
+	if _, err := decodeHead(first, fuzzStore, fuzzSequence); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(table, first, size)
 	f.Fuzz(func(t *testing.T, table, page []byte, size int64) {
 		page = append(page, make([]byte, PageBytes)...)[:PageBytes]
 		for _, page := range [][]byte{page, summed(page, PageBytes)} {
+			back := make([]byte, PageBytes)
+			if h, err := decodeHead(page, fuzzStore, fuzzSequence); err == nil {
+				if encodeHead(back, fuzzStore, fuzzSequence, h); !bytes.Equal(back, page) {
+					t.Fatal("the head encodes to something else")
+				}
+			}
 			tr, err := decodeTrailer(page, fuzzStore, fuzzSequence, size)
 			if err != nil {
 				continue
 			}
-			back := make([]byte, PageBytes)
+			clear(back)
 			encodeTrailer(back, fuzzStore, fuzzSequence, tr)
 			if !bytes.Equal(back, page) {
 				t.Fatal("the trailer encodes to something else")
