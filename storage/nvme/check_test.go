@@ -12,6 +12,7 @@ func (s *Store) checkTables() error {
 		live           int64
 	}
 	sums := map[uint32]*sum{}
+	pins := int64(0)
 	chunks, parts, visible, pending := 0, 0, 0, 0
 	for rec := uint32(1); rec < d.chunks.high; rec++ {
 		c := &d.chunks.all[rec]
@@ -70,6 +71,12 @@ func (s *Store) checkTables() error {
 			before = p
 			listed++
 		}
+		if info, ok := s.segments.Segment(uint64(seq)); ok && seg.pinned != isPinned(info.Class.ID) {
+			return fmt.Errorf("segment %d of class %v: pinned is %v", seq, info.Class, seg.pinned)
+		}
+		if seg.pinned {
+			pins += seg.live
+		}
 		if seg.parts != got.parts || listed != got.parts || seg.pending != got.pending || seg.live != got.live {
 			return fmt.Errorf("segment %d: %+v, counted %+v, listed %d", seq, *seg, *got, listed)
 		}
@@ -79,6 +86,9 @@ func (s *Store) checkTables() error {
 				return fmt.Errorf("segment %d: %d bytes are alive, the file says %d", seq, seg.live, info.Live)
 			}
 		}
+	}
+	if d.pinned != pins || s.pinning != 0 {
+		return fmt.Errorf("%d bytes are pinned, counted %d; %d on their way", d.pinned, pins, s.pinning)
 	}
 	return nil
 }

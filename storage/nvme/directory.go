@@ -20,6 +20,10 @@ type directory struct {
 	parts  table[partRec, *partRec]
 	// segments that hold parts, by sequence.
 	segments map[uint32]*segmentState
+	// isPinned says of a segment whether its class is pinned; pinned are the
+	// bytes of parts in those.
+	isPinned func(segment uint32) bool
+	pinned   int64
 }
 
 // keyBytes of a chunk key are kept. They are bytes of a SHA-256, so that equal
@@ -80,6 +84,8 @@ type segmentState struct {
 	sealedAt uint64
 	sealed   bool
 	settled  bool
+	// pinned: eviction does not take it.
+	pinned bool
 }
 
 func idOf(id part.ID) uint32 {
@@ -253,7 +259,7 @@ func (d *directory) link(rec uint32) {
 	p := &d.parts.all[rec]
 	s := d.segments[p.segment]
 	if s == nil {
-		s = &segmentState{}
+		s = &segmentState{pinned: d.isPinned(p.segment)}
 		d.segments[p.segment] = s
 	}
 	p.after, p.before = s.first, 0
@@ -262,9 +268,17 @@ func (d *directory) link(rec uint32) {
 	}
 	s.first = rec
 	s.parts++
-	s.live += p.location().Footprint()
+	d.count(s, p.location().Footprint())
 	if d.chunks.all[p.chunk].state == chunkPending {
 		s.pending++
+	}
+}
+
+// count bytes that are alive in a segment.
+func (d *directory) count(s *segmentState, bytes int64) {
+	s.live += bytes
+	if s.pinned {
+		d.pinned += bytes
 	}
 }
 
@@ -280,7 +294,7 @@ func (d *directory) unlink(rec uint32) {
 		d.parts.all[p.after].before = p.before
 	}
 	s.parts--
-	s.live -= p.location().Footprint()
+	d.count(s, -p.location().Footprint())
 	if d.chunks.all[p.chunk].state == chunkPending {
 		s.pending--
 	}

@@ -16,8 +16,12 @@
 //     too: out of view, out of the index on the disk, and its bytes punched out,
 //     in this order, so that no entry outlives its bytes.
 //   - Files keep within the budget; room is made on demand, by dropping the
-//     oldest segment whole. Chunks that were used are copied forward first, as
+//     oldest segment whole that is not pinned. Chunks that were used are copied forward first, as
 //     far as writes have earned it: nine bytes for every hundred that were put.
+//   - Pinned parts lie in segments of their own class, which the segment itself
+//     says, so that they are pinned after any restart. They take no more than
+//     their share of the budget: what is beyond it is Full. A chunk of which
+//     only some parts are pinned can be evicted.
 //   - Whatever the disk does, the process goes on: errors are counted, and after
 //     too many in a row the tier is off until the next start.
 //
@@ -34,6 +38,9 @@
 //
 // Costs: 48 bytes a part, 32 a chunk, and 9 to 14 in its hash table; no Go
 // pointer for either.
+//
+// Class 0 is normal and 1 is pinned; the other bits of the number are room for
+// quota groups of tenants, each with segments of its own.
 //
 // It does not: decide what is worth writing or reading (storage/tiered), know
 // arenas or sessions, keep opaque files.

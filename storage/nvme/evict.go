@@ -70,12 +70,25 @@ func (s *Store) makeRoom(ctx context.Context, force bool) error {
 	return s.evict(ctx, cause(&sp))
 }
 
-// evict drops the oldest sealed segment. The caller holds room.
+// evictable segments hold no pins: of pinned ones those of which nothing is left
+// but headers.
+func (s *Store) evictable(info segment.Info) bool {
+	if !isPinned(info.Class.ID) {
+		return true
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	seg := s.dir.segments[uint32(info.Sequence)]
+	return seg == nil || seg.parts == 0
+}
+
+// evict drops the oldest sealed segment that is evictable. The caller holds
+// room.
 func (s *Store) evict(ctx context.Context, why dropCause) error {
 	for tries := range 3 {
 		for _, info := range s.segments.Segments() {
-			if info.State != segment.StateOpen {
-				if err := s.forward(ctx, info.Sequence, true); ctx.Err() != nil {
+			if info.State != segment.StateOpen && s.evictable(info) {
+				if err := s.forward(ctx, info, true); ctx.Err() != nil {
 					return err
 				}
 				return s.dropSegment(info, why)
@@ -87,13 +100,13 @@ func (s *Store) evict(ctx context.Context, why dropCause) error {
 		if tries == 0 {
 			err = s.segments.Sync(ctx)
 		} else {
-			err = s.segments.Seal(ctx, normal.ID)
+			err = errors.Join(s.segments.Seal(ctx, normal.ID), s.segments.Seal(ctx, pinned.ID))
 		}
 		if err != nil {
 			return s.device(err)
 		}
 	}
-	return fault.New(fault.Full, "nvme.budget", "there is no segment to drop").With(s.opt.Segment.Budget, nil)
+	return fault.New(fault.Full, "nvme.budget", "there is no segment to drop: what is left is pinned").With(s.opt.Segment.Budget, nil)
 }
 
 // dropSegment drops the file and what is in it, and counts that. Chunks with a
@@ -138,14 +151,14 @@ func (s *Store) dropSegment(info segment.Info, why dropCause) error {
 // forward copies parts out of a segment: of chunks that were used, as far as
 // bytes have been earned, most used first; or of all chunks. What finds no room
 // stays.
-func (s *Store) forward(ctx context.Context, seq uint64, hotOnly bool) error {
-	wanted := s.choose(uint32(seq), hotOnly)
+func (s *Store) forward(ctx context.Context, info segment.Info, hotOnly bool) error {
+	wanted := s.choose(uint32(info.Sequence), hotOnly)
 	if len(wanted) == 0 {
 		return nil
 	}
 	var moves []segment.Move
 	var recs []uint32
-	err := s.segments.Scan(ctx, seq, func(e segment.Entry) error {
+	err := s.segments.Scan(ctx, info.Sequence, func(e segment.Entry) error {
 		if rec, ok := wanted[e.Location]; ok {
 			recs = append(recs, rec)
 			moves = append(moves, segment.Move{From: e.Location, Claim: segment.Claim{Scope: e.Scope, ID: e.Part.ID, Checksum: e.Part.Checksum}})
@@ -158,7 +171,7 @@ func (s *Store) forward(ctx context.Context, seq uint64, hotOnly bool) error {
 	number := s.begin()
 	defer s.end(number)
 	to := make([]segment.Location, len(moves))
-	err = s.segments.CopyForward(ctx, segment.Target{Class: normal}, moves, func(i int, l segment.Location, err error) {
+	err = s.segments.CopyForward(ctx, segment.Target{Class: classOf(info)}, moves, func(i int, l segment.Location, err error) {
 		if err == nil {
 			to[i] = l
 		}
@@ -219,14 +232,34 @@ func (s *Store) choose(seq uint32, hotOnly bool) map[segment.Location]uint32 {
 func (s *Store) moved(rec uint32, m *segment.Move, to segment.Location, locs []segment.Location) []segment.Location {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if !s.relocate(rec, m, to) {
+		return append(locs, to)
+	}
+	s.dir.chunks.all[s.dir.parts.all[rec].chunk].uses = 0
+	s.st.ForwardedBytes += to.Footprint()
+	return locs
+}
+
+// relocate enters a part's new place, in memory and in the index, if the part
+// still is where it was and the place is not about to go. The caller holds mu.
+func (s *Store) relocate(rec uint32, m *segment.Move, to segment.Location) bool {
 	p := &s.dir.parts.all[rec]
 	if p.location() != m.From || p.checksum != m.Claim.Checksum || p.chunk == 0 {
-		return append(locs, to)
+		return false
+	}
+	if _, there := s.segments.Segment(to.Segment); !there || s.dropping[uint32(to.Segment)] {
+		return false
 	}
 	s.index.Remove(m.From)
 	s.dir.move(rec, to)
-	s.dir.chunks.all[p.chunk].uses = 0
 	s.index.Add(s.entry(p, m.Claim.ID.Chunk))
-	s.st.ForwardedBytes += to.Footprint()
-	return locs
+	return true
+}
+
+// classOf is the class in which parts of the segment stay when they are copied.
+func classOf(info segment.Info) segment.Class {
+	if isPinned(info.Class.ID) {
+		return pinned
+	}
+	return normal
 }

@@ -93,6 +93,7 @@ func (f *filler) load(dir string) error {
 	if s.dir, err = newDirectory(s.opt.MaxParts); err != nil {
 		return err
 	}
+	s.dir.isPinned = s.pinnedSegment
 	s.scopes, f.twice, f.gone = nil, nil, map[uint64]bool{}
 	for seq := range f.present {
 		f.scan[seq] = true
@@ -144,11 +145,8 @@ func (f *filler) add(e *index.Entry, fresh bool) error {
 		if chunk = s.dir.addChunk(e.Scope, key, e.Quality, chunkLoaded, key[keyBytes]); chunk == 0 {
 			return f.noRoom()
 		}
-	} else if s.dir.find(chunk, idOf(e.ID)) != 0 {
-		f.twice = append(f.twice, e.Location)
-		if !fresh {
-			s.index.Remove(e.Location)
-		}
+	} else if rec := s.dir.find(chunk, idOf(e.ID)); rec != 0 {
+		f.again(rec, e, fresh)
 		return nil
 	}
 	if !s.dir.addPart(chunk, idOf(e.ID), e.Checksum, e.Location) {
@@ -158,6 +156,25 @@ func (f *filler) add(e *index.Entry, fresh bool) error {
 		s.index.Add(*e)
 	}
 	return nil
+}
+
+// again is a part that is there already: a move was cut short, or a power cut
+// brought back what had been punched. One that is pinned stays, else the older.
+func (f *filler) again(rec uint32, e *index.Entry, fresh bool) {
+	s, p := f.s, &f.s.dir.parts.all[rec]
+	other := e.Location
+	if !s.dir.segments[p.segment].pinned && s.pinnedSegment(uint32(other.Segment)) {
+		other = p.location()
+		s.dir.move(rec, e.Location)
+		p.checksum = e.Checksum
+		if fresh {
+			s.index.Add(*e)
+		}
+		s.index.Remove(other)
+	} else if !fresh {
+		s.index.Remove(other)
+	}
+	f.twice = append(f.twice, other)
 }
 
 func (f *filler) noRoom() error {

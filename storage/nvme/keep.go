@@ -95,7 +95,7 @@ func (s *Store) compact(ctx context.Context) {
 
 // compactOne keeps a segment from which not everything could be copied.
 func (s *Store) compactOne(ctx context.Context, info segment.Info) {
-	if err := s.forward(ctx, info.Sequence, false); err != nil {
+	if err := s.forward(ctx, info, false); err != nil {
 		return
 	}
 	s.mu.Lock()

@@ -24,6 +24,10 @@ type Options struct {
 	// used, and to compact sparse segments. Default 9, which keeps the device's
 	// bytes within 1.1 of the user's; -1 is none. More wears the drive.
 	ForwardPercent int
+	// PinnedPercent of Budget is what pinned parts may take. Default 20, at most
+	// 80; -1 is none. Pins that are there beyond it stay. More leaves less for
+	// everything else: eviction cannot take a pin.
+	PinnedPercent int
 	// MaxErrors of the device in a row until the tier is off. Default 8.
 	MaxErrors int
 	// MaxParts in the directory. Default: as many pages as Budget has. Memory is
@@ -53,6 +57,12 @@ func (o Options) withDefaults() Options {
 		o.ForwardPercent = 9
 	case -1:
 		o.ForwardPercent = 0
+	}
+	switch o.PinnedPercent {
+	case 0:
+		o.PinnedPercent = 20
+	case -1:
+		o.PinnedPercent = 0
 	}
 	if o.MaxErrors == 0 {
 		o.MaxErrors = 8
@@ -86,6 +96,8 @@ func (o Options) validate() error {
 		return bad("max_pending", o.MaxPending, "at least 1")
 	case o.ForwardPercent < 0 || o.ForwardPercent > 50:
 		return bad("forward_percent", o.ForwardPercent, "-1..50")
+	case o.PinnedPercent < 0 || o.PinnedPercent > 80:
+		return bad("pinned_percent", o.PinnedPercent, "-1..80")
 	case o.MaxErrors < 1:
 		return bad("max_errors", o.MaxErrors, "at least 1")
 	case o.MaxParts < 16 || o.MaxParts > 1<<30:

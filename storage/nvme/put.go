@@ -27,14 +27,15 @@ func (t *Tier) Put(ctx context.Context, d *part.Descriptor, src []byte) (storage
 		return storage.Rejected, err
 	}
 	defer t.s.calls.Done()
-	out, err := t.s.put(ctx, t.sc, d, src)
+	out, err := t.put(ctx, d, src)
 	if err != nil {
 		return storage.Rejected, err
 	}
 	return out, nil
 }
 
-func (s *Store) put(ctx context.Context, sc *scope, d *part.Descriptor, src []byte) (storage.Outcome, error) {
+func (t *Tier) put(ctx context.Context, d *part.Descriptor, src []byte) (storage.Outcome, error) {
+	s, sc := t.s, t.sc
 	s.mu.Lock()
 	out, _, err := s.judge(sc, d)
 	if out != 0 || err != nil {
@@ -43,13 +44,21 @@ func (s *Store) put(ctx context.Context, sc *scope, d *part.Descriptor, src []by
 	}
 	lane := s.lane(sc, d)
 	clears := sc.clears
+	if isPinned(t.class.ID) {
+		bytes := footprint(len(src))
+		if err := s.reservePins(bytes); err != nil {
+			s.mu.Unlock()
+			return 0, err
+		}
+		defer s.releasePins(bytes)
+	}
 	s.mu.Unlock()
 	number := s.begin()
 	defer s.end(number)
 
 	// Admit has verified the bytes; a second time would be a third of the CPU.
 	record := segment.Record{Scope: sc.Scope, Part: d, Data: src, Verified: true}
-	l, err := s.write(ctx, segment.Target{Class: normal, Affinity: uint64(lane)}, record)
+	l, err := s.write(ctx, segment.Target{Class: t.class, Affinity: affinity(t.class, lane)}, record)
 
 	s.mu.Lock()
 	var locs []segment.Location
@@ -64,6 +73,9 @@ func (s *Store) put(ctx context.Context, sc *scope, d *part.Descriptor, src []by
 	s.punch(locs)
 	return out, err
 }
+
+// footprint is what so many bytes take on the disk.
+func footprint(bytes int) int64 { return segment.Location{Length: uint32(bytes)}.Footprint() }
 
 // begin numbers a call that writes parts and enters them afterwards; until end,
 // no segment counts as settled that it may have written to.

@@ -33,6 +33,9 @@ type Stats struct {
 	// sparse.
 	DroppedSegments, DiskFullSegments, Compacted uint64
 	DeviceErrors                                 uint64
+	// Pinned bytes of parts in whole pages, of at most PinLimit; MovedBytes were
+	// written for Pin and Unpin.
+	Pinned, PinLimit, MovedBytes int64
 	// Metadata is the directory's memory in bytes.
 	Metadata int64
 	// Segments are the figures of the files. Free is -1 where the device does not
@@ -58,6 +61,7 @@ func (s *Store) Stats() Stats {
 	st.Segments, st.DeviceBytes = files, files.WrittenBytes+index
 	st.Parts, st.Waiting, st.Off = s.dir.parts.used, len(s.assemblies), s.off
 	st.Metadata = s.dir.bytes()
+	st.Pinned, st.PinLimit = s.dir.pinned, s.pinLimit()
 	st.IndexLost = s.index.Err() != nil
 	return st
 }

@@ -14,9 +14,6 @@ import (
 	"github.com/larderkv/larder/storage/segment"
 )
 
-// normal is the class of everything that is not pinned; nothing is, yet.
-var normal = segment.Class{ID: 0, Name: "normal"}
-
 // Store is the nvme tier of one device.
 type Store struct {
 	opt      Options
@@ -40,6 +37,9 @@ type Store struct {
 	dropping map[uint32]bool
 	// earned bytes may be written again by copying forward.
 	earned int64
+	// pinning bytes were admitted to the share of pins and are not in the
+	// directory yet.
+	pinning int64
 	// errors of the device in a row; off after too many.
 	errors int
 	off    bool
@@ -84,6 +84,7 @@ func Open(ctx context.Context, dir string, opt Options) (*Store, Report, error) 
 	if s.segments, err = segment.Open(ctx, filepath.Join(dir, segmentsName), s.opt.Segment); err != nil {
 		return nil, Report{}, errors.Join(err, s.dir.close())
 	}
+	s.dir.isPinned = s.pinnedSegment
 	sp, err := s.segments.Space()
 	s.segmentBytes = sp.SegmentBytes
 	var report Report
@@ -98,6 +99,12 @@ func Open(ctx context.Context, dir string, opt Options) (*Store, Report, error) 
 	s.stop = stop
 	s.keeper.Go(func() { s.keep(keep) })
 	return s, report, nil
+}
+
+// pinnedSegment says of a segment that is there whether it is of a pinned class.
+func (s *Store) pinnedSegment(sequence uint32) bool {
+	info, _ := s.segments.Segment(uint64(sequence))
+	return isPinned(info.Class.ID)
 }
 
 func (s *Store) closeIndex() error {
@@ -184,7 +191,7 @@ func (s *Store) Tier(sc storage.Scope, layout storage.Layout) (*Tier, error) {
 	}
 	s.mu.Unlock()
 	known.settled.Do(func() { s.settle(known) })
-	return &Tier{s, known}, nil
+	return &Tier{s, known, normal}, nil
 }
 
 // scope returns the scope of a number. The caller holds mu.

@@ -14,6 +14,8 @@ import (
 type Tier struct {
 	s  *Store
 	sc *scope
+	// class of what is put.
+	class segment.Class
 }
 
 var _ storage.Tier = (*Tier)(nil)
