@@ -200,13 +200,13 @@ func TestLayouts(t *testing.T) {
 	}
 }
 
-// smallDisk has room for so many bytes, whatever the budget says.
-type smallDisk struct {
+// crampedFS has room for so many bytes, whatever the budget says.
+type crampedFS struct {
 	segment.SystemFS
 	bytes int64
 }
 
-func (d smallDisk) Free(dir string) (int64, error) {
+func (d crampedFS) Free(dir string) (int64, error) {
 	list, err := os.ReadDir(dir)
 	left := d.bytes
 	for _, e := range list {
@@ -223,7 +223,7 @@ func (d smallDisk) Free(dir string) (int64, error) {
 // says that it was not the budget.
 func TestDiskFull(t *testing.T) {
 	o := manual()
-	o.Segment.FS, o.Segment.Reserve = smallDisk{bytes: 512 << 10}, 64<<10
+	o.Segment.FS, o.Segment.Reserve = crampedFS{bytes: 512 << 10}, 64<<10
 	s := open(t, t.TempDir(), o)
 	for n := range 60 {
 		putChunk(t, s.tier(0), n)
