@@ -2,7 +2,6 @@ package codec
 
 import (
 	"bytes"
-	"fmt"
 	"math"
 	"testing"
 
@@ -298,7 +297,7 @@ func TestCalibratedMissAndMisuse(t *testing.T) {
 	got := decodeBy(t, b, encode(t, raw, s, q), s, 1)
 	for i := range s.Units() {
 		u := s.unit(i)
-		require.Equal(t, u.field == 0, fmt.Sprint(u.row(raw, 5)) == fmt.Sprint(u.row(got, 5)))
+		require.Equal(t, u.field == 0, bytes.Equal(u.row(raw, 5), u.row(got, 5)))
 	}
 }
 

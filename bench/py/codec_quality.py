@@ -53,7 +53,7 @@ VARIANTS = (
     Variant("lossless", 256, ("--mode", "lossless"), (0,)),
     Variant("bundle", 256, ("--mode", "calibrated", "--levels", "0-3"), (1, 2), "bundle"),
     Variant("bundle.finest", 256, ("--mode", "calibrated", "--levels", "0"), (), "bundle"),
-    Variant("part", 256, ("--mode", "calibrated", "--levels", "0-3"), (1, 2), "part"),
+    Variant("part", 256, ("--mode", "calibrated", "--levels", "0-3"), (2,), "part"),
 )
 UNITS = ("bundle", "part")
 
@@ -294,7 +294,6 @@ def rows(documents: list[dict[str, Any]], work: Path) -> list[dict[str, Any]]:
     row("codec.near.calibrated", "x", s.ratio("bundle.L1"), ">=", 5, "L1 of the bundle; " + s.note("bundle.L1") + apart)
     nested = s.cost("bundle.L0", "bundle.finest.L0")
     row("codec.nested.calibrated.cost", "%", nested, "<=", 3, "bundle, L0..L3 in one object beside L0 alone")
-    row("codec.calibrated.part.l1", "x", s.ratio("part.L1"), None, None, "a head a part; " + s.note("part.L1") + apart)
     for unit in UNITS:
         size, note = basis_note(unit, work)
         row(f"codec.calibrated.basis.{unit}", "MB", (size, size, size), None, None, note)

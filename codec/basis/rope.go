@@ -23,10 +23,10 @@ func appendTurns(dst []byte, turn []float64, rows, step int) []byte {
 func (b *Basis) Turn(cs []float32, position int) {
 	high := b.high[position/lowRows*b.Rope.Dims:][:len(cs)]
 	low := b.low[position%lowRows*b.Rope.Dims:][:len(cs)]
-	for i := 0; i < len(cs); i += 2 {
-		ch, sh, cl, sl := high[i], high[i+1], low[i], low[i+1]
-		cs[i] = FMA(ch, cl, -float32(sh*sl))
-		cs[i+1] = FMA(sh, cl, float32(ch*sl))
+	for i := 1; i < len(cs); i += 2 {
+		ch, sh, cl, sl := high[i-1], high[i], low[i-1], low[i]
+		cs[i-1] = FMA(ch, cl, -float32(sh*sl))
+		cs[i] = FMA(sh, cl, float32(ch*sl))
 	}
 }
 

@@ -38,13 +38,8 @@ func (t *Transform) Project(c, x []float32) {
 func (t *Transform) Reconstruct(row, c []float32) {
 	n := copy(row, t.Mean)
 	for j, v := range c[:n] {
-		if v == 0 {
-			continue
-		}
-		w := float64(v)
-		for d, m := range t.Matrix[j*n : (j+1)*n] {
-			p := w * float64(m)
-			row[d] = add(p, row[d])
+		if v != 0 {
+			addRow(row, v, t.Matrix[j*n:(j+1)*n])
 		}
 	}
 }

@@ -42,6 +42,8 @@ func TestCalibrateFiles(t *testing.T) {
 		ids[l.ID] = true
 
 		run(0, with("codec", "encode", file("raw"), file("coded"), "--mode", "calibrated", "--basis", basis, "--sinks", "2")...)
+		out, _ = run(0, "codec", "inspect", file("coded"), "--json")
+		require.Contains(t, out, l.ID)
 		run(0, "codec", "decode", file("coded"), file("back"), "--basis", basis)
 		got, err := os.ReadFile(file("back"))
 		require.NoError(t, err)

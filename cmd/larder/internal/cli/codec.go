@@ -121,6 +121,8 @@ type coded struct {
 	Stored int64   `json:"stored_bytes"`
 	Ratio  float64 `json:"ratio"`
 	Header int64   `json:"header_bytes"`
+	// Basis that decoding needs.
+	Basis string `json:"basis,omitempty"`
 	// Prefix of each level, coarsest first.
 	Levels []codedLevel `json:"levels"`
 }
@@ -134,6 +136,9 @@ type codedLevel struct {
 func describe(part int, h *codec.Header) coded {
 	raw := int64(h.RawSize())
 	d := coded{Part: part, Raw: raw, Stored: h.ObjectSize, Ratio: float64(raw) / float64(h.ObjectSize), Header: h.Size}
+	if h.Basis != nil {
+		d.Basis = h.Basis.ID.String()
+	}
 	for l := h.Coarsest; l >= h.Finest; l-- {
 		n := h.Prefix(l)
 		d.Levels = append(d.Levels, codedLevel{l, n, float64(raw) / float64(n)})
