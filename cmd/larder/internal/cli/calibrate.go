@@ -5,9 +5,9 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"github.com/larderkv/larder/cmd/larder/internal/render"
 	"github.com/larderkv/larder/codec"
@@ -34,8 +34,8 @@ type learned struct {
 	Products int64 `json:"products_per_token"`
 	// What the calibration itself took.
 	LearnerMemory int64   `json:"calibration_memory_bytes"`
-	Reading       float64 `json:"reading_seconds"`
-	Solving       float64 `json:"solving_seconds"`
+	Reading       float64 `json:"reading_cpu_seconds"`
+	Solving       float64 `json:"solving_cpu_seconds"`
 }
 
 func (a *app) calibrateCommand() *cobra.Command {
@@ -58,7 +58,7 @@ turn the keys; a kind that is not implemented is refused: code such a cache plai
 				return err
 			}
 			return a.print(out, func() error {
-				return render.Table(a.Out, []string{"ID", "UNIT", "BYTES", "MEMORY", "TOKENS", "PRODUCTS/TOKEN", "READING", "SOLVING"}, [][]string{{
+				return render.Table(a.Out, []string{"ID", "UNIT", "BYTES", "MEMORY", "TOKENS", "PRODUCTS/TOKEN", "CPU READING", "CPU SOLVING"}, [][]string{{
 					out.ID, out.Unit, render.Bytes(uint64(out.Bytes)), render.Bytes(uint64(out.Memory)), fmt.Sprint(out.Tokens),
 					fmt.Sprint(out.Products), fmt.Sprintf("%.1f s", out.Reading), fmt.Sprintf("%.1f s", out.Solving),
 				}})
@@ -131,7 +131,7 @@ func (a *app) calibrate(c *cobra.Command, to string, from []string, f *calibrate
 		return nil, usagef("a part has %d bytes, at most %d", f.shape.RawSize(), maxPart)
 	}
 	out := &learned{LearnerMemory: l.Memory(), Unit: o.Shape.Unit.String()}
-	start := time.Now()
+	start := cpuSeconds()
 	raw := make([]byte, f.shape.RawSize())
 	for i, path := range from {
 		if err := c.Context().Err(); err != nil {
@@ -142,8 +142,8 @@ func (a *app) calibrate(c *cobra.Command, to string, from []string, f *calibrate
 		}
 		fmt.Fprintf(a.Err, "%s: file %d of %d, %d tokens\n", path, i+1, len(from), l.Tokens())
 	}
-	out.Reading, out.Tokens = time.Since(start).Seconds(), l.Tokens()
-	start = time.Now()
+	out.Reading, out.Tokens = cpuSeconds()-start, l.Tokens()
+	start = cpuSeconds()
 	b, err := l.Basis(nil, func(done, all int) {
 		if done%8 == 0 || done == all {
 			fmt.Fprintf(a.Err, "unit %d of %d\n", done, all)
@@ -152,7 +152,7 @@ func (a *app) calibrate(c *cobra.Command, to string, from []string, f *calibrate
 	if err != nil {
 		return nil, err
 	}
-	out.Solving = time.Since(start).Seconds()
+	out.Solving = cpuSeconds() - start
 	made, err := basis.Parse(b)
 	if err != nil {
 		return nil, err
@@ -165,6 +165,15 @@ func (a *app) calibrate(c *cobra.Command, to string, from []string, f *calibrate
 		_, err := w.Write(b)
 		return err
 	})
+}
+
+// cpuSeconds is what this process has used of its cores; 0 where that is unknown.
+func cpuSeconds() float64 {
+	var u unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
+		return 0
+	}
+	return float64(u.Utime.Nano()+u.Stime.Nano()) / 1e9
 }
 
 // learnFile adds the parts of one prompt.
