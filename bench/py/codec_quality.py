@@ -264,8 +264,9 @@ class Summary:
 def basis_note(unit: str, work: Path) -> tuple[float, str]:
     """Return the size of a basis in MB, and what it costs."""
     b = json.loads((work / f"{unit}.json").read_text())
+    seconds = b["reading_cpu_seconds"] + b["solving_cpu_seconds"]
     note = (
-        f"{unit}, from {b['tokens']} tokens in {b['reading_cpu_seconds'] + b['solving_cpu_seconds']:.0f} s of one core and "
+        f"{unit}, from {b['tokens']} tokens in {seconds:.0f} s of one core and "
         f"{b['calibration_memory_bytes'] / 1e6:.0f} MB; {b['memory_bytes'] / 1e6:.1f} MB in memory, "
         f"{b['products_per_token'] / 1e6:.2f} M products a token each way"
     )
