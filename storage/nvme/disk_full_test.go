@@ -198,15 +198,15 @@ func testDiskFull(t *testing.T, disk *smallDisk, what string) {
 		}
 	}
 	full := s.Stats()
-	if full.DroppedSegments == 0 || d.has(0) {
+	if full.DiskFullSegments == 0 || d.has(0) {
 		t.Errorf("nothing was dropped: %+v", full)
 	}
-	if full.Space.Free < o.Segment.Reserve-o.Segment.SegmentBytes {
-		t.Errorf("%d bytes are free of a reserve of %d", full.Space.Free, o.Segment.Reserve)
+	if full.Segments.Free < o.Segment.Reserve-o.Segment.SegmentBytes {
+		t.Errorf("%d bytes are free of a reserve of %d", full.Segments.Free, o.Segment.Reserve)
 	}
 
 	disk.occupy()
-	refused, dropped := 0, full.DroppedSegments
+	refused, dropped := 0, full.DiskFullSegments
 	for i := range 12 {
 		if err := d.put(n + i); errors.Is(err, fault.Full) || errors.Is(err, fault.Unavailable) {
 			refused++
@@ -218,7 +218,7 @@ func testDiskFull(t *testing.T, disk *smallDisk, what string) {
 	if st.Off {
 		t.Error("a full disk turned the tier off")
 	}
-	if refused == 0 && st.DroppedSegments == dropped {
+	if refused == 0 && st.DiskFullSegments == dropped {
 		t.Error("the full disk made no difference")
 	}
 	disk.release()
@@ -254,7 +254,7 @@ func testDiskFull(t *testing.T, disk *smallDisk, what string) {
 		t.Errorf("clear: %d chunks, %d bytes, %v; %d bytes are free", chunks, bytes, err, cleared)
 	}
 	t.Logf("counted: %s: %d puts of a disk with room for %d; %d segments dropped; %d of 12 refused while others filled it; delete gave back %d bytes, clear %d",
-		what, n, diskSize/diskPart, full.DroppedSegments, refused, deleted, cleared)
+		what, n, diskSize/diskPart, full.DiskFullSegments, refused, deleted, cleared)
 	if err := d.put(from + 40); err != nil || !d.has(from+40) {
 		t.Errorf("put after a clear: %v", err)
 	}

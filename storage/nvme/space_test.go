@@ -221,7 +221,7 @@ func (d crampedFS) Free(dir string) (int64, error) {
 
 // Where the file system is full before the budget is, the tier gives way, and
 // says that it was not the budget.
-func TestDiskFull(t *testing.T) {
+func TestDiskFullIsCounted(t *testing.T) {
 	o := manual()
 	o.Segment.FS, o.Segment.Reserve = crampedFS{bytes: 512 << 10}, 64<<10
 	s := open(t, t.TempDir(), o)
