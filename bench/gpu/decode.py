@@ -23,9 +23,9 @@ import argparse
 import json
 import statistics
 import subprocess
-import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +85,7 @@ def measure(device: Device, file: Path, level: int, options: Options, args: argp
         rows = []
         read = sum(int(o.starts[(o.coarsest - level + 1) * o.units]) for o in parsed)
         for verify in (False, True):
-            low, middle, high = quartiles(device, args.runs, lambda v=verify: job.run(stored, out, verify=v))
+            low, middle, high = quartiles(device, args.runs, partial(job.run, stored, out, verify=verify))
             job.check()
             for at in (0, len(coded) * (copies - 1)):
                 got = np.empty(size, np.uint8)
@@ -132,11 +132,11 @@ def main() -> None:
     parser.add_argument("--most-warps", type=int, default=Options.most_warps)
     parser.add_argument("--device-warps", type=int, default=Options.device_warps)
     args = parser.parse_args()
-    query = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
-    card = subprocess.run(query, capture_output=True, text=True, check=False).stdout.strip()
     start = time.perf_counter()
     device = Device(source())
     compiled = time.perf_counter() - start
+    query = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
+    card = subprocess.run(query, capture_output=True, text=True, check=False).stdout.strip()
     options = Options(args.shared_warps, args.most_warps, args.device_warps)
     common = {"card": card, "nvrtc": device.nvrtc, "ceiling_gbs": round(ceiling(device, args.runs), 1)}
     print(json.dumps({"name": "gpu.start", "value": round(compiled, 2), "unit": "s", **common}), flush=True)
@@ -149,4 +149,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

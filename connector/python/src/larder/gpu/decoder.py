@@ -89,9 +89,13 @@ class Job:
         self._status_size = len(layout.units) + len(layout.ranges)
         self._status = self._allocate(4 * self._status_size)
         self._ranges, self._powers = self._upload(layout.ranges), self._upload(powers())
-        common = {name: self._upload(getattr(layout, name)) for name in ("units", "groups", "tables", "contexts", "levels")}
+        common = {
+            name: self._upload(getattr(layout, name)) for name in ("units", "groups", "tables", "contexts", "levels")
+        }
         launches = [self._launch(w, options) for w in layout.work]
-        scratch = self._allocate(max((launch.grid * launch.threads // 32 * launch.args.scratch_size for launch in launches), default=0))
+        scratch = self._allocate(
+            max((launch.grid * launch.threads // 32 * launch.args.scratch_size for launch in launches), default=0)
+        )
         for launch in launches:
             launch.args.status, launch.args.scratch = self._status, scratch
             for name, pointer in common.items():
@@ -151,7 +155,9 @@ class Job:
             values = [ctypes.c_uint64(source), ctypes.c_uint64(self._ranges), ctypes.c_uint32(len(self._layout.ranges))]
             status = ctypes.c_uint64(self._status + 4 * len(self._layout.units))
             grid = min(len(self._layout.ranges), _CHECKSUM_BLOCKS * self._device.multiprocessors)
-            self._device.launch("checksum", grid, _CHECKSUM_THREADS, 0, [*values, status, ctypes.c_uint64(self._powers)], stream)
+            self._device.launch(
+                "checksum", grid, _CHECKSUM_THREADS, 0, [*values, status, ctypes.c_uint64(self._powers)], stream
+            )
 
     def check(self, stream: int = 0) -> None:
         """Wait for the last run. CORRUPT if a stream was damaged: then the output
@@ -183,7 +189,9 @@ class Job:
     def __enter__(self) -> Job:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
 

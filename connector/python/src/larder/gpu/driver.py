@@ -25,6 +25,7 @@ _MAJOR, _MINOR = 75, 76
 _DYNAMIC_SHARED = 8
 _OLDEST = 80  # cp.async, bf16 conversions and warp reductions
 
+_DRIVER = "libcuda.so.1"
 _POINTER = ctypes.c_uint64
 
 
@@ -91,7 +92,7 @@ class Device:
     streams of both can be mixed."""
 
     def __init__(self, source: bytes, number: int = 0) -> None:
-        self._cuda = _load(iter(("libcuda.so.1",)), "libcuda (NVIDIA's driver)")
+        self._cuda = _load(iter((_DRIVER,)), "libcuda (NVIDIA's driver)")
         self._call("cuInit", 0)
         self._device = ctypes.c_int()
         self._call("cuDeviceGet", ctypes.byref(self._device), number)
@@ -109,7 +110,7 @@ class Device:
         self._kernels: dict[str, ctypes.c_void_p] = {}
 
     def close(self) -> None:
-        if self._context:
+        if self._context.value:
             self._call("cuModuleUnload", self._module)
             self._call("cuDevicePrimaryCtxRelease", self._device)
             self._context = ctypes.c_void_p()
@@ -137,7 +138,9 @@ class Device:
     def upload(self, pointer: int, data: NDArray[Any]) -> None:
         data = np.ascontiguousarray(data)
         if data.nbytes:
-            self._call("cuMemcpyHtoD_v2", _POINTER(pointer), ctypes.c_void_p(data.ctypes.data), ctypes.c_size_t(data.nbytes))
+            self._call(
+                "cuMemcpyHtoD_v2", _POINTER(pointer), ctypes.c_void_p(data.ctypes.data), ctypes.c_size_t(data.nbytes)
+            )
 
     def copy(self, to: int, pointer: int, size: int, stream: int = 0) -> None:
         """Start a copy within the device."""
@@ -151,7 +154,9 @@ class Device:
         """Wait for the stream, and fill data."""
         self.synchronize(stream)
         if data.nbytes:
-            self._call("cuMemcpyDtoH_v2", ctypes.c_void_p(data.ctypes.data), _POINTER(pointer), ctypes.c_size_t(data.nbytes))
+            self._call(
+                "cuMemcpyDtoH_v2", ctypes.c_void_p(data.ctypes.data), _POINTER(pointer), ctypes.c_size_t(data.nbytes)
+            )
 
     def _kernel(self, name: str, shared: int) -> ctypes.c_void_p:
         kernel = self._kernels.get(name)
@@ -166,7 +171,11 @@ class Device:
         blocks = ctypes.c_int()
         kernel = self._kernel(name, shared)
         self._call(
-            "cuOccupancyMaxActiveBlocksPerMultiprocessor", ctypes.byref(blocks), kernel, threads, ctypes.c_size_t(shared)
+            "cuOccupancyMaxActiveBlocksPerMultiprocessor",
+            ctypes.byref(blocks),
+            kernel,
+            threads,
+            ctypes.c_size_t(shared),
         )
         return blocks.value
 
@@ -174,6 +183,4 @@ class Device:
         """Start a kernel; args are ctypes values."""
         pointers = (ctypes.c_void_p * len(args))(*(ctypes.addressof(a) for a in args))
         kernel = self._kernel(name, shared)
-        self._call(
-            "cuLaunchKernel", kernel, grid, 1, 1, threads, 1, 1, shared, ctypes.c_void_p(stream), pointers, None
-        )
+        self._call("cuLaunchKernel", kernel, grid, 1, 1, threads, 1, 1, shared, ctypes.c_void_p(stream), pointers, None)

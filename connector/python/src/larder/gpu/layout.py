@@ -328,7 +328,7 @@ def _check_limits(o: Object) -> None:
     if (o.plan < o.finest).any() or (o.plan > o.coarsest).any():
         raise CorruptError("a level that the object does not have", "object.plan")
     for f in o.fields:
-        if f.plain and f.zero == 0 or (f.kind == "opaque") != (f.dtype.name == "u8"):
+        if (f.plain and f.zero == 0) or (f.kind == "opaque") != (f.dtype.name == "u8"):
             raise CorruptError("impossible field", "object.fields")
         if f.kind == "opaque" and (f.plain or f.lossless):
             raise CorruptError("an opaque field has no classes", "object.fields")
@@ -400,7 +400,12 @@ def _check_plain(u: Array, mask: Array, heads: Array, o: Object, f: Field) -> No
     bits, shift, flags = heads[:, :2].copy().view("<u2")[:, 0], heads[:, 2].view(np.int8), heads[:, 3] & 15
     width = (heads[:, 3] >> 4).astype(np.int64)
     low, high = (int(np.float32(2.0**e).view(np.uint32)) >> 16 for e in (-90, 90))  # positive: ordered as integers
-    for name, value, least, most in (("step", bits, low, high), ("shift", shift, -6, 10), ("flags", flags, 0, 1), ("means", width, 0, 8)):
+    for name, value, least, most in (
+        ("step", bits, low, high),
+        ("shift", shift, -6, 10),
+        ("flags", flags, 0, 1),
+        ("means", width, 0, 8),
+    ):
         wrong = value[mask]
         if (wrong < least).any() or (wrong > most).any():
             raise CorruptError("out of range", "object.base." + name, limit=f"{least}..{most}")
@@ -415,7 +420,9 @@ def _check_plain(u: Array, mask: Array, heads: Array, o: Object, f: Field) -> No
 def _fits_bytes(o: Object, f: Field, index: Array, u: Array, plain: Array, passes: int) -> Array:
     """Say of which plain units all values after so many passes have 8 bits."""
     largest = np.zeros(len(index), np.int64)
-    largest += max((int(np.abs(t.symbol[t.symbol > 0].astype(int) - f.zero).max(initial=0)) for t in f.plain), default=0)
+    largest += max(
+        (int(np.abs(t.symbol[t.symbol > 0].astype(int) - f.zero).max(initial=0)) for t in f.plain), default=0
+    )
     counts = np.where(plain, u["escapes"], 0).astype(np.int64)
     if counts.any():
         skip = 8 + _packed(f.dims, u["mean_bits"]) + _packed(f.dims, (len(f.plain) - 1).bit_length())
@@ -423,7 +430,9 @@ def _fits_bytes(o: Object, f: Field, index: Array, u: Array, plain: Array, passe
         ends = np.cumsum(counts)
         at = np.repeat(first, counts) + 2 * (np.arange(ends[-1]) - np.repeat(ends - counts, counts))
         data = np.frombuffer(o.data, np.uint8)
-        values = np.abs((data[at].astype(np.int64) | data[at + 1].astype(np.int64) << 8).astype(np.int16).astype(np.int64))
+        values = np.abs(
+            (data[at].astype(np.int64) | data[at + 1].astype(np.int64) << 8).astype(np.int16).astype(np.int64)
+        )
         some = counts > 0
         largest[some] = np.maximum(largest[some], np.maximum.reduceat(values, (ends - counts)[some]))
     result: Array = largest * 3**passes + (3**passes - 1) // 2 <= 127
