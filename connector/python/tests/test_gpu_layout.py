@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 from gpu_cases import VECTORS, sealed
+from identity_vectors import load
 
 from larder import codec
-from larder.errors import CorruptError, InvalidError, UnavailableError
+from larder.errors import CorruptError, InvalidError, MissError, UnavailableError
 from larder.gpu import driver, layout
 from larder.gpu.checksum import powers
 from larder.gpu.decoder import source
@@ -126,6 +127,14 @@ def test_the_source_must_lie_in_the_buffers() -> None:
     lay_out([Source(prefix, 3)], end, size)
     with pytest.raises(CorruptError):
         lay_out([Source(prefix, 0)], stored, size)
+
+
+def test_calibrated_objects_are_a_miss() -> None:
+    vectors: Any = load("calibrated")
+    for v in vectors:
+        o = codec.parse(bytes.fromhex(v["object"]), len(v["raw"]) // 2, verify=False)
+        with pytest.raises(MissError):
+            lay_out([Source(o, 0)], 1 << 20, 1 << 20)
 
 
 def forged(name: str, offset: int, value: bytes, unit: int = 0) -> bytes:

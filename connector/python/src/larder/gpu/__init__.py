@@ -1,11 +1,11 @@
 """Decodes coded objects (codec/FORMAT.md) on an NVIDIA GPU.
 
 One warp decodes one unit (a field of a head of a layer) with all its passes:
-lossless, plain at any level, nested objects, raw and repeated rows; the output
-is that of ``larder.codec`` and of the Go codec, bit for bit. The kernels are
-CUDA C++ beside this file, compiled by NVRTC at the first use (a quarter of a
-second): no toolkit is needed, only the driver and libnvrtc, which PyTorch's wheels
-bring. Neither PyTorch nor any other package than numpy is imported.
+lossless, plain at any level, nested objects, raw and repeated rows; a calibrated
+object is a MISS. The output is that of ``larder.codec`` and of the Go codec, bit
+for bit. The kernels are CUDA C++ beside this file, compiled by NVRTC at the first
+use (0.3 s): no toolkit is needed, only the driver and libnvrtc, which PyTorch's
+wheels bring. Neither PyTorch nor any other package than numpy is imported.
 
 - ``layout``: checks headers and the heads of streams, and says what each warp
   does. Whatever it refuses reaches no kernel.

@@ -28,7 +28,7 @@ from larder.codec import (
     Object,
     Table,
 )
-from larder.errors import CorruptError, InvalidError
+from larder.errors import CorruptError, InvalidError, MissError
 
 Array = NDArray[Any]
 
@@ -313,6 +313,8 @@ class _Builder:
 
 
 def _check_limits(o: Object) -> None:
+    if o.basis is not None:
+        raise MissError("calibrated objects are not decoded on a GPU", "object.basis", o.basis.name.hex())
     for name, value, limit in (
         ("layers", o.layers, MAX_LAYERS),
         ("heads", o.heads, MAX_HEADS),
