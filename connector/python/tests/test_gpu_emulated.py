@@ -12,7 +12,7 @@ from typing import Any
 import emulated
 import numpy as np
 import pytest
-from gpu_cases import OPTIONS, VECTORS, check_case, check_checksum, check_damage, check_vector, random_cases
+from gpu_cases import OPTIONS, VECTORS, check_case, check_checksum, check_damage, check_vector, random_cases, sealed
 from larderd import REPOSITORY
 
 from larder import codec
@@ -58,6 +58,20 @@ def test_damage(decoder: Decoder) -> None:
 
 def test_checksum(decoder: Decoder) -> None:
     check_checksum(decoder)
+
+
+def test_a_class_without_a_table(decoder: Decoder) -> None:
+    v = VECTORS[0]
+    size, intact = len(v["raw"]) // 2, bytes.fromhex(v["object"])
+    o = codec.parse(intact, size)
+    unit, field = o.heads, o.fields[1]
+    assert len(field.plain) == 6, "6 and 7 have no table"
+    at = int(o.starts[unit])
+    damaged = bytearray(intact)
+    damaged[at + 8 + (field.dims * (intact[at + 3] >> 4) + 7) // 8] |= 7
+    with pytest.raises(CorruptError, match="class without a table") as e:
+        decoder.decode(sealed(damaged, intact), 0, size)
+    assert e.value.field == f"object[0].unit[{unit}]"
 
 
 def test_two_objects_in_one_job(device: emulated.Device) -> None:

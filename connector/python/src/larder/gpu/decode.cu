@@ -80,7 +80,7 @@ __device__ inline u32 class_map(const Group &g, const u8 *map, u32 width, const 
   for (u32 c = lane_id(); c < g.dims; c += 32) {
     u32 k = packed(map, c, width);
     if (k >= g.classes) fault |= CLASS_MAP;
-    m.classes[c] = k;
+    m.classes[c] = k < g.classes ? k : 0;  // is an index of contexts
   }
   return fault;
 }
