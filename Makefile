@@ -72,8 +72,8 @@ lint: $(BIN)/golangci-lint $(BIN)/buf $(PYENV)/.ready ## Go (with gofmt and vet)
 	$(PYENV)/bin/ruff check $(PYDIR) bench test tools
 	$(PYENV)/bin/ruff format --check $(PYDIR) bench test tools
 	cd $(PYDIR) && $(CURDIR)/$(PYENV)/bin/mypy
-	MYPYPATH=test:$(PYDIR)/src $(PYENV)/bin/mypy --config-file $(PYDIR)/pyproject.toml \
-	  $(PYDIR)/tests/engine bench/py tools test/demo test/engine test/harness
+	MYPYPATH=test:$(PYDIR)/src:$(PYDIR)/tests $(PYENV)/bin/mypy --config-file $(PYDIR)/pyproject.toml \
+	  $(PYDIR)/tests/engine bench/py bench/gpu tools test/demo test/engine test/harness
 
 .PHONY: format
 format: $(BIN)/golangci-lint $(BIN)/buf $(PYENV)/.ready ## rewrite Go, protos and Python in their standard form
