@@ -32,6 +32,9 @@ func (c *Config) check() error {
 		return fault.New(fault.Invalid, "session.hold_default", "longer than session.hold_max").
 			With(c.Session.HoldDefault, c.Session.HoldMax)
 	}
+	if err := c.NVMe.check(); err != nil {
+		return err
+	}
 	if c.Listen.TCP != "" {
 		for _, f := range []struct{ key, path string }{
 			{"listen.tls.cert", c.Listen.TLS.Cert},

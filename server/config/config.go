@@ -43,10 +43,13 @@ type Host struct {
 	WriteSegmentBytes, WriteReserveBytes int64
 }
 
-// NVMe is the tier on a local disk; an empty Path is none.
+// NVMe is the tier on local disks: Path for one, else Devices; none of either is
+// no such tier. List says which.
 type NVMe struct {
 	Path          string
 	Bytes         int64
+	Devices       []Device
+	PinnedPercent int64
 	ReserveBytes  int64
 	WriteBack     string
 	WritesPerHour int64

@@ -81,6 +81,27 @@ func TestLaterSourcesGoOver(t *testing.T) {
 	require.Equal(t, "guarded", byEnv.Host.Mode)
 }
 
+// Disks can be named one by one or as a list, in each source, and print as they
+// are read.
+func TestDevices(t *testing.T) {
+	l, err := Load(Sources{Flags: flags(t, "--nvme.path=/a", "--nvme.bytes=2GiB")})
+	require.NoError(t, err)
+	require.Equal(t, []Device{{Path: "/a", Bytes: 2 << 30, Weight: 2}}, l.NVMe.List())
+	want := []Device{{Path: "/a", Bytes: 2 << 40, Weight: 3.5}, {Path: "/b", Bytes: 4 << 30, Weight: 4}, {Path: "/c", Bytes: 1 << 40, Weight: 1024}}
+	path := write(t, "nvme:\n  bytes: 4GiB\n  devices:\n    - {path: /a, bytes: 2TiB, weight: 3.5}\n    - /b\n    - path: /c\n      bytes: 1TiB\n")
+	l, err = Load(Sources{File: path})
+	require.NoError(t, err)
+	require.Equal(t, want, l.NVMe.List())
+	printed := option(l, "nvme.devices").Value()
+	require.Equal(t, "/a,bytes=2TiB,weight=3.5;/b;/c,bytes=1TiB", printed)
+	l, err = Load(Sources{Environ: []string{"LARDER_NVME_DEVICES=" + printed}, Flags: flags(t, "--nvme.bytes=4GiB")})
+	require.NoError(t, err)
+	require.Equal(t, want, l.NVMe.List())
+	l, err = Load(Sources{})
+	require.NoError(t, err)
+	require.Empty(t, l.NVMe.List())
+}
+
 func TestStrict(t *testing.T) {
 	for name, c := range map[string]struct {
 		yaml string
@@ -129,6 +150,14 @@ func TestStrict(t *testing.T) {
 		"commas in a list": {env: "LARDER_AUTH_UIDS=1,2", want: []string{"1,2", "';'"}},
 		"budget too large": {env: "LARDER_HOST_BYTES=5TiB", want: []string{"to 4TiB", "got 5TiB"}},
 		"write segment":    {yaml: "host:\n  mode: guarded\n  write_segment_bytes: 100000", want: []string{"host.write_segment_bytes", "64KiB"}},
+		"two forms":        {env: "LARDER_NVME_PATH=/a", flag: "--nvme.devices=/b", want: []string{"nvme.devices", "/a", "not in both"}},
+		"disk twice":       {flag: "--nvme.devices=/a;/a/", want: []string{"nvme.devices", "/a/", "twice"}},
+		"disk's field":     {yaml: "nvme:\n  devices:\n    - {path: /a, wieght: 2}", want: []string{"entry 0", "wieght", `"weight"`}},
+		"disk's weight":    {flag: "--nvme.devices=/a;/b,weight=-1", want: []string{"entry 1", "-1"}},
+		"disk's bytes":     {flag: "--nvme.devices=/a,bytes=1MiB", want: []string{"entry 0", "16MiB"}},
+		"disk's form":      {flag: "--nvme.devices=/a,2TiB", want: []string{"bytes=SIZE"}},
+		"disk's path":      {yaml: "nvme:\n  devices: [{bytes: 1TiB}]", want: []string{"entry 0", "path"}},
+		"no list of disks": {yaml: "nvme:\n  devices: 5", want: []string{"nvme.devices", "list"}},
 		"segment size":     {env: "LARDER_HOST_SEGMENT_BYTES=3MiB", want: []string{"host.segment_bytes", "power of two"}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -100,12 +100,20 @@ func table(c *Config) []*Option {
 
 		{
 			Key: "nvme.path", value: text(&c.NVMe.Path, ""),
-			Help:   "Directory on a local disk for the nvme tier, which keeps KV over restarts. Empty: no such tier.",
+			Help:   "Directory on a local disk for the nvme tier, which keeps KV over restarts; for several disks use nvme.devices. Both empty: no such tier.",
 			Hazard: "Whoever reads it can read the KV of all tenants; it belongs to one daemon at a time.",
 		}, {
-			Key: "nvme.bytes", value: size(&c.NVMe.Bytes, 64*gib, 16*mib, 1024*1024*gib),
-			Help:   "Disk space for the nvme tier, its index aside (about 100 bytes a part).",
+			Key: "nvme.bytes", value: size(&c.NVMe.Bytes, 64*gib, minDeviceBytes, maxDeviceBytes),
+			Help:   "Disk space for the nvme tier, its index aside (about 100 bytes a part); of each device that says nothing else.",
 			Hazard: "Memory for its directory is taken as parts come: about 100 bytes a part.",
+		}, {
+			Key: "nvme.devices", value: devices(&c.NVMe.Devices),
+			Help:   "Several disks, in place of nvme.path: for each its path, and if wanted bytes (else nvme.bytes) and weight, its share of the chunks beside the others' weights (else its bytes in GiB). In the file an entry is a path or a section {path: /mnt/a/larder, bytes: 2TiB, weight: 2}; in flags and variables /mnt/a/larder,bytes=2TiB,weight=2. A disk that fails takes its own chunks along; the others go on with its share. Chunks are found on any of the disks, so that weights and disks can change.",
+			Hazard: "A disk that is not mounted is an empty directory of another one: mount disks before the daemon starts. What is deleted while a disk is off comes back with it.",
+		}, {
+			Key: "nvme.pinned_percent", value: number(&c.NVMe.PinnedPercent, 20, 0, 80),
+			Help:   "Share of each disk's space that pinned chunks (larder pin) may take; eviction leaves them alone. 0: none can be pinned.",
+			Hazard: "What pins take is lost to everything else.",
 		}, {
 			Key: "nvme.reserve_bytes", value: size(&c.NVMe.ReserveBytes, gib, 0, 1024*gib),
 			Help:   "Space that stays free on the file system, for others; the oldest data is dropped for it. 0: 1GiB.",
@@ -116,7 +124,7 @@ func table(c *Config) []*Option {
 			Hazard: "always wears the drive most. never keeps what is there and adds nothing.",
 		}, {
 			Key: "nvme.writes_per_hour", value: size(&c.NVMe.WritesPerHour, 0, 0, 1024*1024*gib),
-			Help:   "Bytes that may be written in an hour, for the life of the drive. 0: no limit.",
+			Help:   "Bytes that may be written to each disk in an hour, for the life of the drive. 0: no limit.",
 			Hazard: "Beyond it chunks that are evicted from the host tier are lost.",
 		}, {
 			Key: "nvme.buffered", value: boolean(&c.NVMe.Buffered, false),

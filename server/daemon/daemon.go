@@ -27,7 +27,6 @@ import (
 	"github.com/larderkv/larder/server/session"
 	"github.com/larderkv/larder/server/tiers"
 	"github.com/larderkv/larder/storage/arena"
-	"github.com/larderkv/larder/storage/nvme"
 	"github.com/larderkv/larder/storage/segment"
 )
 
@@ -52,8 +51,7 @@ type Daemon struct {
 	log     *slog.Logger
 
 	arena    *arena.Arena
-	disk     *nvme.Store  // nil: no nvme tier
-	tiers    *tiers.Tiers // with disk
+	tiers    *tiers.Tiers // nil: no nvme tier
 	devices  []device     // of the nvme tier, as configured; set by New
 	sessions *session.Service
 	objects  *objects.Service

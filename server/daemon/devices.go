@@ -17,11 +17,8 @@ type device struct {
 // configured device; nil without any. It is made before the devices are opened,
 // so that they can be timed from the start, and asked when they are.
 func (d *Daemon) nvmeSource() *metrics.NVMe {
-	var paths []string
-	if p := d.config.NVMe.Path; p != "" {
-		paths = append(paths, p)
-	}
-	if len(paths) == 0 {
+	list := d.config.NVMe.List()
+	if len(list) == 0 {
 		return nil
 	}
 	source := &metrics.NVMe{Workers: func() metrics.Workers {
@@ -34,7 +31,8 @@ func (d *Daemon) nvmeSource() *metrics.NVMe {
 			Wait: st.Expected.Wait, PerMiB: st.Expected.PerMiB,
 		}
 	}}
-	for _, path := range paths {
+	for i := range list {
+		path := list[i].Path
 		source.Devices = append(source.Devices, metrics.Device{Path: path, Stats: func() nvme.Stats { return d.deviceStats(path) }})
 	}
 	return source

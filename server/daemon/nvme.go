@@ -3,9 +3,11 @@ package daemon
 import (
 	"context"
 	"errors"
+	"sync"
 
 	"github.com/larderkv/larder/api/fault"
 	"github.com/larderkv/larder/server/admin"
+	"github.com/larderkv/larder/server/config"
 	"github.com/larderkv/larder/server/directory"
 	"github.com/larderkv/larder/server/metrics"
 	"github.com/larderkv/larder/server/objects"
@@ -17,55 +19,92 @@ import (
 	"github.com/larderkv/larder/storage/tiered"
 )
 
-// openNVMe opens the nvme tier, if there is to be one. A device that is gone is
-// no reason to stop engines: the daemon serves without the tier, says so, and a
-// metric shows it. What an operator has to decide, a foreign or newer store,
-// ends the start.
+// openNVMe opens the devices of the nvme tier, if there are to be any, all at
+// once: each may have segments to read. A device that is gone is no reason to
+// stop engines: the daemon serves without it, says so, and a metric shows it.
+// What an operator has to decide, a foreign or newer store, ends the start.
 func (d *Daemon) openNVMe(names *registry.Registry, watch *observers, meter *metrics.Meter) error {
 	c := &d.config.NVMe
-	if c.Path == "" {
+	list := c.List()
+	if len(list) == 0 {
 		return nil
 	}
 	policy, err := tiered.ParsePolicy(c.WriteBack)
 	if err != nil {
 		return err
 	}
-	store, report, err := nvme.Open(context.Background(), c.Path, nvme.Options{
-		Segment: segment.Options{
-			Budget: c.Bytes, Reserve: c.ReserveBytes, Buffered: c.Buffered, Observer: meter.Device(c.Path), FS: d.options.NVMeFS,
-		},
-		Progress: func(done, total int) {
-			if done == total || done%64 == 0 {
-				d.log.Info("reading segments of the nvme tier", "done", done, "of", total)
-			}
-		},
-		Trouble: func(kind string, err error) { d.log.Error("nvme tier", "trouble", kind, "error", err) },
-	})
-	if errors.Is(err, fault.Unavailable) {
-		d.log.Error("serving without the nvme tier", "path", c.Path, "error", err)
-		d.devices = append(d.devices, device{path: c.Path, off: err})
-		return nil
+	d.devices = make([]device, len(list))
+	errs := make([]error, len(list))
+	var all sync.WaitGroup
+	for i := range list {
+		all.Go(func() { d.devices[i], errs[i] = d.openDevice(&list[i], meter) })
 	}
-	if err != nil {
-		return fault.Wrap(fault.Invalid, err, "nvme.path", "cannot be used; give another directory, or the daemon that it belongs to").With(c.Path, nil)
+	all.Wait()
+	d.onClose(d.closeDevices)
+	if err := errors.Join(errs...); err != nil {
+		return err
 	}
-	d.log.Info("nvme tier", "path", c.Path, "parts", report.Parts, "segments", report.Segments, "scanned", report.Scanned,
-		"rebuilt", report.Rebuilt, "took", report.Took)
-	d.disk = store
-	d.devices = append(d.devices, device{path: c.Path, store: store})
-	d.tiers = tiers.New(tiers.Options{
-		Arena: d.arena, Store: store, Registry: names, Logger: d.log, Policy: policy,
+	o := tiers.Options{
+		Arena: d.arena, Registry: names, Logger: d.log, Policy: policy,
 		WritesPerHour: c.WritesPerHour, HostBytes: d.config.Host.Bytes, Promoted: meter.Promoted,
-	})
+	}
+	for i, v := range d.devices {
+		if v.store == nil {
+			o.Missing = append(o.Missing, v.path)
+			continue
+		}
+		o.Devices = append(o.Devices, tiers.Device{Path: v.path, Store: v.store, Weight: list[i].Weight})
+	}
+	d.tiers = tiers.New(o)
 	watch.below.Store(d.tiers)
 	d.onClose(func() {
 		watch.below.Store(nil)
 		d.tiers.Close()
-		if err := store.Close(); err != nil {
-			d.log.Error("the nvme tier did not close well", "error", err)
-		}
 	})
 	return nil
+}
+
+// openDevice opens one device, or says why it is off. The error is one that ends
+// the start.
+func (d *Daemon) openDevice(v *config.Device, meter *metrics.Meter) (device, error) {
+	c, log := &d.config.NVMe, d.log.With("path", v.Path)
+	pinned := int(c.PinnedPercent)
+	if pinned == 0 {
+		pinned = -1
+	}
+	store, report, err := nvme.Open(context.Background(), v.Path, nvme.Options{
+		Segment: segment.Options{
+			Budget: v.Bytes, Reserve: c.ReserveBytes, Buffered: c.Buffered, Observer: meter.Device(v.Path), FS: d.options.NVMeFS,
+		},
+		PinnedPercent: pinned,
+		Progress: func(done, total int) {
+			if done == total || done%64 == 0 {
+				log.Info("reading segments of the nvme tier", "done", done, "of", total)
+			}
+		},
+		Trouble: func(kind string, err error) { log.Error("nvme tier", "trouble", kind, "error", err) },
+	})
+	if errors.Is(err, fault.Unavailable) {
+		log.Error("serving without a device of the nvme tier", "error", err)
+		return device{path: v.Path, off: err}, nil
+	}
+	if err != nil {
+		return device{path: v.Path, off: err}, fault.Wrap(fault.Invalid, err, "nvme.path", "cannot be used; give another directory, or the daemon that it belongs to").With(v.Path, nil)
+	}
+	log.Info("nvme tier", "parts", report.Parts, "segments", report.Segments, "scanned", report.Scanned,
+		"rebuilt", report.Rebuilt, "took", report.Took)
+	return device{path: v.Path, store: store}, nil
+}
+
+func (d *Daemon) closeDevices() {
+	for _, v := range d.devices {
+		if v.store == nil {
+			continue
+		}
+		if err := v.store.Close(); err != nil {
+			d.log.Error("the nvme tier did not close well", "path", v.path, "error", err)
+		}
+	}
 }
 
 // lower is the tiers below, in the roles in which others know them; all nil

@@ -1,5 +1,5 @@
 // Package tiers is what sessions, directory and admin see of the tiers below
-// the host tier. Today that is one nvme tier.
+// the host tier. Today that is the nvme tier, on one device or several.
 //
 // It knows which scope of the arena is which scope on the disk, answers what is
 // there (from memory), brings chunks into the arena when a load wants them, and
@@ -14,6 +14,10 @@
 // What it says about the cost of a load is a measurement of the last loads, of
 // chunks as they came, and of what waits now; it is no promise. A tier that is
 // not asked for anything seems faster with time, so that it is tried again.
+//
+// Devices fail one by one: chunks of one that is off are misses, new ones go to
+// the others, and only where all are off there is no tier. What is deleted or
+// cleared meanwhile may come back with the device, which the error says.
 //
 // Concurrency: everything is safe for concurrent use. Published is called
 // under the arena's lock: it takes the nvme tier's lock, which is never held while

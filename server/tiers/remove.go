@@ -3,7 +3,10 @@ package tiers
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
+	"strings"
 
+	"github.com/larderkv/larder/api/fault"
 	"github.com/larderkv/larder/api/keys"
 	"github.com/larderkv/larder/storage"
 	"github.com/larderkv/larder/storage/arena"
@@ -27,14 +30,29 @@ func (t *Tiers) Delete(ctx context.Context, s arena.Scope, key keys.Key) (was bo
 // Clear drops the chunks that the filter selects, of all tiers; below the host
 // also those of tenants and namespaces without a session since the start, where
 // the filter is for all. Chunks and bytes of all tiers are added up.
+//
+// Unavailable: a device is off, and what lies there comes back with it. All
+// other places are cleared.
 func (t *Tiers) Clear(ctx context.Context, f arena.Filter) (chunks int, bytes int64, err error) {
 	err = t.gate.Remove(func() error {
 		chunks, bytes = t.options.Arena.Clear(f)
-		n, b, err := t.options.Store.Clear(ctx, t.selects(f))
-		chunks, bytes = chunks+n, bytes+b
+		selects, err := t.selects(f), t.missing()
+		for _, d := range t.drives {
+			n, b, e := d.Store.Clear(ctx, selects)
+			chunks, bytes, err = chunks+n, bytes+b, errors.Join(err, e)
+		}
 		return err
 	})
 	return chunks, bytes, err
+}
+
+// missing says which devices could not be opened, if there are any.
+func (t *Tiers) missing() error {
+	if len(t.options.Missing) == 0 {
+		return nil
+	}
+	return fault.New(fault.Unavailable, "nvme.devices", "devices could not be opened, and nothing is removed from them").
+		With(strings.Join(t.options.Missing, ", "), nil)
 }
 
 // selects translates the filter into names that outlive a process.

@@ -11,7 +11,6 @@ import (
 	"github.com/larderkv/larder/server/registry"
 	"github.com/larderkv/larder/storage"
 	"github.com/larderkv/larder/storage/arena"
-	"github.com/larderkv/larder/storage/nvme"
 	"github.com/larderkv/larder/storage/tiered"
 )
 
@@ -29,12 +28,15 @@ type Arena interface {
 
 // Options of the tiers.
 type Options struct {
-	Arena    Arena
-	Store    *nvme.Store
+	Arena Arena
+	// Devices of the nvme tier that could be opened; Missing are the paths of
+	// the others.
+	Devices  []Device
+	Missing  []string
 	Registry *registry.Registry
 	Logger   *slog.Logger
 	Policy   tiered.Policy
-	// WritesPerHour bounds the bytes written to the disk; 0 = no limit.
+	// WritesPerHour bounds the bytes written to each device; 0 = no limit.
 	WritesPerHour int64
 	// HostBytes is the arena's budget; the cleaner looks at its coldest tenth.
 	HostBytes int64
@@ -46,7 +48,7 @@ type Options struct {
 type Tiers struct {
 	options  Options
 	gate     tiered.Gate
-	budget   *tiered.Budget
+	drives   []drive
 	promoter *tiered.Promoter
 	meter    *meter
 	writer   *tiered.Writer
@@ -63,19 +65,8 @@ type pair struct {
 	front  storage.Tier
 	// source is the front tier for reads that are no use of a chunk.
 	source storage.Tier
-	// back takes writes within the budget; disk is the same without it.
-	back storage.Tier
-	disk *nvme.Tier
+	disk   *tiered.Spread[admitted]
 }
-
-// admitted is the disk with the budget before it, which still knows what it has.
-type admitted struct {
-	storage.Tier
-	disk *nvme.Tier
-}
-
-// Has implements tiered.Holder.
-func (a admitted) Has(key keys.Key) bool { return a.disk.Has(key) }
 
 // reuse is a prompt whose leading chunks were matched.
 type reuse struct {
@@ -85,7 +76,10 @@ type reuse struct {
 
 // New makes the tiers. Run must be running.
 func New(o Options) *Tiers {
-	t := &Tiers{options: o, budget: tiered.NewBudget(o.WritesPerHour, nil), reused: make(chan reuse, 256), scopes: map[arena.Scope]*pair{}}
+	t := &Tiers{options: o, reused: make(chan reuse, 256), scopes: map[arena.Scope]*pair{}}
+	for _, d := range o.Devices {
+		t.drives = append(t.drives, drive{d, tiered.NewBudget(o.WritesPerHour, nil)})
+	}
 	t.meter = newMeter(time.Now)
 	t.promoter = tiered.NewPromoter(tiered.PromoterOptions{Gate: &t.gate, Watcher: t.meter, Took: o.Promoted})
 	t.writer = tiered.NewWriter(tiered.WriterOptions{Gate: &t.gate, Policy: o.Policy})
@@ -108,12 +102,19 @@ func (t *Tiers) Open(s arena.Scope) {
 			Group: n.Group, Span: n.Span, HeadGroup: n.HeadGroup, RawLength: n.RawLength, Layers: uint32(len(n.Layers)),
 		})
 	}
-	disk, err := t.options.Store.Tier(p.scope, p.layout)
-	if err != nil {
-		t.options.Logger.Warn("the nvme tier does not serve a tenant", "tenant", tenant.Name, "namespace", ns.Short(), "error", err)
-		return
+	var list []tiered.Weighted[admitted]
+	for _, d := range t.drives {
+		disk, err := d.Store.Tier(p.scope, p.layout)
+		if err != nil {
+			t.options.Logger.Warn("a device of the nvme tier does not serve a tenant", "device", d.Path, "tenant", tenant.Name, "namespace", ns.Short(), "error", err)
+			continue
+		}
+		list = append(list, tiered.Weighted[admitted]{Name: d.Store.ID().String(), Weight: d.Weight, Device: d.admit(disk)})
 	}
-	p.disk, p.back = disk, admitted{tiered.Admission(disk, t.budget), disk}
+	var err error
+	if p.disk, err = tiered.NewSpread(list); err != nil {
+		return // none serves it
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.scopes[s] == nil {
@@ -162,13 +163,13 @@ func (t *Tiers) Published(info arena.ChunkInfo) {
 }
 
 func (t *Tiers) offer(o tiered.Occasion, s arena.Scope, key keys.Key) {
-	if p := t.find(s); p != nil {
+	if p := t.find(s); p != nil && !p.disk.Off() {
 		t.writer.Offer(o, p.down(key))
 	}
 }
 
 func (p *pair) down(key keys.Key) tiered.Chunk {
-	return tiered.Chunk{Scope: p.scope, Key: key, Layout: p.layout, From: p.source, To: p.back}
+	return tiered.Chunk{Scope: p.scope, Key: key, Layout: p.layout, From: p.source, To: p.disk}
 }
 
 func (p *pair) up(key keys.Key) tiered.Chunk {
@@ -215,7 +216,7 @@ func (t *Tiers) Drain(ctx context.Context) (chunks int) {
 	}
 	all := t.options.Arena.Coldest(t.options.HostBytes, 1<<30, nil)
 	for i := len(all) - 1; i >= 0 && ctx.Err() == nil; i-- {
-		if p := t.find(all[i].Scope); p != nil && !p.disk.Has(all[i].Key) {
+		if p := t.find(all[i].Scope); p != nil && !p.disk.Off() && !p.disk.Has(all[i].Key) {
 			if t.writer.Write(ctx, p.down(all[i].Key)) == nil {
 				chunks++
 			}
@@ -242,5 +243,9 @@ type Stats struct {
 
 // Stats of now.
 func (t *Tiers) Stats() Stats {
-	return Stats{t.promoter.Stats(), t.writer.Stats(), t.budget.Refused(), t.meter.expected()}
+	st := Stats{t.promoter.Stats(), t.writer.Stats(), 0, t.meter.expected()}
+	for _, d := range t.drives {
+		st.OverBudget += d.budget.Refused()
+	}
+	return st
 }

@@ -107,6 +107,9 @@ func (s *Store) pinnedSegment(sequence uint32) bool {
 	return isPinned(info.Class.ID)
 }
 
+// ID is the store's: it stays when the device is mounted elsewhere.
+func (s *Store) ID() segment.ID { return s.segments.ID() }
+
 func (s *Store) closeIndex() error {
 	if s.index == nil {
 		return nil

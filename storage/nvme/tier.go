@@ -23,6 +23,14 @@ var _ storage.Tier = (*Tier)(nil)
 // Name implements storage.Tier.
 func (*Tier) Name() string { return "nvme" }
 
+// Off says that the device failed too often, or that the store is closed: it has
+// nothing and takes nothing until the next start.
+func (t *Tier) Off() bool {
+	t.s.mu.Lock()
+	defer t.s.mu.Unlock()
+	return t.s.closed || t.s.off
+}
+
 // Match returns how many leading keys name visible chunks of a quality no worse
 // than worst (0 = exact only), and the worst quality among them. It is no use
 // of them.

@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/larderkv/larder/api/fault"
-	"github.com/larderkv/larder/api/keys"
 	"github.com/larderkv/larder/api/part"
 	"github.com/larderkv/larder/storage"
 )
@@ -72,68 +71,5 @@ func TestAdmission(t *testing.T) {
 	var got part.Descriptor
 	if n, err := free.Get(t.Context(), d.ID, &got, bytes); err != nil || n != len(bytes) {
 		t.Error(n, err)
-	}
-}
-
-func TestSpread(t *testing.T) {
-	stores := []*store{newStore(), newStore(), newStore()}
-	list := []Weighted{{"a", 1, stores[0]}, {"b", 2, stores[1]}, {"c", 1, stores[2]}}
-	tier, err := Spread(list)
-	if err != nil {
-		t.Fatal(err)
-	}
-	// Where keys go, with and without the third.
-	two, err := Spread(list[:2])
-	if err != nil {
-		t.Fatal(err)
-	}
-	const n = 40000
-	count := map[storage.Tier]int{}
-	moved := 0
-	for i := range n {
-		key := keys.Key{byte(i), byte(i >> 8), byte(i >> 16), 0, 7}
-		a, b := tier.(spread).of(&key), two.(spread).of(&key)
-		count[a]++
-		if a != b {
-			moved++
-			if a != storage.Tier(stores[2]) {
-				t.Fatal("a key moved between tiers that stayed")
-			}
-		}
-	}
-	for i, share := range []float64{0.25, 0.5, 0.25} {
-		if got := float64(count[stores[i]]) / n; got < share*0.95 || got > share*1.05 {
-			t.Errorf("tier %d has %.3f of the keys, want %.2f", i, got, share)
-		}
-	}
-	if moved != count[stores[2]] {
-		t.Errorf("%d keys moved for a tier that has %d", moved, count[stores[2]])
-	}
-	for c := range byte(30) {
-		for i := range layout {
-			d, b := one(t, c, i)
-			if _, err := tier.Put(t.Context(), d, b); err != nil {
-				t.Fatal(err)
-			}
-			var got part.Descriptor
-			buf := make([]byte, len(b))
-			if _, err := tier.Get(t.Context(), d.ID, &got, buf); err != nil || string(buf) != string(b) {
-				t.Fatalf("%v, or other bytes", err)
-			}
-			if err := tier.Stat(t.Context(), d.ID, &got); err != nil {
-				t.Fatal(err)
-			}
-		}
-		if ok, err := tier.Delete(t.Context(), keys.Key{c}); !ok || err != nil {
-			t.Fatal(ok, err)
-		}
-	}
-	for _, bad := range [][]Weighted{nil, {{"a", 0, stores[0]}}, {{"a", -1, stores[0]}}, {{"a", 1, stores[0]}, {"a", 1, stores[1]}}} {
-		if _, err := Spread(bad); !errors.Is(err, fault.Invalid) {
-			t.Errorf("%+v: %v", bad, err)
-		}
-	}
-	if one, _ := Spread(list[:1]); one.Name() != "fake" {
-		t.Error(one.Name())
 	}
 }

@@ -3,8 +3,8 @@
 // tier.
 //
 //   - Admission bounds what may be written in an hour, for the life of a drive.
-//   - Spread puts chunks on several tiers by weight. Nothing but its test uses it
-//     yet: larderd has one nvme tier.
+//   - Spread puts chunks on several devices by weight, and finds them again
+//     whatever the weights were when they were written.
 //   - Promoter copies chunks from back to front when they are wanted: once for
 //     all who wait, so many at a time.
 //   - Writer copies chunks from front to back in the background: which ones, its
