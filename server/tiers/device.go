@@ -30,10 +30,15 @@ func (d *drive) admit(t *nvme.Tier) admitted { return admitted{t, tiered.Admissi
 // budget.
 type admitted struct {
 	*nvme.Tier
-	within storage.Tier
+	within tiered.Admitted
 }
 
 // Put implements storage.Tier.
 func (a admitted) Put(ctx context.Context, d *part.Descriptor, src []byte) (storage.Outcome, error) {
 	return a.within.Put(ctx, d, src)
+}
+
+// PutParts implements tiered.Batcher.
+func (a admitted) PutParts(ctx context.Context, list []storage.PartBytes) ([]storage.Outcome, error) {
+	return a.within.PutParts(ctx, list)
 }

@@ -42,6 +42,8 @@
 // Class 0 is normal and 1 is pinned; the other bits of the number are room for
 // quota groups of tenants, each with segments of its own.
 //
+// Parts of a chunk that are put together (PutParts) are written together.
+//
 // It does not: decide what is worth writing or reading (storage/tiered), know
 // arenas or sessions, keep opaque files.
 package nvme

@@ -17,38 +17,69 @@ const makeRoomTries = 16
 
 // Put implements storage.Tier. The part is on the device when it returns.
 func (t *Tier) Put(ctx context.Context, d *part.Descriptor, src []byte) (storage.Outcome, error) {
-	if _, err := t.sc.layout.Admit(d, src); err != nil {
-		return storage.Rejected, err
-	}
-	if err := ctx.Err(); err != nil {
-		return storage.Rejected, fault.Wrap(fault.Unavailable, err, "put", "stopped")
-	}
-	if err := t.s.enter(); err != nil {
-		return storage.Rejected, err
-	}
-	defer t.s.calls.Done()
-	out, err := t.put(ctx, d, src)
-	if err != nil {
-		return storage.Rejected, err
-	}
-	return out, nil
+	outs, err := t.PutParts(ctx, []storage.PartBytes{{Part: d, Bytes: src}})
+	return outs[0], err
 }
 
-func (t *Tier) put(ctx context.Context, d *part.Descriptor, src []byte) (storage.Outcome, error) {
-	s, sc := t.s, t.sc
-	s.mu.Lock()
-	out, _, err := s.judge(sc, d)
-	if out != 0 || err != nil {
-		s.mu.Unlock()
-		return out, err
+// PutParts is a Put of each part of one chunk, written together: small ones
+// share a group, large ones are under way side by side. Outcomes are in the order
+// of the list, and Rejected for what was not kept; the error is the first one's.
+// Nothing is written where a part is refused before that, or belongs to another
+// chunk than the first one (Invalid).
+func (t *Tier) PutParts(ctx context.Context, list []storage.PartBytes) ([]storage.Outcome, error) {
+	outs := make([]storage.Outcome, len(list))
+	for i := range outs {
+		outs[i] = storage.Rejected
 	}
-	lane := s.lane(sc, d)
+	for i := range list {
+		if _, err := t.sc.layout.Admit(list[i].Part, list[i].Bytes); err != nil {
+			return outs, err
+		}
+		if list[i].Part.ID.Chunk != list[0].Part.ID.Chunk {
+			return outs, fault.New(fault.Invalid, "put.parts", "parts of several chunks")
+		}
+	}
+	if err := ctx.Err(); err != nil {
+		return outs, fault.Wrap(fault.Unavailable, err, "put", "stopped")
+	}
+	if err := t.s.enter(); err != nil {
+		return outs, err
+	}
+	defer t.s.calls.Done()
+	return outs, t.put(ctx, list, outs)
+}
+
+func (t *Tier) put(ctx context.Context, list []storage.PartBytes, outs []storage.Outcome) error {
+	s, sc := t.s, t.sc
+	var recs []segment.Record
+	var from []int // of each record in the list
+	var bytes int64
+	s.mu.Lock()
+	for i := range list {
+		out, _, err := s.judge(sc, list[i].Part)
+		switch {
+		case err != nil:
+			s.mu.Unlock()
+			return err
+		case out != 0:
+			outs[i] = out
+			continue
+		}
+		// Admit has verified the bytes; a second time would be a third of the CPU.
+		recs = append(recs, segment.Record{Scope: sc.Scope, Part: list[i].Part, Data: list[i].Bytes, Verified: true})
+		from = append(from, i)
+		bytes += footprint(len(list[i].Bytes))
+	}
+	if len(recs) == 0 {
+		s.mu.Unlock()
+		return nil
+	}
+	lane := s.lane(sc, recs[0].Part)
 	clears := sc.clears
 	if isPinned(t.class.ID) {
-		bytes := footprint(len(src))
 		if err := s.reservePins(bytes); err != nil {
 			s.mu.Unlock()
-			return 0, err
+			return err
 		}
 		defer s.releasePins(bytes)
 	}
@@ -56,22 +87,29 @@ func (t *Tier) put(ctx context.Context, d *part.Descriptor, src []byte) (storage
 	number := s.begin()
 	defer s.end(number)
 
-	// Admit has verified the bytes; a second time would be a third of the CPU.
-	record := segment.Record{Scope: sc.Scope, Part: d, Data: src, Verified: true}
-	l, err := s.write(ctx, segment.Target{Class: t.class, Affinity: affinity(t.class, lane)}, record)
+	to, first := s.write(ctx, segment.Target{Class: t.class, Affinity: affinity(t.class, lane)}, recs)
 
 	s.mu.Lock()
 	var locs []segment.Location
-	if err == nil {
+	for k, l := range to {
+		if l.IsZero() {
+			continue
+		}
 		s.st.PutParts++
 		s.st.PutBytes += l.Footprint()
 		s.st.UserBytes += int64(l.Length)
 		s.earn(l.Footprint())
-		out, locs, err = s.place(sc, d, l, lane, clears)
+		out, gone, err := s.place(sc, recs[k].Part, l, lane, clears)
+		locs = append(locs, gone...)
+		if err == nil {
+			outs[from[k]] = out
+		} else if first == nil {
+			first = err
+		}
 	}
 	s.mu.Unlock()
 	s.punch(locs)
-	return out, err
+	return first
 }
 
 // footprint is what so many bytes take on the disk.
@@ -116,21 +154,35 @@ func (s *Store) lane(sc *scope, d *part.Descriptor) uint8 {
 	return d.ID.Chunk[keyBytes]
 }
 
-// write appends one record, and makes room for it.
-func (s *Store) write(ctx context.Context, t segment.Target, r segment.Record) (segment.Location, error) {
+// write appends records, and makes room for them. Those that were not written
+// have no location; the error says why.
+func (s *Store) write(ctx context.Context, t segment.Target, recs []segment.Record) ([]segment.Location, error) {
 	s.ahead(ctx)
-	for tries := 0; ; tries++ {
-		locs, err := s.segments.Append(ctx, t, []segment.Record{r})
-		if err == nil {
-			return locs[0], s.device(nil)
-		}
+	to, err := s.segments.Append(ctx, t, recs)
+	if to == nil {
+		to = make([]segment.Location, len(recs))
+	}
+	for tries := 0; err != nil; tries++ {
 		if !errors.Is(err, fault.Full) || tries == makeRoomTries {
-			return segment.Location{}, s.device(err)
+			return to, s.device(err)
 		}
 		if err := s.makeRoom(ctx, tries >= makeRoomTries/2); err != nil {
-			return segment.Location{}, err
+			return to, err
+		}
+		var left []segment.Record
+		var from []int
+		for i := range to {
+			if to[i].IsZero() {
+				left, from = append(left, recs[i]), append(from, i)
+			}
+		}
+		var more []segment.Location
+		more, err = s.segments.Append(ctx, t, left)
+		for k := range more {
+			to[from[k]] = more[k]
 		}
 	}
+	return to, s.device(nil)
 }
 
 // earn lets copying forward use a share of what was put, up to that of two

@@ -32,8 +32,8 @@ func NewBudget(bytesPerHour int64, now func() time.Time) *Budget {
 	return &Budget{perHour: bytesPerHour, now: now, left: float64(bytesPerHour), last: now()}
 }
 
-// take n bytes, or say when they will be there.
-func (b *Budget) take(n int64) (ok bool, wait time.Duration) {
+// take n bytes for puts, or say when they will be there.
+func (b *Budget) take(n int64, puts int) (ok bool, wait time.Duration) {
 	if b.perHour == 0 {
 		return true, 0
 	}
@@ -44,7 +44,7 @@ func (b *Budget) take(n int64) (ok bool, wait time.Duration) {
 	b.left = min(b.left+rate*float64(now.Sub(b.last)), float64(b.perHour))
 	b.last = now
 	if b.left < float64(n) {
-		b.refused++
+		b.refused += uint64(puts)
 		return false, time.Duration((float64(n) - b.left) / rate)
 	}
 	b.left -= float64(n)
@@ -68,22 +68,42 @@ func (b *Budget) Refused() uint64 {
 // Admission lets a tier take no more than the budget allows. A Put beyond it is
 // Full, with the time until it would fit as the limit. What is not kept, a
 // duplicate for one, costs nothing.
-func Admission(t storage.Tier, b *Budget) storage.Tier { return admission{t, b} }
+func Admission(t storage.Tier, b *Budget) Admitted { return Admitted{t, b} }
 
-type admission struct {
+// Admitted is a tier behind an Admission.
+type Admitted struct {
 	storage.Tier
 	budget *Budget
 }
 
 // Put implements storage.Tier.
-func (a admission) Put(ctx context.Context, d *part.Descriptor, src []byte) (storage.Outcome, error) {
-	n := int64(len(src))
-	if ok, wait := a.budget.take(n); !ok {
-		return storage.Rejected, fault.New(fault.Full, "admission", "the hour's budget for writes is spent").With(n, wait)
+func (a Admitted) Put(ctx context.Context, d *part.Descriptor, src []byte) (storage.Outcome, error) {
+	outs, err := a.PutParts(ctx, []storage.PartBytes{{Part: d, Bytes: src}})
+	return outs[0], err
+}
+
+// PutParts implements Batcher: all of them or none are admitted.
+func (a Admitted) PutParts(ctx context.Context, list []storage.PartBytes) ([]storage.Outcome, error) {
+	n := int64(0)
+	for i := range list {
+		n += int64(len(list[i].Bytes))
 	}
-	out, err := a.Tier.Put(ctx, d, src)
-	if out != storage.Kept && out != storage.Published {
-		a.budget.give(n)
+	if ok, wait := a.budget.take(n, len(list)); !ok {
+		return rejected(len(list)), fault.New(fault.Full, "admission", "the hour's budget for writes is spent").With(n, wait)
 	}
-	return out, err
+	outs, err := putParts(ctx, a.Tier, list)
+	for i := range list {
+		if outs[i] != storage.Kept && outs[i] != storage.Published {
+			a.budget.give(int64(len(list[i].Bytes)))
+		}
+	}
+	return outs, err
+}
+
+func rejected(n int) []storage.Outcome {
+	outs := make([]storage.Outcome, n)
+	for i := range outs {
+		outs[i] = storage.Rejected
+	}
+	return outs
 }

@@ -57,28 +57,22 @@ func (c *Chunk) id(p *storage.PartSpec) part.ID {
 func (c *Chunk) copy(ctx context.Context, g *Gate) (bytes int64, err error) {
 	g.mu.RLock()
 	defer g.mu.RUnlock()
-	var d part.Descriptor
-	var buf []byte
-	filler, fills := c.To.(Filler)
+	if filler, ok := c.To.(Filler); ok {
+		return c.fill(ctx, filler)
+	}
+	return c.put(ctx)
+}
+
+// fill brings the parts one by one into the memory of the tier.
+func (c *Chunk) fill(ctx context.Context, to Filler) (bytes int64, err error) {
 	for i := range c.Layout {
 		p := &c.Layout[i]
 		if err := ctx.Err(); err != nil {
 			return bytes, fault.Wrap(fault.Unavailable, err, "copy", "stopped")
 		}
-		var out storage.Outcome
-		if fills {
-			out, err = filler.Fill(ctx, c.id(p), func(d *part.Descriptor, dst []byte) (int, error) {
-				return c.From.Get(ctx, c.id(p), d, dst)
-			})
-		} else {
-			if uint64(len(buf)) < p.RawLength {
-				buf = make([]byte, p.RawLength)
-			}
-			var n int
-			if n, err = c.From.Get(ctx, c.id(p), &d, buf); err == nil {
-				out, err = c.To.Put(ctx, &d, buf[:n])
-			}
-		}
+		out, err := to.Fill(ctx, c.id(p), func(d *part.Descriptor, dst []byte) (int, error) {
+			return c.From.Get(ctx, c.id(p), d, dst)
+		})
 		if err != nil {
 			return bytes, err
 		}

@@ -175,6 +175,14 @@ func (s *Spread[D]) Put(ctx context.Context, d *part.Descriptor, src []byte) (st
 	return s.at(d.ID.Chunk).Put(ctx, d, src)
 }
 
+// PutParts implements Batcher.
+func (s *Spread[D]) PutParts(ctx context.Context, list []storage.PartBytes) ([]storage.Outcome, error) {
+	if len(list) == 0 {
+		return nil, nil
+	}
+	return putParts(ctx, s.at(list[0].Part.ID.Chunk), list)
+}
+
 // Stat implements storage.Tier.
 func (s *Spread[D]) Stat(ctx context.Context, id part.ID, d *part.Descriptor) error {
 	return s.at(id.Chunk).Stat(ctx, id, d)

@@ -1,0 +1,84 @@
+package tiered
+
+import (
+	"context"
+
+	"github.com/larderkv/larder/api/fault"
+	"github.com/larderkv/larder/api/part"
+	"github.com/larderkv/larder/storage"
+)
+
+// Batcher is a tier that takes parts of one chunk at once, so that they lie
+// together and are written together.
+type Batcher interface {
+	// PutParts is a Put of each part. Outcomes are in the order of the list, and
+	// Rejected for what was not kept; the error is the first one's.
+	PutParts(ctx context.Context, list []storage.PartBytes) ([]storage.Outcome, error)
+}
+
+// putParts is PutParts for any tier.
+func putParts(ctx context.Context, t storage.Tier, list []storage.PartBytes) ([]storage.Outcome, error) {
+	if b, ok := t.(Batcher); ok {
+		return b.PutParts(ctx, list)
+	}
+	outs := rejected(len(list))
+	for i := range list {
+		out, err := t.Put(ctx, list[i].Part, list[i].Bytes)
+		if err != nil {
+			return outs, err
+		}
+		outs[i] = out
+	}
+	return outs, nil
+}
+
+// batchBytes of parts are put at once; a part of more goes by itself. It bounds
+// the memory of a copy.
+const batchBytes = 8 << 20
+
+// align keeps parts in a batch on pages, from where a device can take them.
+const align = 4096
+
+// put brings all parts to a tier that lends no memory, in batches. It returns
+// the bytes that were kept.
+func (c *Chunk) put(ctx context.Context) (bytes int64, err error) {
+	size := func(i int) int { return (int(c.Layout[i].RawLength) + align - 1) &^ (align - 1) }
+	for first := 0; first < len(c.Layout); {
+		n, total := 1, size(first)
+		for first+n < len(c.Layout) && total+size(first+n) <= batchBytes {
+			total += size(first + n)
+			n++
+		}
+		kept, err := c.putBatch(ctx, c.Layout[first:first+n], make([]byte, total))
+		bytes += kept
+		if err != nil {
+			return bytes, err
+		}
+		first += n
+	}
+	return bytes, nil
+}
+
+func (c *Chunk) putBatch(ctx context.Context, parts storage.Layout, buf []byte) (bytes int64, err error) {
+	list := make([]storage.PartBytes, len(parts))
+	for i := range parts {
+		if err := ctx.Err(); err != nil {
+			return 0, fault.Wrap(fault.Unavailable, err, "copy", "stopped")
+		}
+		length := int(parts[i].RawLength)
+		d := &part.Descriptor{}
+		n, err := c.From.Get(ctx, c.id(&parts[i]), d, buf[:length:length])
+		if err != nil {
+			return 0, err
+		}
+		list[i] = storage.PartBytes{Part: d, Bytes: buf[:n:n]}
+		buf = buf[(length+align-1)&^(align-1):]
+	}
+	outs, err := putParts(ctx, c.To, list)
+	for i, out := range outs {
+		if out == storage.Kept || out == storage.Published {
+			bytes += int64(parts[i].RawLength)
+		}
+	}
+	return bytes, err
+}
