@@ -296,7 +296,8 @@ def test_block_16_and_preemption_on_few_pages(
     stored: dict[str, list[str]], engines: MakeEngine, prompts: dict[str, Any], control: dict[str, list[int]]
 ) -> None:
     # Pages for 3500 tokens.
-    engine = engines("block16", block_size=16, num_gpu_blocks_override=220, max_model_len=3200)
+    extra = {"load_or_recompute": True}
+    engine = engines("block16", block_size=16, num_gpu_blocks_override=220, max_model_len=3200, extra=extra)
     answer = engine.generate(prompts["long"], TOKENS)
     assert answer == {"token_ids": control["long"], "cached": full(prompts["long"])}
     assert engine.ask("pages", prompt=prompts["long"], chunks=11) == stored["long"]
@@ -305,6 +306,7 @@ def test_block_16_and_preemption_on_few_pages(
     assert [a["token_ids"] for a in answers] == [control[f"preempted{i}"] for i in range(4)] * 2
     stats = engine.stats("scheduler")
     assert stats["preempted"] > 0, "the test is about preemption"
+    assert stats["steps_measured"] > 0
     assert engine.ask("leftovers") == dict.fromkeys(["blocks", "requests", "states", "matches", "loads"], 0)
 
 

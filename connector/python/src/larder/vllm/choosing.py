@@ -62,7 +62,7 @@ class Choosing:
     def end_step(self, report: Any, inflight: InFlightLoads, now: float) -> None:
         """A step's workers reported, before loads that ended leave inflight."""
         said = report if isinstance(report, WorkerReport) else WorkerReport()
-        self._steps.end(said.number, bool(inflight), now)
+        self._stats.steps_measured += self._steps.end(said.number, bool(inflight), now)
         for request_id, seconds in said.took_s.items():
             load = inflight.get(request_id)
             if load is not None and request_id not in said.failed and all(run.tier == "host" for run in load.runs):

@@ -30,6 +30,8 @@ class SchedulerStats:
     tokens_claimed: int = 0
     # Loads of which a part or all was recomputed.
     loads_failed: int = 0
+    # Steps that showed what computing takes.
+    steps_measured: int = 0
     # Requests that computed what they could have loaded, since that takes less
     # time, and the chunks by tier.
     skips: int = 0

@@ -62,9 +62,11 @@ class StepClock:
             del self._begun[next(iter(self._begun))]
         return self._number
 
-    def end(self, number: int, loading: bool, now: float) -> None:
-        """Workers reported on a step."""
+    def end(self, number: int, loading: bool, now: float) -> bool:
+        """Workers reported on a step. Whether it counted."""
         step = self._begun.pop(number, None)
-        if step is not None and not loading:
-            self._cost.observe(step.tokens, step.pairs, now - max(step.at, self._last_end))
-        self._last_end = now
+        last, self._last_end = self._last_end, now
+        if step is None or loading:
+            return False
+        self._cost.observe(step.tokens, step.pairs, now - max(step.at, last))
+        return True
