@@ -57,7 +57,8 @@ def test_no_other_choice_is_better(
     choice = choose(runs, copying, compute if measured else None, deadline_s)
     loads = [brute_load(runs, p, copying) for p in range(total + 1)]
     assert loads[choice.chunks] <= deadline_s + 1e-9
-    assert [load_seconds(runs, p, copying) for p in range(total + 1)] == pytest.approx(loads)
+    ends = [sum(run.chunks for run in runs[:i]) for i in range(len(runs) + 1)]
+    assert load_seconds(runs, copying) == pytest.approx([loads[end] for end in ends])
     if measured:
         best = min(loads[p] + compute(p) for p in range(total + 1) if loads[p] <= deadline_s)
         assert loads[choice.chunks] + compute(choice.chunks) <= best + 1e-9
@@ -105,7 +106,15 @@ def test_a_queue_alone_can_make_a_device_slow() -> None:
     assert choose([Run("nvme", 40, 0.5, 0.001)], Copying(), prefill(0.01), HOUR).chunks == 0
     # Its wait runs while loads before this one are copied.
     busy = Copying(busy_s=0.3)
-    assert load_seconds([Run("nvme", 1, 0.2)], 1, busy) == pytest.approx(0.3)
+    assert load_seconds([Run("nvme", 1, 0.2)], busy) == pytest.approx([0, 0.3])
+
+
+def test_more_runs_than_are_looked_at() -> None:
+    runs = [Run("host", 1), Run("nvme", 1, 0.0, 0.001)] * 200
+    assert choose(runs, Copying(), prefill(0.01), HOUR) == Choice(400)
+    # The end is in the host, behind chunks that are not worth it.
+    runs = [Run("host", 4), *[Run("nvme", 1, 0.0, 1.0), Run("host", 1)] * 100]
+    assert choose(runs, Copying(), lambda chunks: 0.01 * (204 - chunks), HOUR).chunks == 4
 
 
 def test_what_does_not_come_in_time_is_not_asked_for() -> None:

@@ -56,13 +56,11 @@ class LoadCosts:
         if not self.prefill.measured:
             return choose(runs, copying, None, self._deadline_s)
         others = min(others, self._step_tokens)
+        # A load's end is seen at the end of a step that others fill.
+        late = self.prefill.step(others, 0) / 2 if others else 0.0
 
         def compute(chunks: int) -> float:
             begin = max(local, min(tokens, (first + chunks) * self._chunk_tokens))
-            seconds = self.prefill.prompt(begin, tokens, others, self._step_tokens)
-            if chunks and others:
-                # A load's end is seen at the end of a step that others fill.
-                seconds += self.prefill.step(others, 0) / 2
-            return seconds
+            return self.prefill.prompt(begin, tokens, others, self._step_tokens) + (late if chunks else 0.0)
 
         return choose(runs, copying, compute, self._deadline_s)

@@ -61,9 +61,9 @@ class PrefillCost:
     def prompt(self, begin: int, end: int, others: int, budget: int) -> float:
         """Expected seconds to compute tokens [begin, end) of a prompt in steps of
         budget tokens, others of which belong to other requests."""
+        fixed, each, pair = self._fit.parameters()
         tokens = end - begin
-        fixed = self.step(0, 0)
-        own = self.step(tokens, (end * end - begin * begin) / 2) - fixed
+        own = each * tokens / _TOKENS + pair * (end * end - begin * begin) / (2 * _PAIRS)
         # Others are done some time: a request is never left with next to nothing.
         steps = tokens / max(budget - others, budget / 4)
-        return own + steps * self.step(others, 0)
+        return own + steps * (fixed + each * others / _TOKENS)

@@ -45,13 +45,16 @@ class StepClock:
         if total <= len(scheduled):
             # Only generation: nothing to learn, and nothing to take long over.
             return 0
-        pairs = 0.0
         cached = output.scheduled_cached_reqs
-        requests = [(new.req_id, new.num_computed_tokens) for new in output.scheduled_new_reqs]
-        requests += zip(cached.req_ids, cached.num_computed_tokens, strict=True)
-        for request_id, before in requests:
-            count = scheduled[request_id]
-            pairs += count * (before + count / 2)
+        new = {one.req_id: one.num_computed_tokens for one in output.scheduled_new_reqs}
+        # All as if they had one token, then those that have more: few, usually,
+        # among many that generate.
+        pairs = float(sum(new.values()) + sum(cached.num_computed_tokens))
+        for request_id, count in [item for item in scheduled.items() if item[1] > 1]:
+            before = new.get(request_id)
+            if before is None:
+                before = cached.num_computed_tokens[cached.req_ids.index(request_id)]
+            pairs += (count - 1) * before + count * count / 2
             self.others += max(0, prompt_tokens(request_id) - before - count - 1)
         prompts = total - len(scheduled)
         if loading or prompts < _LEAST_TOKENS or 2 * prompts < total:
