@@ -65,7 +65,8 @@ func (m *meta) store(t *rapid.T) {
 	}
 }
 
-// load matches a prompt and checks every byte it can load.
+// load matches a prompt and checks every byte it can load, sometimes without its
+// last chunks.
 func (m *meta) load(t *rapid.T) {
 	c, p := m.client(t), rapid.IntRange(0, metaPrompts-1).Draw(t, "prompt")
 	r := c.Match(m.prompts[p])
@@ -73,7 +74,17 @@ func (m *meta) load(t *rapid.T) {
 	if m.exact {
 		require.Equal(t, m.present(p), n)
 	}
+	if kept := rapid.IntRange(0, metaChunks).Draw(t, "kept"); kept < n {
+		said := c.Call(&larderv1.SessionRequest{Body: &larderv1.SessionRequest_Skip{Skip: &larderv1.Skip{
+			HoldId: r.GetHoldId(), FirstChunk: uint32(kept), Key: m.prompts[p].Keys[kept][:],
+		}}})
+		require.NotNil(t, said.GetSkip(), "%v", said)
+		n = kept
+	}
 	if n == 0 {
+		if r.GetHoldId() != 0 {
+			c.EndHold(r.GetHoldId())
+		}
 		return
 	}
 	l := c.Load(&larderv1.Load{HoldId: r.GetHoldId(), Chunks: uint32(n)})
