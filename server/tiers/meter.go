@@ -31,6 +31,10 @@ const (
 	// chunks or time, whichever is more: a slow device has few chunks.
 	memoryChunks = 32
 	memoryTime   = time.Second
+	// A window in which something came counts as so many times slower than
+	// expected at most, but for the first: one pause of a device must not keep
+	// engines from it for minutes, and a slow one has more than one window.
+	mostSurprise = 8
 	// While nothing is brought the figures halve with each of these, as slowly as
 	// the slower of the two: time, and matches that were told them. So whoever
 	// computes since the device was slow tries it again now and then, at most one
@@ -63,9 +67,10 @@ type meter struct {
 	first   bool
 	brought int64
 	ended   int
-	// last measured, and the matches told since.
-	last time.Time
-	told int
+	// last measured, if ever, and the matches told since.
+	last     time.Time
+	measured bool
+	told     int
 }
 
 func newMeter(now func() time.Time) *meter { return &meter{now: now, last: now()} }
@@ -100,18 +105,19 @@ func (m *meter) Ended(bytes, brought int64) {
 		return
 	}
 	if m.ended > 0 || m.late(now, bytes) {
-		fade := math.Exp(-max(float64(m.ended)/memoryChunks, now.Sub(m.since).Seconds()/memoryTime.Seconds()))
+		var w window
+		if m.ended == 0 {
+			w = m.window(now, bytes) // at best it would have come now
+		} else if w = m.window(now, 0); m.measured {
+			w.took = min(w.took, mostSurprise*m.fit.expect(w))
+		}
+		fade := math.Exp(-max(float64(m.ended)/memoryChunks, w.took/memoryTime.Seconds()))
 		if m.first {
 			fade *= math.Exp2(-m.since.Sub(m.last).Seconds() / halfTime.Seconds())
 		}
 		m.fit.fade(fade)
-		if m.ended == 0 {
-			brought = bytes // at best it would have come now
-		} else {
-			brought = 0
-		}
-		m.fit.add(m.window(now, brought))
-		m.last, m.told = now, 0
+		m.fit.add(w)
+		m.last, m.told, m.measured = now, 0, true
 		m.open(now, false)
 	}
 }

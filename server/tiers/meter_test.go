@@ -163,6 +163,23 @@ func TestMeterNoticesADeviceThatHangs(t *testing.T) {
 	require.Greater(t, d.expects(1), time.Second)
 }
 
+// One pause is no slow device.
+func TestMeterOutlivesAPause(t *testing.T) {
+	d := newDevice(t, time.Millisecond, time.Millisecond)
+	for range 4 {
+		d.load(1)
+		d.load(20)
+	}
+	normal := d.latency + 20*d.chunk
+	d.latency = 2 * time.Second
+	d.load(20)
+	require.Less(t, d.expects(20), 10*normal)
+	d.latency = time.Millisecond
+	d.load(20)
+	d.load(20)
+	require.Less(t, d.expects(20), 2*normal)
+}
+
 // Chunks that are gone, or there already, say nothing about the device.
 func TestMeterIgnoresWhatBroughtNothing(t *testing.T) {
 	d := newDevice(t, 5*time.Millisecond, 5*time.Millisecond)

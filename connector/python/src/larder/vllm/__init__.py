@@ -8,6 +8,8 @@ moves KV. Invariants:
 - Every load that the scheduler half starts ends in exactly one report of each
   rank; after it nothing writes into its pages. Pages that were not filled are
   reported in the same step, and the engine computes them.
+- A match is loaded only as far as that takes less time than computing it, by
+  what was measured so far (load_or_recompute).
 - Pages are read for a store after the step that computed them, and before the
   next one writes any.
 
