@@ -58,7 +58,25 @@ func Daemon(h Host, version string, s *larderv1.StatusResponse) []Finding {
 	}
 	out = append(out, judge(s.GetCounters().GetCorruptParts() == 0, Warn, "daemon.corrupt", fmt.Sprintf("%d damaged parts found since the start", s.GetCounters().GetCorruptParts()),
 		"look for bad memory or an engine that writes where it may not; host.mode guarded prevents the latter"))
-	return append(out, memory(h, host)...)
+	return append(append(out, devices(s.GetTiers())...), memory(h, host)...)
+}
+
+// devices looks at those of the tiers below the host tier.
+func devices(tiers []*larderv1.TierStatus) (out []Finding) {
+	for _, t := range tiers {
+		if t.GetDevice() == "" {
+			continue
+		}
+		text := t.GetDevice() + " is " + t.GetState()
+		if t.GetWhy() != "" {
+			text += ": " + t.GetWhy()
+		}
+		out = append(out,
+			judge(t.GetState() == "on", Warn, "daemon.tier", text, "look at the drive and its file system, then restart larderd"),
+			judge(t.GetCorrupt() == 0, Warn, "daemon.tier.corrupt", fmt.Sprintf("%s returned %d damaged chunks since the start", t.GetDevice(), t.GetCorrupt()),
+				"replace the drive; larder store check, while larderd is down, lists what is damaged"))
+	}
+	return out
 }
 
 // memory compares the budget with what the host has left.

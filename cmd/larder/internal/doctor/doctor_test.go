@@ -75,6 +75,12 @@ func TestEachTroubleHasARemedy(t *testing.T) {
 		{"daemon.version", Warn, func(_ *Host, s *larderv1.StatusResponse) { s.Version = "2" }},
 		{"daemon.state", Warn, func(_ *Host, s *larderv1.StatusResponse) { s.State = "draining" }},
 		{"daemon.verify", Warn, func(_ *Host, s *larderv1.StatusResponse) { s.Host.Verify = "off" }},
+		{"daemon.tier", Warn, func(_ *Host, s *larderv1.StatusResponse) {
+			s.Tiers = []*larderv1.TierStatus{{State: "on"}, {Device: "/a", State: "on"}, {Device: "/b", State: "off", Why: "gone"}}
+		}},
+		{"daemon.tier.corrupt", Warn, func(_ *Host, s *larderv1.StatusResponse) {
+			s.Tiers = []*larderv1.TierStatus{{Device: "/a", State: "on", Corrupt: 1}}
+		}},
 		{"daemon.quarantine", Warn, func(_ *Host, s *larderv1.StatusResponse) { s.Host.Quarantined = 1 }},
 		{"daemon.corrupt", Warn, func(_ *Host, s *larderv1.StatusResponse) { s.Counters = &larderv1.Counters{CorruptParts: 1} }},
 		{"python.import", Warn, python("Traceback\nModuleNotFoundError: No module named 'larder'", errors.New("exit 1"))},
