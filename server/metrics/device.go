@@ -76,6 +76,10 @@ func deviceMetrics() []family[nvme.Stats] {
 			"live":   func(s *nvme.Stats) float64 { return float64(s.Segments.Live) },
 			"free":   func(s *nvme.Stats) float64 { return float64(s.Segments.Free) },
 		}),
+		metric("larder_nvme_pinned_bytes", "Bytes of pinned parts, which eviction does not take, and the share of the budget that they may have. Near the limit: pins are refused; unpin something, or raise nvme.bytes.", gauge, "state", values{
+			"used":  func(s *nvme.Stats) float64 { return float64(s.Pinned) },
+			"limit": func(s *nvme.Stats) float64 { return float64(s.PinLimit) },
+		}),
 		metric("larder_nvme_segments", "Segment files by state. broken ones could not be sealed or read, and go when their turn comes; more than a few: look at the drive, and run larder store check when larderd is down.", gauge, "state", values{
 			"open":   func(s *nvme.Stats) float64 { return float64(s.Segments.Open) },
 			"sealed": func(s *nvme.Stats) float64 { return float64(s.Segments.Sealed) },
@@ -99,9 +103,10 @@ func deviceMetrics() []family[nvme.Stats] {
 			one(func(s *nvme.Stats) float64 { return float64(s.UserBytes) })),
 		metric("larder_nvme_device_bytes_total", "Bytes given to the drive: parts, padding, headers, footers, what is copied forward, and the index. Over larder_nvme_user_bytes_total it is the write amplification: up to 1.1 for parts of 192 KiB or more; above that for long, parts are small (use larger head groups), else it is a bug.", counter, "",
 			one(func(s *nvme.Stats) float64 { return float64(s.DeviceBytes) })),
-		metric("larder_nvme_written_bytes_total", "Bytes written in whole pages, for new parts, and again for chunks that were worth keeping. Much forward: chunks in use are as many as nvme.bytes holds; raise it.", counter, "why", values{
+		metric("larder_nvme_written_bytes_total", "Bytes written in whole pages, for new parts, and again for chunks that were worth keeping, or pinned and unpinned (moved). Much forward: chunks in use are as many as nvme.bytes holds; raise it.", counter, "why", values{
 			"new":     func(s *nvme.Stats) float64 { return float64(s.PutBytes) },
 			"forward": func(s *nvme.Stats) float64 { return float64(s.ForwardedBytes) },
+			"moved":   func(s *nvme.Stats) float64 { return float64(s.MovedBytes) },
 		}),
 		metric("larder_nvme_chunks_dropped_total", "Chunks that went, by reason. evicted soon after they were written: more nvme.bytes helps. disk_full: something else fills the file system; give room or lower nvme.bytes. corrupt, any at all: the drive returns other bytes than it was given; replace it.", counter, "reason", values{
 			"evicted":    func(s *nvme.Stats) float64 { return float64(s.Evicted) },

@@ -189,6 +189,9 @@ type TierStatus struct {
 	Errors        uint64 `protobuf:"varint,15,opt,name=errors,proto3" json:"errors,omitempty"`
 	Corrupt       uint64 `protobuf:"varint,16,opt,name=corrupt,proto3" json:"corrupt,omitempty"`
 	EvictedChunks uint64 `protobuf:"varint,17,opt,name=evicted_chunks,json=evictedChunks,proto3" json:"evicted_chunks,omitempty"`
+	// Bytes of pinned parts, of at most pin_limit.
+	Pinned        uint64 `protobuf:"varint,18,opt,name=pinned,proto3" json:"pinned,omitempty"`
+	PinLimit      uint64 `protobuf:"varint,19,opt,name=pin_limit,json=pinLimit,proto3" json:"pin_limit,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -338,6 +341,20 @@ func (x *TierStatus) GetCorrupt() uint64 {
 func (x *TierStatus) GetEvictedChunks() uint64 {
 	if x != nil {
 		return x.EvictedChunks
+	}
+	return 0
+}
+
+func (x *TierStatus) GetPinned() uint64 {
+	if x != nil {
+		return x.Pinned
+	}
+	return 0
+}
+
+func (x *TierStatus) GetPinLimit() uint64 {
+	if x != nil {
+		return x.PinLimit
 	}
 	return 0
 }
@@ -1752,7 +1769,7 @@ const file_larder_v1_admin_proto_rawDesc = "" +
 	"\bsessions\x18\x04 \x03(\v2\x18.larder.v1.SessionStatusR\bsessions\x12-\n" +
 	"\x04host\x18\x05 \x01(\v2\x19.larder.v1.HostTierStatusR\x04host\x12/\n" +
 	"\bcounters\x18\x06 \x01(\v2\x13.larder.v1.CountersR\bcounters\x12+\n" +
-	"\x05tiers\x18\a \x03(\v2\x15.larder.v1.TierStatusR\x05tiers\"\xcd\x03\n" +
+	"\x05tiers\x18\a \x03(\v2\x15.larder.v1.TierStatusR\x05tiers\"\x82\x04\n" +
 	"\n" +
 	"TierStatus\x12#\n" +
 	"\x04tier\x18\x01 \x01(\x0e2\x0f.larder.v1.TierR\x04tier\x12\x16\n" +
@@ -1773,7 +1790,9 @@ const file_larder_v1_admin_proto_rawDesc = "" +
 	"\x05queue\x18\x0e \x01(\x04R\x05queue\x12\x16\n" +
 	"\x06errors\x18\x0f \x01(\x04R\x06errors\x12\x18\n" +
 	"\acorrupt\x18\x10 \x01(\x04R\acorrupt\x12%\n" +
-	"\x0eevicted_chunks\x18\x11 \x01(\x04R\revictedChunks\"\xc3\x02\n" +
+	"\x0eevicted_chunks\x18\x11 \x01(\x04R\revictedChunks\x12\x16\n" +
+	"\x06pinned\x18\x12 \x01(\x04R\x06pinned\x12\x1b\n" +
+	"\tpin_limit\x18\x13 \x01(\x04R\bpinLimit\"\xc3\x02\n" +
 	"\rSessionStatus\x12\x1d\n" +
 	"\n" +
 	"session_id\x18\x01 \x01(\x04R\tsessionId\x12\x1f\n" +

@@ -49,12 +49,12 @@ func (a *app) printTiers(list []*larderv1.TierStatus) error {
 			amplified = fmt.Sprintf("%.3f", float64(t.GetDeviceBytes())/float64(t.GetWrittenBytes()))
 		}
 		rows = append(rows, []string{
-			tierName(t.GetTier()), orDash(t.GetDevice()), t.GetState(), render.Bytes(t.GetUsed()), render.Bytes(t.GetBudget()),
+			tierName(t.GetTier()), orDash(t.GetDevice()), t.GetState(), render.Bytes(t.GetUsed()), render.Bytes(t.GetBudget()), render.Bytes(t.GetPinned()),
 			count(t.GetChunks()), count(t.GetParts()), count(t.GetHits()), read, render.Bytes(t.GetWrittenBytes()), amplified,
 			count(t.GetEvictedChunks()), count(t.GetQueue()), count(t.GetErrors()), count(t.GetCorrupt()),
 		})
 	}
-	header := []string{"TIER", "DEVICE", "STATE", "USED", "BUDGET", "CHUNKS", "PARTS", "HITS", "READ", "WRITTEN", "AMPLIFIED", "EVICTED", "QUEUE", "ERRORS", "CORRUPT"}
+	header := []string{"TIER", "DEVICE", "STATE", "USED", "BUDGET", "PINNED", "CHUNKS", "PARTS", "HITS", "READ", "WRITTEN", "AMPLIFIED", "EVICTED", "QUEUE", "ERRORS", "CORRUPT"}
 	if err := render.Table(a.Out, header, rows); err != nil {
 		return err
 	}

@@ -30,7 +30,7 @@ class StatusResponse(_message.Message):
     def __init__(self, version: _Optional[str] = ..., uptime_ms: _Optional[int] = ..., state: _Optional[str] = ..., sessions: _Optional[_Iterable[_Union[SessionStatus, _Mapping]]] = ..., host: _Optional[_Union[HostTierStatus, _Mapping]] = ..., counters: _Optional[_Union[Counters, _Mapping]] = ..., tiers: _Optional[_Iterable[_Union[TierStatus, _Mapping]]] = ...) -> None: ...
 
 class TierStatus(_message.Message):
-    __slots__ = ("tier", "device", "state", "why", "budget", "used", "chunks", "parts", "hits", "misses", "read_bytes", "written_bytes", "device_bytes", "queue", "errors", "corrupt", "evicted_chunks")
+    __slots__ = ("tier", "device", "state", "why", "budget", "used", "chunks", "parts", "hits", "misses", "read_bytes", "written_bytes", "device_bytes", "queue", "errors", "corrupt", "evicted_chunks", "pinned", "pin_limit")
     TIER_FIELD_NUMBER: _ClassVar[int]
     DEVICE_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
@@ -48,6 +48,8 @@ class TierStatus(_message.Message):
     ERRORS_FIELD_NUMBER: _ClassVar[int]
     CORRUPT_FIELD_NUMBER: _ClassVar[int]
     EVICTED_CHUNKS_FIELD_NUMBER: _ClassVar[int]
+    PINNED_FIELD_NUMBER: _ClassVar[int]
+    PIN_LIMIT_FIELD_NUMBER: _ClassVar[int]
     tier: _part_pb2.Tier
     device: str
     state: str
@@ -65,7 +67,9 @@ class TierStatus(_message.Message):
     errors: int
     corrupt: int
     evicted_chunks: int
-    def __init__(self, tier: _Optional[_Union[_part_pb2.Tier, str]] = ..., device: _Optional[str] = ..., state: _Optional[str] = ..., why: _Optional[str] = ..., budget: _Optional[int] = ..., used: _Optional[int] = ..., chunks: _Optional[int] = ..., parts: _Optional[int] = ..., hits: _Optional[int] = ..., misses: _Optional[int] = ..., read_bytes: _Optional[int] = ..., written_bytes: _Optional[int] = ..., device_bytes: _Optional[int] = ..., queue: _Optional[int] = ..., errors: _Optional[int] = ..., corrupt: _Optional[int] = ..., evicted_chunks: _Optional[int] = ...) -> None: ...
+    pinned: int
+    pin_limit: int
+    def __init__(self, tier: _Optional[_Union[_part_pb2.Tier, str]] = ..., device: _Optional[str] = ..., state: _Optional[str] = ..., why: _Optional[str] = ..., budget: _Optional[int] = ..., used: _Optional[int] = ..., chunks: _Optional[int] = ..., parts: _Optional[int] = ..., hits: _Optional[int] = ..., misses: _Optional[int] = ..., read_bytes: _Optional[int] = ..., written_bytes: _Optional[int] = ..., device_bytes: _Optional[int] = ..., queue: _Optional[int] = ..., errors: _Optional[int] = ..., corrupt: _Optional[int] = ..., evicted_chunks: _Optional[int] = ..., pinned: _Optional[int] = ..., pin_limit: _Optional[int] = ...) -> None: ...
 
 class SessionStatus(_message.Message):
     __slots__ = ("session_id", "instance_id", "role", "engine", "tenant", "namespace", "pid", "credits", "leases", "holds", "age_ms", "tensor_rank")
