@@ -434,3 +434,21 @@ func TestDumpSegment(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// Pins are a property of the segments: an index that is made anew has them.
+func TestRebuildPinned(t *testing.T) {
+	dir, s := tenChunks(t)
+	if m, err := s.tier(0).Pin(t.Context(), keysOf(1, 2)); err != nil || m.Chunks != 2 {
+		t.Fatalf("%+v, %v", m, err)
+	}
+	s.Close()
+	_, err := Rebuild(t.Context(), dir, nil, nil)
+	must(t, err)
+	if c := mustCheck(t, dir); c.Segments.Problems != 0 || c.Index.Agreed != ten*len(layout) {
+		t.Errorf("%+v", c.CheckReport)
+	}
+	s = open(t, dir, manual())
+	pinnedAre(t, "pinned", s.tier(0), true, 1, 2)
+	pinnedAre(t, "not pinned", s.tier(0), false, 0, 3)
+	allThere(t, s)
+}
