@@ -64,7 +64,7 @@ func run(ctx context.Context) error {
 	calibration := flag.String("calibration", os.Getenv("CALIBRATION"), "the same, other documents, which bases are computed from; required for codec-quality [CALIBRATION]")
 	python := flag.String("python", "", "interpreter with grpcio, numpy and protobuf, for engine with vLLM; default those that make installs, else python3")
 	mooncake := flag.String("mooncake", "", "interpreter with mooncake-transfer-engine; its rows are added to path")
-	dir := flag.String("dir", "", "folder on a disk with 12 GiB to spare, for nvme; default bench/out of the repository")
+	dir := flag.String("dir", "", "folder on a disk with 12 GiB to spare, for nvme and engine -full; default bench/out of the repository")
 	trace := flag.String("trace", os.Getenv("TRACE"), "JSON lines with hash_ids, for nvme.restart.hits; default made requests [TRACE]")
 	lmcache := flag.String("lmcache", "", "interpreter with LMCache; rows of its adapter for files are added to nvme")
 	profile := flag.String("cpuprofile", "", "file for a CPU profile of this process: the Go client and the baselines")
@@ -81,9 +81,9 @@ func run(ctx context.Context) error {
 		return otherwise
 	}
 	daemon, sources := orElse(*larderd, in("bin", "larderd")), in("connector", "python", "src")
-	count, repeat := 16, 3*time.Minute
+	count, repeat, disk := 16, 3*time.Minute, ""
 	if *full {
-		count, repeat = 60, time.Hour
+		count, repeat, disk = 60, time.Hour, orElse(*dir, in("bench", "out"))
 	}
 	if *profile != "" {
 		f, err := os.Create(*profile)
@@ -116,7 +116,7 @@ func run(ctx context.Context) error {
 	case "engine":
 		rows, discarded, err = engine.Run(ctx, engine.Options{
 			Larderd: daemon, Python: orElse(*python, interpreter(in(".cache", "engine"))), Model: *model,
-			Worker: in("bench", "py", "engine_worker.py"), Package: sources, Only: *only, Pairs: count, Progress: os.Stderr,
+			Worker: in("bench", "py", "engine_worker.py"), Package: sources, Disk: disk, Only: *only, Pairs: count, Progress: os.Stderr,
 		})
 	case "nvme":
 		rows, discarded, err = nvme.Run(ctx, nvme.Options{

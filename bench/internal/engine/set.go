@@ -23,6 +23,9 @@ type Options struct {
 	Python, Worker, Package string
 	// Model is a local folder.
 	Model string
+	// Disk is a folder on a disk with 4 GiB to spare, for the row of the nvme
+	// tier; empty leaves it out.
+	Disk string
 	// Pairs of each row.
 	Pairs int
 	// Only rows whose name contains it; empty = all.
@@ -53,7 +56,7 @@ func Run(ctx context.Context, o Options) (rows, discarded []report.Row, err erro
 		return nil, nil, err
 	}
 	defer s.d.Close()
-	for _, group := range []func(context.Context) error{s.warm, s.cold, s.throughput} {
+	for _, group := range []func(context.Context) error{s.warm, s.cold, s.throughput, s.disk} {
 		if err = group(ctx); err != nil {
 			break
 		}
