@@ -52,7 +52,7 @@ func Run(ctx context.Context, o Options) (rows, discarded []report.Row, err erro
 	}
 	defer p.close()
 	s := &Set{o: o, place: p, seed: uint64(time.Now().UnixNano())}
-	for _, group := range []func(context.Context) error{s.writes, s.writebacks, s.reads, s.tails, s.wear, s.restart, s.hits, s.lmcache} {
+	for _, group := range []func(context.Context) error{s.writes, s.writebacks, s.reads, s.tails, s.wears, s.restart, s.hits, s.lmcache} {
 		err = errors.Join(err, group(ctx))
 		if ctx.Err() != nil {
 			break

@@ -2,10 +2,12 @@ package nvme
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"time"
 
+	"github.com/larderkv/larder/api/keys"
 	"github.com/larderkv/larder/api/part"
 	"github.com/larderkv/larder/bench/internal/pairs"
 	"github.com/larderkv/larder/bench/internal/report"
@@ -21,13 +23,21 @@ const (
 	wearUsed = 30
 )
 
-// wear measures nvme.wa: bytes that reach the device for each byte stored, while
-// the oldest data is evicted for the new.
-func (s *Set) wear(ctx context.Context) error {
-	const name = "nvme.wa"
-	if !s.wants(name) {
-		return nil
+// wears measures nvme.wa and nvme.wa.pinned5: bytes that reach the device for each
+// byte stored, while the oldest data is evicted for the new.
+func (s *Set) wears(ctx context.Context) (err error) {
+	if s.wants("nvme.wa") {
+		err = s.wear(ctx, "nvme.wa", 0)
 	}
+	if s.wants("nvme.wa.pinned5") {
+		err = errors.Join(err, s.wear(ctx, "nvme.wa.pinned5", 5))
+	}
+	return err
+}
+
+// wear measures one row; pinned is the share of the budget, in percent, that
+// pins take.
+func (s *Set) wear(ctx context.Context, name string, pinned int) error {
 	began := time.Now()
 	z := size1536k
 	b, err := s.bench(ctx, z, z.bytes, 8)
@@ -36,47 +46,62 @@ func (s *Set) wear(ctx context.Context) error {
 	}
 	defer b.close()
 	use := newUser(b, s.seed)
+	if err := use.pin(ctx, budget/100*pinned/z.bytes); err != nil {
+		return err
+	}
+	pins := b.ours.next
 	for range (budget + armBytes) / wearBytes {
 		if err := use.write(ctx, wearBytes/z.bytes); err != nil {
 			return err
 		}
 	}
-	var process []float64
-	var total written
 	before := b.ours.store.Stats()
-	for range wearPieces {
-		from, err := s.place.written()
-		if err != nil {
-			return err
-		}
-		n := wearBytes / z.bytes
-		if err := use.write(ctx, n); err != nil {
-			return err
-		}
-		to, err := s.place.written()
-		if err != nil {
-			return err
-		}
-		user := float64(n) * float64(z.bytes)
-		did := to.minus(from)
-		process = append(process, float64(did.Process)/user)
-		total.Process += did.Process
-		total.Device += did.Device
+	process, total, err := s.worn(ctx, use)
+	if err != nil {
+		return err
 	}
 	after := b.ours.store.Stats()
-	if after.DroppedSegments == before.DroppedSegments || after.ForwardedBytes == before.ForwardedBytes {
-		return fmt.Errorf("%s: %d segments were dropped and %d bytes copied forward: this is not what the row is about",
-			name, after.DroppedSegments-before.DroppedSegments, after.ForwardedBytes-before.ForwardedBytes)
+	forwarded, dropped := after.ForwardedBytes-before.ForwardedBytes, after.DroppedSegments-before.DroppedSegments
+	if dropped == 0 || forwarded == 0 {
+		return fmt.Errorf("%s: %d segments were dropped and %d bytes copied forward: this is not what the row is about", name, dropped, forwarded)
 	}
-	user := float64(wearPieces) * float64(wearBytes/z.bytes) * float64(z.bytes)
+	for n := range pins {
+		if !b.ours.tier.IsPinned(keyOf(n)) {
+			return fmt.Errorf("%s: a pinned part was evicted", name)
+		}
+	}
+	bytes := float64(wearPieces) * float64(wearBytes/z.bytes) * float64(z.bytes)
 	i := pairs.Bootstrap(rand.New(rand.NewPCG(s.seed, 3)), process, 2000)
 	op, bar := "<=", 1.1
 	s.add(report.Row{
-		Name: name, Value: float64(total.Process) / user, Unit: "x", Low: i.Low, High: i.High, N: wearPieces, Op: &op, Bar: &bar,
-		Beside: fmt.Sprintf("the bound; bytes of the process. The block device's, with those of everybody else: %.3f; copied forward %.3f; %d segments dropped",
-			float64(total.Device)/user, float64(after.ForwardedBytes-before.ForwardedBytes)/user, after.DroppedSegments-before.DroppedSegments),
+		Name: name, Value: float64(total.Process) / bytes, Unit: "x", Low: i.Low, High: i.High, N: wearPieces, Op: &op, Bar: &bar,
+		Beside: fmt.Sprintf("the bound; bytes of the process. The block device's, with those of everybody else: %.3f; copied forward %.3f; %d segments dropped; %d parts pinned",
+			float64(total.Device)/bytes, float64(forwarded)/bytes, dropped, pins),
 	}, nil, time.Since(began))
 	return nil
+}
+
+// worn writes and returns what each piece, and all together, took.
+func (s *Set) worn(ctx context.Context, use *user) (process []float64, total written, err error) {
+	n := wearBytes / use.b.src.z.bytes
+	for range wearPieces {
+		from, err := s.place.written()
+		if err != nil {
+			return nil, total, err
+		}
+		if err := use.write(ctx, n); err != nil {
+			return nil, total, err
+		}
+		to, err := s.place.written()
+		if err != nil {
+			return nil, total, err
+		}
+		did := to.minus(from)
+		process = append(process, float64(did.Process)/(float64(n)*float64(use.b.src.z.bytes)))
+		total.Process += did.Process
+		total.Device += did.Device
+	}
+	return process, total, nil
 }
 
 // user reads a share of what it writes.
@@ -89,6 +114,28 @@ type user struct {
 
 func newUser(b *bench, seed uint64) *user {
 	return &user{b: b, rng: rand.New(rand.NewPCG(seed, 4)), slot: make([]byte, b.src.z.bytes)}
+}
+
+// pin writes n parts, the first half pinned at once, and pins the others
+// afterwards.
+func (u *user) pin(ctx context.Context, n int) error {
+	normal, pinned := u.b.ours.tier, u.b.ours.tier.Pinned()
+	defer func() { u.b.ours.tier = normal }()
+	u.b.ours.tier = pinned
+	if err := u.b.ours.writeNew(ctx, n/2); err != nil {
+		return err
+	}
+	u.b.ours.tier = normal
+	first := u.b.ours.next
+	if err := u.b.ours.writeNew(ctx, n-n/2); err != nil {
+		return err
+	}
+	var list []keys.Key
+	for k := first; k < u.b.ours.next; k++ {
+		list = append(list, keyOf(k))
+	}
+	_, err := normal.Pin(ctx, list)
+	return err
 }
 
 // write n parts and read some of them.
