@@ -15,9 +15,10 @@ import (
 )
 
 const (
-	// diskPrompts of coldTokens each are the working set; the model's KV takes
+	// diskPrompts of coldTokens each are the working set: a twentieth of it holds
+	// the slots that an engine is granted ahead and some prompts. The model's KV takes
 	// diskTokenBytes a token.
-	diskPrompts    = 40
+	diskPrompts    = 100
 	diskTokenBytes = 12 << 10
 	// diskHost is the host tier's share of the working set, in percent.
 	diskHost = 5
@@ -38,7 +39,7 @@ func (s *Set) disk(ctx context.Context) error {
 	defer func() { _ = os.RemoveAll(dir) }()
 	set := int64(diskPrompts) * int64(whole(coldTokens)) * diskTokenBytes
 	d, err := daemon.Start(ctx, daemon.Options{Binary: s.o.Larderd, Bytes: set * diskHost / 100, Flags: []string{
-		"--nvme.path=" + dir, "--nvme.bytes=" + strconv.FormatInt(2*set, 10), "--nvme.write_back=always",
+		"--nvme.path=" + dir, "--nvme.bytes=" + strconv.FormatInt(set*5/4, 10), "--nvme.write_back=always",
 	}})
 	if err != nil {
 		return err
@@ -129,7 +130,7 @@ func (s *Set) storeDisk(ctx context.Context) (stored []prompt, err error) {
 		if _, err := v.first(ctx, p, 0, nil); err != nil {
 			return nil, err
 		}
-		// One after the other: the host tier holds two of them.
+		// One after the other: the host tier holds few of them.
 		if err := s.written(ctx, uint64(i+1)*uint64(coldTokens/chunkTokens)); err != nil {
 			return nil, err
 		}
@@ -140,8 +141,8 @@ func (s *Set) storeDisk(ctx context.Context) (stored []prompt, err error) {
 
 // written waits until the disk has so many chunks.
 func (s *Set) written(ctx context.Context, chunks uint64) error {
-	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
-	defer cancel()
+	limit := time.NewTimer(20 * time.Second)
+	defer limit.Stop()
 	for {
 		t, err := s.diskTier(ctx)
 		if err != nil {
@@ -152,7 +153,9 @@ func (s *Set) written(ctx context.Context, chunks uint64) error {
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("%d of %d chunks are on the disk: %w", t.GetChunks(), chunks, ctx.Err())
+			return ctx.Err()
+		case <-limit.C:
+			return fmt.Errorf("%d of %d chunks are on the disk", t.GetChunks(), chunks)
 		case <-time.After(5 * time.Millisecond):
 		}
 	}

@@ -23,7 +23,7 @@ type Options struct {
 	Python, Worker, Package string
 	// Model is a local folder.
 	Model string
-	// Disk is a folder on a disk with 4 GiB to spare, for the row of the nvme
+	// Disk is a folder on a disk with 8 GiB to spare, for the row of the nvme
 	// tier; empty leaves it out.
 	Disk string
 	// Pairs of each row.
