@@ -32,7 +32,7 @@ func soakTime(t *testing.T) time.Duration {
 }
 
 const (
-	// soakDisk is six segments of 8 MiB, and soakPrompts prompts of six chunks on
+	// soakDisk, what nvmeFlags say, is six segments of 8 MiB, and soakPrompts prompts of six chunks on
 	// average are three times that.
 	soakDisk    = 48 << 20
 	soakPrompts = 192
@@ -146,8 +146,7 @@ func (k *soaker) delete(ctx context.Context, p workload.Prompt) error {
 func TestSoak(t *testing.T) {
 	total := soakTime(t)
 	dir, address := t.TempDir(), freeAddress(t)
-	d := start(t, arenaBytes, "--nvme.path="+dir, "--nvme.bytes=48MiB", "--nvme.reserve_bytes=1MiB", "--nvme.buffered=true",
-		"--nvme.write_back=always", "--listen.metrics="+address, "--drain=5s")
+	d := start(t, arenaBytes, append(nvmeFlags(dir, address), "--drain=5s")...)
 	w := &watcher{t: t, d: d, address: address, dir: dir, sums: map[string]float64{}}
 	var all soakTally
 	// tour lets clients work and says what the idle daemon has afterwards.

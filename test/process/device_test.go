@@ -1,0 +1,98 @@
+package process
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/larderkv/larder/bench/workload"
+)
+
+// nvmeFlags are those of a daemon with a disk in the directory.
+func nvmeFlags(dir, address string) []string {
+	return []string{
+		"--nvme.path=" + dir, "--nvme.bytes=48MiB", "--nvme.reserve_bytes=1MiB", "--nvme.buffered=true", "--nvme.write_back=always",
+		"--listen.metrics=" + address,
+	}
+}
+
+// A disk that is not there at the start is no reason not to serve: the tier is
+// off, and a metric says so.
+func TestDeviceGoneAtStart(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "file")
+	require.NoError(t, os.WriteFile(file, []byte("not a directory"), 0o600))
+	address := freeAddress(t)
+	d := start(t, arenaBytes, nvmeFlags(filepath.Join(file, "nvme"), address)...)
+	w := &watcher{t: t, d: d, address: address, sums: map[string]float64{}}
+	require.EqualValues(t, 1, w.current("larder_nvme_off"))
+	c := connect(t, d)
+	p := workload.NewPrompt(1, 8)
+	store(t, c, p)
+	requireLoaded(t, c, p)
+	b, err := os.ReadFile(file)
+	require.NoError(t, err)
+	require.Equal(t, "not a directory", string(b))
+}
+
+// A disk that goes while the daemon runs turns the tier off; memory serves on.
+// The next start finds a disk again.
+func TestDeviceGoneAtRunTime(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "nvme")
+	address := freeAddress(t)
+	d := start(t, arenaBytes, nvmeFlags(dir, address)...)
+	w := &watcher{t: t, d: d, address: address, dir: dir, sums: map[string]float64{}}
+	c := connect(t, d)
+	promoted := func() float64 { return w.current(`larder_nvme_promotions_total{outcome="done"}`) }
+	// It works at first: more than memory holds comes back from the disk.
+	for i := range uint64(12) {
+		p := workload.NewPrompt(i, 10)
+		store(t, c, p)
+		require.Eventually(t, func() bool { return w.current("larder_nvme_write_queue") == 0 }, patience, time.Millisecond, "written")
+	}
+	for i := range uint64(12) {
+		got, err := load(t.Context(), c, workload.NewPrompt(i, 10))
+		require.NoError(t, err)
+		require.Zero(t, got.wrong)
+	}
+	require.Positive(t, promoted(), "nothing came from the disk")
+	require.Zero(t, w.current("larder_nvme_off"))
+
+	require.NoError(t, os.RemoveAll(dir))
+	// What is open goes on for a while: until no new file can be made, too often.
+	for i := uint64(100); w.current("larder_nvme_off") == 0; i++ {
+		require.Less(t, i, uint64(2000), "the tier is not off: %v errors", w.current("larder_nvme_errors_total"))
+		p := workload.NewPrompt(i, 10)
+		store(t, c, p)
+		requireLoaded(t, c, p)
+	}
+	require.Positive(t, w.current("larder_nvme_errors_total"))
+	for i := range uint64(20) {
+		p := workload.NewPrompt(5000+i, 10)
+		store(t, c, p)
+		requireLoaded(t, c, p)
+	}
+
+	d.Kill()
+	require.NoError(t, d.Restart(t.Context()))
+	require.NoError(t, c.Wait(t.Context()))
+	require.Zero(t, w.current("larder_nvme_off"), "there is a disk again")
+	before := promoted()
+	for round := uint64(0); promoted() == before; round++ {
+		require.Less(t, round, uint64(50), "nothing comes from the disk after a restart")
+		for i := range uint64(12) {
+			p := workload.NewPrompt(9000+i, 10)
+			store(t, c, p)
+			got, err := load(t.Context(), c, p)
+			require.NoError(t, err)
+			require.Zero(t, got.wrong)
+		}
+		for i := range uint64(12) {
+			got, err := load(t.Context(), c, workload.NewPrompt(9000+i, 10))
+			require.NoError(t, err)
+			require.Zero(t, got.wrong)
+		}
+	}
+}
