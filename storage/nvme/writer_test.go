@@ -244,7 +244,7 @@ func (m *mortal) why() string {
 		return " at start"
 	}
 	s.mu.Lock()
-	dropped := s.st.DroppedSegments
+	dropped := s.st.DroppedSegments + s.st.DiskFullSegments
 	s.mu.Unlock()
 	// Whoever drops a segment holds room, so that there is one at a time.
 	if m.dropped.Swap(dropped) < dropped {

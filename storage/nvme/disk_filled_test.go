@@ -21,8 +21,8 @@ import (
 	"github.com/larderkv/larder/storage/segment/simfs"
 )
 
-// smallDisk is a file system of its own, of diskSize.
-type smallDisk struct {
+// ownDisk is a file system of its own, of diskSize.
+type ownDisk struct {
 	dir     string
 	fs      segment.FS
 	indexFS vfs.FS
@@ -39,9 +39,9 @@ const diskSize = 32 << 20
 const diskPart = 192 << 10
 
 // simulatedDisk is the one that works everywhere.
-func simulatedDisk(*testing.T) *smallDisk {
+func simulatedDisk(*testing.T) *ownDisk {
 	fs := simfs.New(diskSize)
-	return &smallDisk{
+	return &ownDisk{
 		dir: "/tier", fs: fs, indexFS: vfs.NewMem(), used: fs.Used,
 		occupy: func() { fs.Resize(fs.Used()) }, release: func() { fs.Resize(diskSize) },
 	}
@@ -49,7 +49,7 @@ func simulatedDisk(*testing.T) *smallDisk {
 
 // mountedDisk is a loop device with ext4, or where there is none a tmpfs; nil
 // where this process may not mount at all.
-func mountedDisk(t *testing.T) (d *smallDisk, what string) {
+func mountedDisk(t *testing.T) (d *ownDisk, what string) {
 	at, image := t.TempDir(), filepath.Join(t.TempDir(), "image")
 	run := func(name string, args ...string) error {
 		if out, err := exec.Command(name, args...).CombinedOutput(); err != nil {
@@ -82,7 +82,7 @@ func mountedDisk(t *testing.T) (d *smallDisk, what string) {
 		}
 	})
 	junk := filepath.Join(at, "junk")
-	return &smallDisk{
+	return &ownDisk{
 		dir: filepath.Join(at, "tier"), fs: segment.SystemFS{}, indexFS: vfs.Default,
 		used: func() (n int64) {
 			names, err := filepath.Glob(filepath.Join(at, "tier", "segments", "*.seg"))
@@ -174,7 +174,7 @@ func (d diskTier) has(n int) bool {
 // Where others fill the disk puts fail or drop what is there, in bounded steps,
 // and what is left is served; afterwards everything is as before. Deleted and
 // cleared bytes are free when the call returns.
-func testDiskFull(t *testing.T, disk *smallDisk, what string) {
+func testDiskFull(t *testing.T, disk *ownDisk, what string) {
 	counting := &countingFS{FS: disk.fs}
 	o := Options{Tick: time.Hour, IndexFS: disk.indexFS, Segment: segment.Options{
 		Budget: 1 << 30, Reserve: 1 << 20, SegmentBytes: 1 << 20, Lanes: 1, Buffered: true, FS: counting,
@@ -261,7 +261,7 @@ func testDiskFull(t *testing.T, disk *smallDisk, what string) {
 	s.Close()
 }
 
-func TestDiskFull(t *testing.T) {
+func TestDiskFilled(t *testing.T) {
 	t.Run("simulated", func(t *testing.T) { testDiskFull(t, simulatedDisk(t), "simulated disk") })
 	t.Run("mounted", func(t *testing.T) {
 		disk, what := mountedDisk(t)
