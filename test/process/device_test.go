@@ -45,7 +45,7 @@ func TestDeviceGoneAtRunTime(t *testing.T) {
 	d := start(t, arenaBytes, nvmeFlags(dir, address)...)
 	w := &watcher{t: t, d: d, address: address, dir: dir, sums: map[string]float64{}}
 	c := connect(t, d)
-	promoted := func() float64 { return w.current(`larder_nvme_promotions_total{outcome="done"}`) }
+	promoted := func() float64 { return w.current("larder_nvme_promotions_total", `outcome="done"`) }
 	// It works at first: more than memory holds comes back from the disk.
 	for i := range uint64(12) {
 		p := workload.NewPrompt(i, 10)
@@ -63,12 +63,12 @@ func TestDeviceGoneAtRunTime(t *testing.T) {
 	require.NoError(t, os.RemoveAll(dir))
 	// What is open goes on for a while: until no new file can be made, too often.
 	for i := uint64(100); w.current("larder_nvme_off") == 0; i++ {
-		require.Less(t, i, uint64(2000), "the tier is not off: %v errors", w.current("larder_nvme_errors_total"))
+		require.Less(t, i, uint64(2000), "the tier is not off: %v errors", w.current("larder_nvme_errors_total", `kind="unavailable"`))
 		p := workload.NewPrompt(i, 10)
 		store(t, c, p)
 		requireLoaded(t, c, p)
 	}
-	require.Positive(t, w.current("larder_nvme_errors_total"))
+	require.Positive(t, w.current("larder_nvme_errors_total", `kind="unavailable"`))
 	for i := range uint64(20) {
 		p := workload.NewPrompt(5000+i, 10)
 		store(t, c, p)

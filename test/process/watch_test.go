@@ -114,19 +114,28 @@ func (w *watcher) ended() {
 	w.now = nil
 }
 
-// total of a counter.
-func (w *watcher) total(name string) float64 {
+// total of a counter over all series that have the label (name="value").
+func (w *watcher) total(name string, label ...string) float64 {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.sums[name] + w.now[name]
+	return sumSeries(w.sums, name, label) + sumSeries(w.now, name, label)
 }
 
-// current value of a gauge.
-func (w *watcher) current(name string) float64 {
+// current value of a gauge, or of a counter in this life, likewise.
+func (w *watcher) current(name string, label ...string) float64 {
 	w.look(w.t.Context())
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.now[name]
+	return sumSeries(w.now, name, label)
+}
+
+func sumSeries(all map[string]float64, name string, label []string) (sum float64) {
+	for k, v := range all {
+		if at := bytes.IndexByte([]byte(k), '{'); at >= 0 && k[:at] == name && (len(label) == 0 || bytes.Contains([]byte(k[at:]), []byte(label[0]))) || k == name {
+			sum += v
+		}
+	}
+	return sum
 }
 
 // watch looks until ctx ends.
