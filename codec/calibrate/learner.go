@@ -28,9 +28,9 @@ type Options struct {
 func DefaultStep(u basis.Unit, k codec.Kind) float32 {
 	switch {
 	case u == basis.Bundle && k == codec.K:
-		return 0.06
+		return 0.055
 	case u == basis.Bundle:
-		return 0.1
+		return 0.095
 	case k == codec.K:
 		return 0.05
 	}
