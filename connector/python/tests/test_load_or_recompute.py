@@ -164,6 +164,24 @@ def test_copies_count_once_they_were_measured(costs: LoadCosts) -> None:
     assert costs.choose(runs, 0, 0, 40 * CHUNK, 0, 0.0).load_s < 2.0
 
 
+def test_copies_that_were_slow_are_tried_again(costs: LoadCosts) -> None:
+    host = [Run("host", 40)]
+    for _ in range(4):
+        costs.copied(40, 8.0)
+
+    def declined() -> int:
+        for asked in range(1000):
+            if costs.choose(host, 0, 0, 40 * CHUNK, 0, 0.0).chunks:
+                return asked
+        raise AssertionError("never tried again")
+
+    assert 40 < declined() < 60
+    costs.copied(40, 8.0)
+    assert 40 < declined() < 60
+    costs.copied(40, 0.1)
+    assert declined() == 0
+
+
 def test_loads_wait_for_those_before_them(costs: LoadCosts) -> None:
     host = [Run("host", 40)]
     for chunks in (10, 20, 40):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from larder.fading_fit import FadingFit
 from larder.load_or_recompute import Choice, Copying, Run, choose
@@ -11,6 +11,12 @@ from larder.prefill_cost import PrefillCost
 # Loads from the host until their time is used, and how many it remembers.
 _ENOUGH = 3
 _MEMORY = 32
+# A load that takes so many times longer than expected counts as that, and one
+# that takes so many times less makes the earlier ones void.
+_ODD = 3.0
+# While nothing is loaded, copies are taken to be twice as fast after each so many
+# choices: one that was slow for a while is tried again.
+_HALVED = 16
 
 
 class LoadCosts:
@@ -24,14 +30,18 @@ class LoadCosts:
         self._deadline_s = deadline_s
         self.prefill = PrefillCost()
         self._copies = FadingFit(2, _MEMORY)
+        self._declined = 0
         self._busy_until = 0.0
 
     def copied(self, chunks: int, seconds: float) -> None:
         """A load of chunks that were in the arena took so long."""
-        # What stands still for long is not copying.
+        self._declined = 0
         if self._copies.samples >= _ENOUGH:
-            copying = self._copying(0.0)
-            seconds = min(seconds, 3 * (copying.fixed_s + chunks * copying.chunk_s))
+            fixed, each = self._copies.parameters()
+            expected = fixed + chunks * each
+            if seconds * _ODD < expected:
+                self._copies = FadingFit(2, _MEMORY)
+            seconds = min(seconds, _ODD * expected)
         self._copies.add((1.0, float(chunks)), seconds, 1 / (1 + chunks) ** 2)
 
     def started(self, runs: Sequence[Run], now: float) -> None:
@@ -46,16 +56,20 @@ class LoadCosts:
 
     def _copying(self, now: float) -> Copying:
         fixed, each = self._copies.parameters() if self._copies.samples >= _ENOUGH else (0.0, 0.0)
-        return Copying(fixed, each, max(0.0, self._busy_until - now))
+        scale = 0.5 ** (self._declined / _HALVED)
+        return Copying(scale * fixed, scale * each, max(0.0, self._busy_until - now))
 
     def choose(self, runs: Sequence[Run], first: int, local: int, tokens: int, others: int, now: float) -> Choice:
         """How many of the chunks of runs, the first of which is the prompt's
         chunk `first`, are loaded. local: tokens that need neither; tokens: of the
         prompt; others: tokens that other requests have in the next step."""
-        copying = self._copying(now)
-        if not self.prefill.measured:
-            return choose(runs, copying, None, self._deadline_s)
-        others = min(others, self._step_tokens)
+        compute = self._compute(first, local, tokens, min(others, self._step_tokens)) if self.prefill.measured else None
+        choice = choose(runs, self._copying(now), compute, self._deadline_s)
+        if not choice.chunks:
+            self._declined += 1
+        return choice
+
+    def _compute(self, first: int, local: int, tokens: int, others: int) -> Callable[[int], float]:
         # A load's end is seen at the end of a step that others fill.
         late = self.prefill.step(others, 0) / 2 if others else 0.0
 
@@ -63,4 +77,4 @@ class LoadCosts:
             begin = max(local, min(tokens, (first + chunks) * self._chunk_tokens))
             return self.prefill.prompt(begin, tokens, others, self._step_tokens) + (late if chunks else 0.0)
 
-        return choose(runs, copying, compute, self._deadline_s)
+        return compute
