@@ -24,30 +24,35 @@ const (
 
 // Explain implements larder.v1.Admin.
 func (v *Service) Explain(_ context.Context, req *larderv1.ExplainRequest) (*larderv1.ExplainResponse, error) {
+	e, err := v.about(req)
+	if err != nil {
+		return nil, err
+	}
+	if !e.done {
+		e.walk()
+		e.skipped()
+	}
+	return e.reply, nil
+}
+
+// about finds the prompt of a request.
+func (v *Service) about(req *larderv1.ExplainRequest) (*explanation, error) {
 	e := &explanation{service: v, tokens: req.GetTokens(), reply: &larderv1.ExplainResponse{}}
 	if n := len(e.tokens); n > maxTokens {
 		return nil, fault.New(fault.Invalid, "tokens", "too many").With(n, maxTokens)
 	}
+	var err error
 	if len(req.GetDescriptor_()) > 0 {
-		if done, err := e.descriptor(req.GetDescriptor_()); done || err != nil {
-			return e.reply, err
+		if e.done, err = e.descriptor(req.GetDescriptor_()); e.done || err != nil {
+			return e, err
 		}
-	} else {
-		n, err := v.findNamespace(req.GetFingerprint())
-		if err != nil {
-			return nil, err
-		}
-		e.namespace = n
+	} else if e.namespace, err = v.findNamespace(req.GetFingerprint()); err != nil {
+		return nil, err
 	}
 	if e.namespace.Descriptor == nil {
 		return nil, fault.New(fault.Invalid, "fingerprint", "the namespace of opaque files has no prompts")
 	}
-	if err := e.prompt(req); err != nil {
-		return nil, err
-	}
-	e.walk()
-	e.skipped()
-	return e.reply, nil
+	return e, e.prompt(req)
 }
 
 // explanation is one Explain on its way.
@@ -60,6 +65,8 @@ type explanation struct {
 	root      keys.Key
 	keys      []keys.Key
 	reply     *larderv1.ExplainResponse
+	// done: the reply says all there is to say.
+	done bool
 }
 
 func (e *explanation) say(reason, format string, args ...any) {

@@ -12,6 +12,7 @@ import (
 	"github.com/larderkv/larder/server/registry"
 	"github.com/larderkv/larder/storage"
 	"github.com/larderkv/larder/storage/arena"
+	"github.com/larderkv/larder/storage/nvme"
 
 	"github.com/larderkv/larder/api/keys"
 )
@@ -30,6 +31,9 @@ type Below interface {
 	Has(s arena.Scope, key keys.Key) bool
 	// Holders are the scopes that have the chunk, with the tier that does.
 	Holders(key keys.Key) map[arena.Scope]storage.Tier
+	// Pin pins chunks, or with unpin lets them go; Full is an error beside the
+	// counts.
+	Pin(ctx context.Context, s arena.Scope, list []keys.Key, unpin bool) (nvme.Moved, error)
 	// Clear is the arena's Clear, for all tiers.
 	Clear(ctx context.Context, f arena.Filter) (chunks int, bytes int64, err error)
 }

@@ -76,7 +76,7 @@ func deviceMetrics() []family[nvme.Stats] {
 			"live":   func(s *nvme.Stats) float64 { return float64(s.Segments.Live) },
 			"free":   func(s *nvme.Stats) float64 { return float64(s.Segments.Free) },
 		}),
-		metric("larder_nvme_pinned_bytes", "Bytes of pinned parts, which eviction does not take, and the share of the budget that they may have. Near the limit: pins are refused; unpin something, or raise nvme.bytes.", gauge, "state", values{
+		metric("larder_nvme_pinned_bytes", "Bytes of pinned parts, which eviction does not take, and the share of the budget that they may have. Near the limit: pins are refused; larder unpin something, or raise nvme.pinned_percent.", gauge, "state", values{
 			"used":  func(s *nvme.Stats) float64 { return float64(s.Pinned) },
 			"limit": func(s *nvme.Stats) float64 { return float64(s.PinLimit) },
 		}),

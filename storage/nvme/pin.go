@@ -188,6 +188,7 @@ func (s *Store) moveParts(ctx context.Context, target segment.Target, parts []fo
 		case to[i].IsZero():
 		case err == nil && s.relocate(parts[i].part, &segment.Move{From: parts[i].location, Claim: parts[i].claim}, to[i]):
 			s.st.MovedBytes += to[i].Footprint()
+			s.dir.chunks.all[parts[i].chunk].uses = 0
 			*old = append(*old, parts[i].location)
 		default:
 			unused = append(unused, to[i])

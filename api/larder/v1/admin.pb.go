@@ -1613,6 +1613,188 @@ func (x *ClearResponse) GetBytes() uint64 {
 	return 0
 }
 
+// A prompt, by the same fields as in ExplainRequest.
+type PinRequest struct {
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Tokens      []uint32               `protobuf:"varint,1,rep,packed,name=tokens,proto3" json:"tokens,omitempty"`
+	Keys        []byte                 `protobuf:"bytes,2,opt,name=keys,proto3" json:"keys,omitempty"`
+	Fingerprint []byte                 `protobuf:"bytes,3,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"`
+	Tenant      string                 `protobuf:"bytes,4,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	Salt        string                 `protobuf:"bytes,5,opt,name=salt,proto3" json:"salt,omitempty"`
+	Adapter     []byte                 `protobuf:"bytes,6,opt,name=adapter,proto3" json:"adapter,omitempty"`
+	// True: the chunks may be evicted again, as the newest.
+	Unpin         bool `protobuf:"varint,7,opt,name=unpin,proto3" json:"unpin,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PinRequest) Reset() {
+	*x = PinRequest{}
+	mi := &file_larder_v1_admin_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PinRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PinRequest) ProtoMessage() {}
+
+func (x *PinRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_larder_v1_admin_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PinRequest.ProtoReflect.Descriptor instead.
+func (*PinRequest) Descriptor() ([]byte, []int) {
+	return file_larder_v1_admin_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *PinRequest) GetTokens() []uint32 {
+	if x != nil {
+		return x.Tokens
+	}
+	return nil
+}
+
+func (x *PinRequest) GetKeys() []byte {
+	if x != nil {
+		return x.Keys
+	}
+	return nil
+}
+
+func (x *PinRequest) GetFingerprint() []byte {
+	if x != nil {
+		return x.Fingerprint
+	}
+	return nil
+}
+
+func (x *PinRequest) GetTenant() string {
+	if x != nil {
+		return x.Tenant
+	}
+	return ""
+}
+
+func (x *PinRequest) GetSalt() string {
+	if x != nil {
+		return x.Salt
+	}
+	return ""
+}
+
+func (x *PinRequest) GetAdapter() []byte {
+	if x != nil {
+		return x.Adapter
+	}
+	return nil
+}
+
+func (x *PinRequest) GetUnpin() bool {
+	if x != nil {
+		return x.Unpin
+	}
+	return false
+}
+
+type PinResponse struct {
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	ChunksAsked uint32                 `protobuf:"varint,1,opt,name=chunks_asked,json=chunksAsked,proto3" json:"chunks_asked,omitempty"`
+	// Chunks that are pinned, or not any more, whether they were before or not.
+	Chunks uint32 `protobuf:"varint,2,opt,name=chunks,proto3" json:"chunks,omitempty"`
+	// Written to the disk for it.
+	Bytes uint64 `protobuf:"varint,3,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	// Chunks that no tier has; with unpin, that are not on the disk.
+	Absent uint32 `protobuf:"varint,4,opt,name=absent,proto3" json:"absent,omitempty"`
+	// Chunks for which there was no room, and why, with value and limit.
+	Full          uint32 `protobuf:"varint,5,opt,name=full,proto3" json:"full,omitempty"`
+	Text          string `protobuf:"bytes,6,opt,name=text,proto3" json:"text,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PinResponse) Reset() {
+	*x = PinResponse{}
+	mi := &file_larder_v1_admin_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PinResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PinResponse) ProtoMessage() {}
+
+func (x *PinResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_larder_v1_admin_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PinResponse.ProtoReflect.Descriptor instead.
+func (*PinResponse) Descriptor() ([]byte, []int) {
+	return file_larder_v1_admin_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *PinResponse) GetChunksAsked() uint32 {
+	if x != nil {
+		return x.ChunksAsked
+	}
+	return 0
+}
+
+func (x *PinResponse) GetChunks() uint32 {
+	if x != nil {
+		return x.Chunks
+	}
+	return 0
+}
+
+func (x *PinResponse) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *PinResponse) GetAbsent() uint32 {
+	if x != nil {
+		return x.Absent
+	}
+	return 0
+}
+
+func (x *PinResponse) GetFull() uint32 {
+	if x != nil {
+		return x.Full
+	}
+	return 0
+}
+
+func (x *PinResponse) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
 type ConfigRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -1621,7 +1803,7 @@ type ConfigRequest struct {
 
 func (x *ConfigRequest) Reset() {
 	*x = ConfigRequest{}
-	mi := &file_larder_v1_admin_proto_msgTypes[17]
+	mi := &file_larder_v1_admin_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1633,7 +1815,7 @@ func (x *ConfigRequest) String() string {
 func (*ConfigRequest) ProtoMessage() {}
 
 func (x *ConfigRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_larder_v1_admin_proto_msgTypes[17]
+	mi := &file_larder_v1_admin_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1646,7 +1828,7 @@ func (x *ConfigRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfigRequest.ProtoReflect.Descriptor instead.
 func (*ConfigRequest) Descriptor() ([]byte, []int) {
-	return file_larder_v1_admin_proto_rawDescGZIP(), []int{17}
+	return file_larder_v1_admin_proto_rawDescGZIP(), []int{19}
 }
 
 type ConfigResponse struct {
@@ -1658,7 +1840,7 @@ type ConfigResponse struct {
 
 func (x *ConfigResponse) Reset() {
 	*x = ConfigResponse{}
-	mi := &file_larder_v1_admin_proto_msgTypes[18]
+	mi := &file_larder_v1_admin_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1670,7 +1852,7 @@ func (x *ConfigResponse) String() string {
 func (*ConfigResponse) ProtoMessage() {}
 
 func (x *ConfigResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_larder_v1_admin_proto_msgTypes[18]
+	mi := &file_larder_v1_admin_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1683,7 +1865,7 @@ func (x *ConfigResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfigResponse.ProtoReflect.Descriptor instead.
 func (*ConfigResponse) Descriptor() ([]byte, []int) {
-	return file_larder_v1_admin_proto_rawDescGZIP(), []int{18}
+	return file_larder_v1_admin_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ConfigResponse) GetValues() []*ConfigValue {
@@ -1707,7 +1889,7 @@ type ConfigValue struct {
 
 func (x *ConfigValue) Reset() {
 	*x = ConfigValue{}
-	mi := &file_larder_v1_admin_proto_msgTypes[19]
+	mi := &file_larder_v1_admin_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1719,7 +1901,7 @@ func (x *ConfigValue) String() string {
 func (*ConfigValue) ProtoMessage() {}
 
 func (x *ConfigValue) ProtoReflect() protoreflect.Message {
-	mi := &file_larder_v1_admin_proto_msgTypes[19]
+	mi := &file_larder_v1_admin_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1732,7 +1914,7 @@ func (x *ConfigValue) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfigValue.ProtoReflect.Descriptor instead.
 func (*ConfigValue) Descriptor() ([]byte, []int) {
-	return file_larder_v1_admin_proto_rawDescGZIP(), []int{19}
+	return file_larder_v1_admin_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ConfigValue) GetKey() string {
@@ -1911,21 +2093,38 @@ const file_larder_v1_admin_proto_rawDesc = "" +
 	"\x04what\"=\n" +
 	"\rClearResponse\x12\x16\n" +
 	"\x06chunks\x18\x01 \x01(\x04R\x06chunks\x12\x14\n" +
-	"\x05bytes\x18\x02 \x01(\x04R\x05bytes\"\x0f\n" +
+	"\x05bytes\x18\x02 \x01(\x04R\x05bytes\"\xb6\x01\n" +
+	"\n" +
+	"PinRequest\x12\x16\n" +
+	"\x06tokens\x18\x01 \x03(\rR\x06tokens\x12\x12\n" +
+	"\x04keys\x18\x02 \x01(\fR\x04keys\x12 \n" +
+	"\vfingerprint\x18\x03 \x01(\fR\vfingerprint\x12\x16\n" +
+	"\x06tenant\x18\x04 \x01(\tR\x06tenant\x12\x12\n" +
+	"\x04salt\x18\x05 \x01(\tR\x04salt\x12\x18\n" +
+	"\aadapter\x18\x06 \x01(\fR\aadapter\x12\x14\n" +
+	"\x05unpin\x18\a \x01(\bR\x05unpin\"\x9e\x01\n" +
+	"\vPinResponse\x12!\n" +
+	"\fchunks_asked\x18\x01 \x01(\rR\vchunksAsked\x12\x16\n" +
+	"\x06chunks\x18\x02 \x01(\rR\x06chunks\x12\x14\n" +
+	"\x05bytes\x18\x03 \x01(\x04R\x05bytes\x12\x16\n" +
+	"\x06absent\x18\x04 \x01(\rR\x06absent\x12\x12\n" +
+	"\x04full\x18\x05 \x01(\rR\x04full\x12\x12\n" +
+	"\x04text\x18\x06 \x01(\tR\x04text\"\x0f\n" +
 	"\rConfigRequest\"@\n" +
 	"\x0eConfigResponse\x12.\n" +
 	"\x06values\x18\x01 \x03(\v2\x16.larder.v1.ConfigValueR\x06values\"M\n" +
 	"\vConfigValue\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value\x12\x16\n" +
-	"\x06source\x18\x03 \x01(\tR\x06source2\x90\x03\n" +
+	"\x06source\x18\x03 \x01(\tR\x06source2\xc6\x03\n" +
 	"\x05Admin\x12=\n" +
 	"\x06Status\x12\x18.larder.v1.StatusRequest\x1a\x19.larder.v1.StatusResponse\x12I\n" +
 	"\n" +
 	"Namespaces\x12\x1c.larder.v1.NamespacesRequest\x1a\x1d.larder.v1.NamespacesResponse\x12@\n" +
 	"\aInspect\x12\x19.larder.v1.InspectRequest\x1a\x1a.larder.v1.InspectResponse\x12@\n" +
 	"\aExplain\x12\x19.larder.v1.ExplainRequest\x1a\x1a.larder.v1.ExplainResponse\x12:\n" +
-	"\x05Clear\x12\x17.larder.v1.ClearRequest\x1a\x18.larder.v1.ClearResponse\x12=\n" +
+	"\x05Clear\x12\x17.larder.v1.ClearRequest\x1a\x18.larder.v1.ClearResponse\x124\n" +
+	"\x03Pin\x12\x15.larder.v1.PinRequest\x1a\x16.larder.v1.PinResponse\x12=\n" +
 	"\x06Config\x12\x18.larder.v1.ConfigRequest\x1a\x19.larder.v1.ConfigResponseB3Z1github.com/larderkv/larder/api/larder/v1;larderv1b\x06proto3"
 
 var (
@@ -1940,7 +2139,7 @@ func file_larder_v1_admin_proto_rawDescGZIP() []byte {
 	return file_larder_v1_admin_proto_rawDescData
 }
 
-var file_larder_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_larder_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
 var file_larder_v1_admin_proto_goTypes = []any{
 	(*StatusRequest)(nil),      // 0: larder.v1.StatusRequest
 	(*StatusResponse)(nil),     // 1: larder.v1.StatusResponse
@@ -1959,40 +2158,44 @@ var file_larder_v1_admin_proto_goTypes = []any{
 	(*FieldDifference)(nil),    // 14: larder.v1.FieldDifference
 	(*ClearRequest)(nil),       // 15: larder.v1.ClearRequest
 	(*ClearResponse)(nil),      // 16: larder.v1.ClearResponse
-	(*ConfigRequest)(nil),      // 17: larder.v1.ConfigRequest
-	(*ConfigResponse)(nil),     // 18: larder.v1.ConfigResponse
-	(*ConfigValue)(nil),        // 19: larder.v1.ConfigValue
-	(Tier)(0),                  // 20: larder.v1.Tier
-	(*PartSpec)(nil),           // 21: larder.v1.PartSpec
-	(*Slot)(nil),               // 22: larder.v1.Slot
+	(*PinRequest)(nil),         // 17: larder.v1.PinRequest
+	(*PinResponse)(nil),        // 18: larder.v1.PinResponse
+	(*ConfigRequest)(nil),      // 19: larder.v1.ConfigRequest
+	(*ConfigResponse)(nil),     // 20: larder.v1.ConfigResponse
+	(*ConfigValue)(nil),        // 21: larder.v1.ConfigValue
+	(Tier)(0),                  // 22: larder.v1.Tier
+	(*PartSpec)(nil),           // 23: larder.v1.PartSpec
+	(*Slot)(nil),               // 24: larder.v1.Slot
 }
 var file_larder_v1_admin_proto_depIdxs = []int32{
 	3,  // 0: larder.v1.StatusResponse.sessions:type_name -> larder.v1.SessionStatus
 	4,  // 1: larder.v1.StatusResponse.host:type_name -> larder.v1.HostTierStatus
 	5,  // 2: larder.v1.StatusResponse.counters:type_name -> larder.v1.Counters
 	2,  // 3: larder.v1.StatusResponse.tiers:type_name -> larder.v1.TierStatus
-	20, // 4: larder.v1.TierStatus.tier:type_name -> larder.v1.Tier
+	22, // 4: larder.v1.TierStatus.tier:type_name -> larder.v1.Tier
 	8,  // 5: larder.v1.NamespacesResponse.namespaces:type_name -> larder.v1.NamespaceStatus
-	21, // 6: larder.v1.NamespaceStatus.parts:type_name -> larder.v1.PartSpec
+	23, // 6: larder.v1.NamespaceStatus.parts:type_name -> larder.v1.PartSpec
 	11, // 7: larder.v1.InspectResponse.parts:type_name -> larder.v1.InspectPart
-	20, // 8: larder.v1.InspectPart.tier:type_name -> larder.v1.Tier
-	22, // 9: larder.v1.InspectPart.slot:type_name -> larder.v1.Slot
+	22, // 8: larder.v1.InspectPart.tier:type_name -> larder.v1.Tier
+	24, // 9: larder.v1.InspectPart.slot:type_name -> larder.v1.Slot
 	14, // 10: larder.v1.ExplainResponse.differences:type_name -> larder.v1.FieldDifference
-	19, // 11: larder.v1.ConfigResponse.values:type_name -> larder.v1.ConfigValue
+	21, // 11: larder.v1.ConfigResponse.values:type_name -> larder.v1.ConfigValue
 	0,  // 12: larder.v1.Admin.Status:input_type -> larder.v1.StatusRequest
 	6,  // 13: larder.v1.Admin.Namespaces:input_type -> larder.v1.NamespacesRequest
 	9,  // 14: larder.v1.Admin.Inspect:input_type -> larder.v1.InspectRequest
 	12, // 15: larder.v1.Admin.Explain:input_type -> larder.v1.ExplainRequest
 	15, // 16: larder.v1.Admin.Clear:input_type -> larder.v1.ClearRequest
-	17, // 17: larder.v1.Admin.Config:input_type -> larder.v1.ConfigRequest
-	1,  // 18: larder.v1.Admin.Status:output_type -> larder.v1.StatusResponse
-	7,  // 19: larder.v1.Admin.Namespaces:output_type -> larder.v1.NamespacesResponse
-	10, // 20: larder.v1.Admin.Inspect:output_type -> larder.v1.InspectResponse
-	13, // 21: larder.v1.Admin.Explain:output_type -> larder.v1.ExplainResponse
-	16, // 22: larder.v1.Admin.Clear:output_type -> larder.v1.ClearResponse
-	18, // 23: larder.v1.Admin.Config:output_type -> larder.v1.ConfigResponse
-	18, // [18:24] is the sub-list for method output_type
-	12, // [12:18] is the sub-list for method input_type
+	17, // 17: larder.v1.Admin.Pin:input_type -> larder.v1.PinRequest
+	19, // 18: larder.v1.Admin.Config:input_type -> larder.v1.ConfigRequest
+	1,  // 19: larder.v1.Admin.Status:output_type -> larder.v1.StatusResponse
+	7,  // 20: larder.v1.Admin.Namespaces:output_type -> larder.v1.NamespacesResponse
+	10, // 21: larder.v1.Admin.Inspect:output_type -> larder.v1.InspectResponse
+	13, // 22: larder.v1.Admin.Explain:output_type -> larder.v1.ExplainResponse
+	16, // 23: larder.v1.Admin.Clear:output_type -> larder.v1.ClearResponse
+	18, // 24: larder.v1.Admin.Pin:output_type -> larder.v1.PinResponse
+	20, // 25: larder.v1.Admin.Config:output_type -> larder.v1.ConfigResponse
+	19, // [19:26] is the sub-list for method output_type
+	12, // [12:19] is the sub-list for method input_type
 	12, // [12:12] is the sub-list for extension type_name
 	12, // [12:12] is the sub-list for extension extendee
 	0,  // [0:12] is the sub-list for field type_name
@@ -2015,7 +2218,7 @@ func file_larder_v1_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_larder_v1_admin_proto_rawDesc), len(file_larder_v1_admin_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   20,
+			NumMessages:   22,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

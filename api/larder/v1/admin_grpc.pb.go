@@ -24,6 +24,7 @@ const (
 	Admin_Inspect_FullMethodName    = "/larder.v1.Admin/Inspect"
 	Admin_Explain_FullMethodName    = "/larder.v1.Admin/Explain"
 	Admin_Clear_FullMethodName      = "/larder.v1.Admin/Clear"
+	Admin_Pin_FullMethodName        = "/larder.v1.Admin/Pin"
 	Admin_Config_FullMethodName     = "/larder.v1.Admin/Config"
 )
 
@@ -43,6 +44,13 @@ type AdminClient interface {
 	// Clear drops all chunks of a namespace, a tenant, or everything, and bumps
 	// the epoch of what was cleared.
 	Clear(ctx context.Context, in *ClearRequest, opts ...grpc.CallOption) (*ClearResponse, error)
+	// Pin keeps the chunks of a prompt on the disk: they are copied there, from the
+	// disk or the host tier, to where eviction does not reach them, and stay until
+	// they are unpinned, deleted or cleared, over restarts too. It returns when the
+	// copies are durable. What is not here, or finds no room in the share of pins
+	// (nvme.pinned_percent), is counted and no error. INVALID: there is no nvme
+	// tier. UNAVAILABLE: a device failed, or all are off; some may be pinned.
+	Pin(ctx context.Context, in *PinRequest, opts ...grpc.CallOption) (*PinResponse, error)
 	// Config shows the merged configuration with the source of each value.
 	Config(ctx context.Context, in *ConfigRequest, opts ...grpc.CallOption) (*ConfigResponse, error)
 }
@@ -105,6 +113,16 @@ func (c *adminClient) Clear(ctx context.Context, in *ClearRequest, opts ...grpc.
 	return out, nil
 }
 
+func (c *adminClient) Pin(ctx context.Context, in *PinRequest, opts ...grpc.CallOption) (*PinResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(PinResponse)
+	err := c.cc.Invoke(ctx, Admin_Pin_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *adminClient) Config(ctx context.Context, in *ConfigRequest, opts ...grpc.CallOption) (*ConfigResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ConfigResponse)
@@ -131,6 +149,13 @@ type AdminServer interface {
 	// Clear drops all chunks of a namespace, a tenant, or everything, and bumps
 	// the epoch of what was cleared.
 	Clear(context.Context, *ClearRequest) (*ClearResponse, error)
+	// Pin keeps the chunks of a prompt on the disk: they are copied there, from the
+	// disk or the host tier, to where eviction does not reach them, and stay until
+	// they are unpinned, deleted or cleared, over restarts too. It returns when the
+	// copies are durable. What is not here, or finds no room in the share of pins
+	// (nvme.pinned_percent), is counted and no error. INVALID: there is no nvme
+	// tier. UNAVAILABLE: a device failed, or all are off; some may be pinned.
+	Pin(context.Context, *PinRequest) (*PinResponse, error)
 	// Config shows the merged configuration with the source of each value.
 	Config(context.Context, *ConfigRequest) (*ConfigResponse, error)
 	mustEmbedUnimplementedAdminServer()
@@ -157,6 +182,9 @@ func (UnimplementedAdminServer) Explain(context.Context, *ExplainRequest) (*Expl
 }
 func (UnimplementedAdminServer) Clear(context.Context, *ClearRequest) (*ClearResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Clear not implemented")
+}
+func (UnimplementedAdminServer) Pin(context.Context, *PinRequest) (*PinResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Pin not implemented")
 }
 func (UnimplementedAdminServer) Config(context.Context, *ConfigRequest) (*ConfigResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Config not implemented")
@@ -272,6 +300,24 @@ func _Admin_Clear_Handler(srv interface{}, ctx context.Context, dec func(interfa
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Admin_Pin_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(PinRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServer).Pin(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Admin_Pin_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServer).Pin(ctx, req.(*PinRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Admin_Config_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ConfigRequest)
 	if err := dec(in); err != nil {
@@ -316,6 +362,10 @@ var Admin_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Clear",
 			Handler:    _Admin_Clear_Handler,
+		},
+		{
+			MethodName: "Pin",
+			Handler:    _Admin_Pin_Handler,
 		},
 		{
 			MethodName: "Config",

@@ -89,7 +89,7 @@ and why a prompt did or did not match, and moves files in and out of it.
 	f.BoolVar(&a.json, "json", false, "print JSON")
 	root.AddCommand(
 		a.statusCommand(), a.tiersCommand(), a.namespacesCommand(), a.inspectCommand(), a.matchCommand(), a.explainCommand(),
-		a.clearCommand(), a.putCommand(), a.getCommand(), a.removeCommand(), a.benchCommand(), a.codecCommand(), a.calibrateCommand(), a.doctorCommand(), a.configCommand(),
+		a.clearCommand(), a.pinCommand(), a.unpinCommand(), a.putCommand(), a.getCommand(), a.removeCommand(), a.benchCommand(), a.codecCommand(), a.calibrateCommand(), a.doctorCommand(), a.configCommand(),
 		a.storeCommand(),
 	)
 	return root

@@ -36,10 +36,15 @@ input; numbers separated by blanks or commas, or a JSON list), or as text
 (--text, --text-file) that python -m larder.tokenize turns into ids with the
 model folder of --tokenizer.`
 
+// add the flags, with that for a namespace that the daemon may not know.
 func (p *promptFlags) add(c *cobra.Command) {
+	p.addKnown(c)
+	c.Flags().StringVar(&p.descriptor, "descriptor", "", "file with a namespace's canonical encoding, for one that the daemon may not know")
+}
+
+func (p *promptFlags) addKnown(c *cobra.Command) {
 	f := c.Flags()
 	f.StringVar(&p.namespace, "namespace", "", "fingerprint of the namespace, or a prefix; not needed where there is only one")
-	f.StringVar(&p.descriptor, "descriptor", "", "file with a namespace's canonical encoding, for one that the daemon may not know")
 	f.StringVar(&p.tenant, "tenant", "", "tenant; default: the one that the daemon assigns to this caller")
 	f.StringVar(&p.salt, "salt", "", "the request's salt")
 	f.StringVar(&p.adapter, "adapter", "", "digest of the adapter's weights, 64 hex digits")

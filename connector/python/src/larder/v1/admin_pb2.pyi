@@ -297,6 +297,40 @@ class ClearResponse(_message.Message):
     bytes: int
     def __init__(self, chunks: _Optional[int] = ..., bytes: _Optional[int] = ...) -> None: ...
 
+class PinRequest(_message.Message):
+    __slots__ = ("tokens", "keys", "fingerprint", "tenant", "salt", "adapter", "unpin")
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    KEYS_FIELD_NUMBER: _ClassVar[int]
+    FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
+    TENANT_FIELD_NUMBER: _ClassVar[int]
+    SALT_FIELD_NUMBER: _ClassVar[int]
+    ADAPTER_FIELD_NUMBER: _ClassVar[int]
+    UNPIN_FIELD_NUMBER: _ClassVar[int]
+    tokens: _containers.RepeatedScalarFieldContainer[int]
+    keys: bytes
+    fingerprint: bytes
+    tenant: str
+    salt: str
+    adapter: bytes
+    unpin: bool
+    def __init__(self, tokens: _Optional[_Iterable[int]] = ..., keys: _Optional[bytes] = ..., fingerprint: _Optional[bytes] = ..., tenant: _Optional[str] = ..., salt: _Optional[str] = ..., adapter: _Optional[bytes] = ..., unpin: bool = ...) -> None: ...
+
+class PinResponse(_message.Message):
+    __slots__ = ("chunks_asked", "chunks", "bytes", "absent", "full", "text")
+    CHUNKS_ASKED_FIELD_NUMBER: _ClassVar[int]
+    CHUNKS_FIELD_NUMBER: _ClassVar[int]
+    BYTES_FIELD_NUMBER: _ClassVar[int]
+    ABSENT_FIELD_NUMBER: _ClassVar[int]
+    FULL_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    chunks_asked: int
+    chunks: int
+    bytes: int
+    absent: int
+    full: int
+    text: str
+    def __init__(self, chunks_asked: _Optional[int] = ..., chunks: _Optional[int] = ..., bytes: _Optional[int] = ..., absent: _Optional[int] = ..., full: _Optional[int] = ..., text: _Optional[str] = ...) -> None: ...
+
 class ConfigRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
