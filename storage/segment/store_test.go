@@ -76,6 +76,19 @@ func scanAll(t failer, s *segment.Store) map[segment.Location]segment.Entry {
 	return out
 }
 
+// Whoever says that bytes are verified is believed; the reader is not: it learns.
+func TestWhatWasVerifiedIsNotVerifiedAgain(t *testing.T) {
+	s := open(t, options(simfs.New(128<<20)))
+	defer s.Close()
+	r := record(1, 8192, 2, scope(1))
+	r.Data[17] ^= 1
+	_, err := s.Append(context.Background(), segment.Target{Class: segment.Class{ID: 1}}, []segment.Record{r})
+	require.ErrorIs(t, err, fault.Corrupt)
+	r.Verified = true
+	ls := appendAll(t, s, r)
+	require.ErrorIs(t, get(t, s, ls[0], r), fault.Corrupt)
+}
+
 func TestClaimsAreCompared(t *testing.T) {
 	s := open(t, options(simfs.New(128<<20)))
 	defer s.Close()
