@@ -166,7 +166,7 @@ func (s *Store) walk(ctx context.Context, visit func(rec uint32, locs []segment.
 			bytes += l.Footprint()
 		}
 		if len(locs) > 0 {
-			err = errors.Join(err, s.finishRemoval(ctx, locs))
+			err = errors.Join(err, s.release(ctx, locs))
 			locs = locs[:0]
 		}
 	}

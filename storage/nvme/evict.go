@@ -141,7 +141,10 @@ func (s *Store) dropSegment(info segment.Info, why dropCause) error {
 	s.mu.Lock()
 	delete(s.dropping, seq)
 	s.mu.Unlock()
-	s.punch(slices.DeleteFunc(locs, func(l segment.Location) bool { return l.Segment == info.Sequence }))
+	if locs = slices.DeleteFunc(locs, func(l segment.Location) bool { return l.Segment == info.Sequence }); len(locs) > 0 {
+		// Should the file come back, its entries must not, without these parts.
+		_ = s.release(context.Background(), locs) // what is not punched goes with its segment
+	}
 	if errors.Is(err, fault.Miss) {
 		return nil
 	}

@@ -7,8 +7,10 @@ import (
 	"github.com/larderkv/larder/storage/segment"
 )
 
-// keep looks after things once a tick.
+// keep looks after things once a tick. It begins with what an earlier process may
+// have punched and not synced, so that no delete has to.
 func (s *Store) keep(ctx context.Context) {
+	_ = s.device(s.segments.SyncPunched(ctx)) // counted; a delete tries again
 	t := time.NewTicker(s.opt.Tick)
 	defer t.Stop()
 	for {

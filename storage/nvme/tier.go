@@ -2,6 +2,7 @@ package nvme
 
 import (
 	"context"
+	"errors"
 
 	"github.com/larderkv/larder/api/fault"
 	"github.com/larderkv/larder/api/keys"
@@ -162,7 +163,7 @@ func (t *Tier) Delete(ctx context.Context, key keys.Key) (bool, error) {
 	}
 	defer t.s.calls.Done()
 	t.s.mu.Lock()
-	visible, any := false, false
+	visible := false
 	var locs []segment.Location
 	for {
 		rec := t.s.dir.lookup(t.sc.number, &key, anyState)
@@ -170,16 +171,14 @@ func (t *Tier) Delete(ctx context.Context, key keys.Key) (bool, error) {
 			break
 		}
 		visible = visible || t.s.dir.chunks.all[rec].state == chunkVisible
-		any = true
 		locs = t.s.forget(rec, locs)
 	}
 	if visible {
 		t.s.st.Deleted++
 	}
 	t.s.mu.Unlock()
-	if !any {
-		return false, nil
-	}
+	// Nothing here is no reason to be quick: it may have gone a moment ago, for
+	// another reason, and come back after a power cut.
 	return visible, t.s.finishRemoval(ctx, locs)
 }
 
@@ -188,7 +187,7 @@ func (s *Store) finishRemoval(ctx context.Context, locs []segment.Location) erro
 	if err := s.release(ctx, locs); err != nil {
 		return err
 	}
-	return s.device(s.segments.SyncPunched(ctx, locs))
+	return s.device(s.segments.SyncPunched(ctx))
 }
 
 // release waits for the index, then punches: a process that is killed in between
@@ -233,7 +232,7 @@ func (s *Store) Clear(ctx context.Context, want func(storage.Scope) bool) (chunk
 			return s.forget(rec, locs)
 		})
 	}
-	return chunks, bytes, err
+	return chunks, bytes, errors.Join(err, s.finishRemoval(ctx, nil))
 }
 
 // Has says whether the chunk is visible, without a use of it.

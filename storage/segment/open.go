@@ -44,7 +44,7 @@ func Open(ctx context.Context, dir string, opt Options) (*Store, error) {
 	s := &Store{
 		opt: opt, fs: opt.FS, dir: dir, lock: lock,
 		reads: semaphore.NewWeighted(int64(opt.ReadsInFlight)), writes: make(chan struct{}, opt.WritesInFlight),
-		segments: map[uint64]*segment{}, lanes: map[laneID]*lane{}, next: 1,
+		punches: semaphore.NewWeighted(1), segments: map[uint64]*segment{}, lanes: map[laneID]*lane{}, next: 1,
 	}
 	s.cache.limit = opt.HeaderCache
 	if err := s.load(ctx); err != nil {

@@ -48,33 +48,50 @@ func (s *Store) Punch(ctx context.Context, locations []Location) error {
 	return first
 }
 
-// SyncPunched returns when what was punched in the segments of these locations
-// stays so whatever happens. Unavailable: it may come back.
-func (s *Store) SyncPunched(ctx context.Context, locations []Location) error {
+// SyncPunched returns when everything that was punched stays so, whatever
+// happens. Unavailable: some of it may come back.
+func (s *Store) SyncPunched(ctx context.Context) error {
 	if err := s.enter(); err != nil {
 		return err
 	}
 	defer s.leave()
-	synced := map[uint64]bool{}
-	for _, l := range locations {
-		if ctx.Err() != nil {
-			return stopped(ctx)
-		}
-		if synced[l.Segment] {
-			continue
-		}
-		synced[l.Segment] = true
-		g := s.use(l.Segment)
-		if g == nil {
-			continue // it is gone, with all that was in it
-		}
-		err := s.fail(g.file.SyncData(), "punch", "punched ranges could not be synced")
-		s.done(g)
-		if err != nil {
-			return err
+	if s.punches.Acquire(ctx, 1) != nil {
+		return stopped(ctx)
+	}
+	defer s.punches.Release(1)
+	var dirty []*segment
+	s.mu.Lock()
+	for _, g := range s.segments {
+		if g.punched {
+			g.refs++
+			dirty = append(dirty, g)
 		}
 	}
-	return nil
+	s.mu.Unlock()
+	var first error
+	for _, g := range dirty {
+		if first == nil && ctx.Err() != nil {
+			first = stopped(ctx)
+		}
+		if first == nil {
+			first = s.syncPunched(g)
+		}
+		s.done(g)
+	}
+	return first
+}
+
+func (s *Store) syncPunched(g *segment) error {
+	s.mu.Lock()
+	g.punched = false // what is punched from now on is another matter
+	s.mu.Unlock()
+	err := s.fail(g.file.SyncData(), "punch", "punched ranges could not be synced")
+	if err != nil {
+		s.mu.Lock()
+		g.punched = true
+		s.mu.Unlock()
+	}
+	return err
 }
 
 func (s *Store) punchOut(g *segment, ls []Location) error {
@@ -104,6 +121,7 @@ func (s *Store) punchOut(g *segment, ls []Location) error {
 	s.count.punchBytes.Add(freed)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	g.punched = true
 	g.live = max(g.live-dead, 0)
 	s.setAllocated(g, max(g.allocated-freed, 0))
 	return first

@@ -24,6 +24,8 @@ type Store struct {
 	lock   io.Closer
 	direct bool
 	reads  *semaphore.Weighted
+	// punches is held by who syncs what was punched: the next one waits for it.
+	punches *semaphore.Weighted
 	// writes holds a token for each write in flight.
 	writes chan struct{}
 	mem    buffers
@@ -63,6 +65,7 @@ type segment struct {
 	dropped   bool
 	closed    bool // the file: it was dropped, and nobody uses it
 	refs      int  // uses of the file
+	punched   bool // since the last SyncPunched
 	groups    int
 	parts     int
 	bytes     int64
@@ -149,6 +152,8 @@ func (s *Store) SetLive(sequence uint64, bytes int64) {
 	defer s.mu.Unlock()
 	if g := s.segments[sequence]; g != nil {
 		g.live = min(max(bytes, 0), g.bytes)
+		// The rest was punched, perhaps just before an earlier process ended.
+		g.punched = g.punched || g.live < g.bytes
 	}
 }
 
