@@ -12,7 +12,7 @@ func decodePairAVX512(a, b *cursor)
 func encodeAVX512(st *State, t *Table, dst *byte, end int, src *byte, steps int) (size int, bad uint64)
 
 //go:noescape
-func encodeSmallAVX512(st *State, t *Table, dst *byte, end int, src *byte, steps int) (size int, bad uint64)
+func encodeNarrowAVX512(st *State, t *Table, dst *byte, end int, src *byte, steps int) (size int, bad uint64)
 
 //go:noescape
 func decodeTernaryAVX512(c *ternaryCursor, steps int)

@@ -209,22 +209,38 @@ again: \
 	VPORQ Z8, lo, lo; \
 	VPADDB Z5, lo, lo
 
-// ENCODE_STEP: one step of symbols below 64 at symbols + offset with the table
-// at t, into the bytes before at. wrong accumulates the symbols' bits, and bad
-// the lanes whose symbol has no slot.
-#define ENCODE_STEP(hi, lo, t, symbols, offset, at, ones, wrong, bad) \
-	VMOVDQU64 -64(symbols)(offset*1), Z3; \
+// ENCODE_STEP: one step of the symbols at symbols + offset with the narrow table
+// at t, into the bytes before at. wrong accumulates the narrow indices' bits, and
+// bad the lanes whose index has no slot.
+//
+// Symbols from 1 to before, which is in every byte of its register, have the index
+// of symbol 0: least accumulates the smallest symbol - 1 (255 of symbol 0).
+#define ENCODE_STEP(hi, lo, t, symbols, offset, at, ones, wrong, bad, before, least) \
+	VMOVDQU64 -64(symbols)(offset*1), Z4; \
+	VPSUBUSB before, Z4, Z3; \
+	VPADDB Z15, Z4, Z4; \
 	VPORQ Z3, wrong, wrong; \
-	VPERMB Table_symFreq(t), Z3, Z4; \
-	VPERMB Table_symStart(t), Z3, Z5; \
-	VPERMB Table_symRcpLo(t), Z3, Z6; \
-	VPERMB Table_symRcpHi(t), Z3, Z7; \
+	VPMINUB Z4, least, least; \
+	VPERMB Table_narrowFreq(t), Z3, Z4; \
+	VPERMB Table_narrowStart(t), Z3, Z5; \
+	VPERMB Table_narrowRcpLo(t), Z3, Z6; \
+	VPERMB Table_narrowRcpHi(t), Z3, Z7; \
 	VPTESTNMB Z4, Z4, K1; \
 	KORQ K1, bad, bad; \
 	VPCMPUB $5, Z4, hi, K2; \
 	EMIT(hi, lo, at, ones); \
 	FREQ_WORDS; \
 	RETREAT(hi, lo)
+
+// NARROW: adds to bad what ENCODE_STEP's other accumulators know: an index of 64
+// or more has one of the bits in Z4. Z4 and DX are scratch.
+#define NARROW(wrong, bad, before, least) \
+	MOVL $0xc0c0c0c0, DX; \
+	VPBROADCASTD DX, Z4; \
+	VPTESTMB Z4, wrong, K1; \
+	KORQ K1, bad, bad; \
+	VPCMPUB $1, before, least, K1; \
+	KORQ K1, bad, bad
 
 // TERNARY_ENCODE_STEP: one step of ternary symbols and their contexts with the
 // table at t. bad accumulates lanes whose symbol is above 2, whose context is not

@@ -138,11 +138,10 @@ encodeStep:
 	MOVQ AX, size+48(FP)
 	RET
 
-// func encodeSmallAVX512(st *State, t *Table, dst *byte, end int, src *byte, steps int) (size int, bad uint64)
+// func encodeNarrowAVX512(st *State, t *Table, dst *byte, end int, src *byte, steps int) (size int, bad uint64)
 //
-// The same for tables whose symbols are all below 64: one look-up each. A symbol
-// of 64 or more is bad too.
-TEXT ·encodeSmallAVX512(SB), NOSPLIT, $0-64
+// The same for narrow tables: one look-up each.
+TEXT ·encodeNarrowAVX512(SB), NOSPLIT, $0-64
 	MOVQ st+0(FP), BX
 	MOVQ t+8(FP), AX
 	MOVQ dst+16(FP), SI
@@ -150,18 +149,17 @@ TEXT ·encodeSmallAVX512(SB), NOSPLIT, $0-64
 	MOVQ src+32(FP), DI
 	MOVQ steps+40(FP), CX
 	ENCODE_HEAD
+	VPBROADCASTB Table_before(AX), Z19
+	VMOVDQA64 Z15, Z21
 	SHLQ $6, CX
 
-encodeSmallStep:
-	ENCODE_STEP(Z0, Z1, AX, DI, CX, SI, R10, Z14, K7)
+encodeNarrowStep:
+	ENCODE_STEP(Z0, Z1, AX, DI, CX, SI, R10, Z14, K7, Z19, Z21)
 	SUBQ $64, CX
-	JNZ  encodeSmallStep
+	JNZ  encodeNarrowStep
 
 	STORE_STATE(BX, Y0, Z0, Y1, Z1)
-	MOVL $0xc0c0c0c0, DX // a symbol of 64 or more has one of these bits
-	VPBROADCASTD DX, Z4
-	VPTESTMB Z4, Z14, K1
-	KORQ K1, K7, K7
+	NARROW(Z14, K7, Z19, Z21)
 	VZEROUPPER
 	KMOVQ K7, AX
 	MOVQ AX, bad+56(FP)
@@ -173,9 +171,10 @@ encodeSmallStep:
 
 // func encodePairAVX512(a, b *encoder, steps int)
 //
-// Encodes the last steps of both sources, one of each in turn, with small tables.
-//	a: table AX, symbols SI, bytes DI; states in Z0, Z1; Z14 and K7 what is wrong
-//	b: table BX, symbols R10, bytes R11; states in Z16, Z17; Z18 and K6
+// Encodes the last steps of both sources, one of each in turn, with narrow tables.
+//	a: table AX, symbols SI, bytes DI; states in Z0, Z1; Z14, Z21 and K7 what is
+//	   wrong; Z19 before
+//	b: table BX, symbols R10, bytes R11; states in Z16, Z17; Z18, Z22 and K6; Z20
 //	R12 all bits set; R13 and R15 the places of the symbols, CX steps
 TEXT ·encodePairAVX512(SB), NOSPLIT, $0-24
 	MOVQ a+0(FP), R8
@@ -193,22 +192,22 @@ TEXT ·encodePairAVX512(SB), NOSPLIT, $0-24
 	PAIR_CONSTANTS
 	VPXORQ Z14, Z14, Z14
 	VPXORQ Z18, Z18, Z18
+	VPBROADCASTB Table_before(AX), Z19
+	VPBROADCASTB Table_before(BX), Z20
+	VMOVDQA64 Z15, Z21
+	VMOVDQA64 Z15, Z22
 	MOVQ steps+16(FP), CX
 
 encodePairStep:
-	ENCODE_STEP(Z0, Z1, AX, SI, R13, DI, R12, Z14, K7)
-	ENCODE_STEP(Z16, Z17, BX, R10, R15, R11, R12, Z18, K6)
+	ENCODE_STEP(Z0, Z1, AX, SI, R13, DI, R12, Z14, K7, Z19, Z21)
+	ENCODE_STEP(Z16, Z17, BX, R10, R15, R11, R12, Z18, K6, Z20, Z22)
 	SUBQ $64, R13
 	SUBQ $64, R15
 	DECQ CX
 	JNZ  encodePairStep
 
-	MOVL $0xc0c0c0c0, DX // a symbol of 64 or more has one of these bits
-	VPBROADCASTD DX, Z4
-	VPTESTMB Z4, Z14, K1
-	KORQ K1, K7, K7
-	VPTESTMB Z4, Z18, K1
-	KORQ K1, K6, K6
+	NARROW(Z14, K7, Z19, Z21)
+	NARROW(Z18, K6, Z20, Z22)
 	MOVQ a+0(FP), R8
 	LEAQ encoder_state(R8), R9
 	STORE_STATE(R9, Y0, Z0, Y1, Z1)

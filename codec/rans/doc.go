@@ -14,8 +14,8 @@
 // A Table is immutable while a run refers to it; a State belongs to one
 // goroutine.
 //
-// The pairs (two bodies in one loop) and the streams are used by benchmarks
-// only: the codec codes one unit after another, and keeps states itself.
+// The codec codes two units at once with the pairs (two bodies in one loop), and
+// keeps states itself: the streams are used by benchmarks only.
 //
 // What this package does not do: choose classes and tables, keep lengths,
 // offsets and checksums, or find damage that decodes to something plausible:

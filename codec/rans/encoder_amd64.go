@@ -39,9 +39,9 @@ func (u *encoder) leave(steps int) {
 	}
 }
 
-// pairable reports whether the next steps are whole and have a small table.
+// pairable reports whether the next steps are whole and have a narrow table.
 func (u *encoder) pairable() bool {
-	return len(u.runs) > 0 && len(u.src)%Lanes == 0 && u.table.last < smallSymbols && u.table.symbols > 1
+	return len(u.runs) > 0 && len(u.src)%Lanes == 0 && u.table.narrow && u.table.symbols > 1
 }
 
 // alone encodes the run that has been begun, or, of an unfinished last step, all

@@ -175,3 +175,47 @@ func TestEncodePairBadInput(t *testing.T) {
 		}), c.Kernel())
 	}
 }
+
+// Narrow tables are looked up modulo 64, with symbol 0 beside symbols that lie
+// elsewhere: what has no slot is found nevertheless, wherever it is.
+func TestNarrowTablesRefuse(t *testing.T) {
+	for name, with := range map[string][]int{"escape": {0, 40, 41, 60, 102}, "none": {40, 41, 60, 102}, "low": {0, 1, 63}, "wide": {0, 40, 104}} {
+		var freq [rans.Slots]uint16
+		for _, s := range with {
+			freq[s] = 1
+		}
+		freq[with[1]] += uint16(rans.Slots - len(with))
+		var table rans.Table
+		require.NoError(t, table.Build(&freq))
+		runs := []rans.Run{{Table: &table, Steps: 4}}
+		good := make([]byte, 4*rans.Lanes)
+		for i := range good {
+			good[i] = byte(with[i%len(with)])
+		}
+		for _, k := range rans.Kernels() {
+			c, err := rans.New(rans.Options{Kernel: k})
+			require.NoError(t, err)
+			body, err := c.EncodeStream(nil, runs, good)
+			require.NoError(t, err, "%s, %v", name, k)
+			back := make([]byte, len(good))
+			require.NoError(t, c.DecodeStream(back, runs, body))
+			require.Equal(t, good, back)
+			for s := range rans.Slots {
+				if table.Freq(byte(s)) > 0 {
+					continue
+				}
+				bad := append([]byte{}, good...)
+				bad[(s*37)%len(bad)] = byte(s)
+				_, err := c.EncodeStream(nil, runs, bad)
+				require.ErrorIs(t, err, fault.Invalid, "%s, %v: symbol %d", name, k, s)
+				var a, b rans.State
+				a.Reset()
+				b.Reset()
+				for _, pair := range [][2][]byte{{good, bad}, {bad, good}} {
+					err := c.EncodePair(&rans.Source{State: &a, Runs: runs, Src: pair[0]}, &rans.Source{State: &b, Runs: runs, Src: pair[1]})
+					require.ErrorIs(t, err, fault.Invalid, "%s, %v: symbol %d", name, k, s)
+				}
+			}
+		}
+	}
+}

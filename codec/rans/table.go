@@ -16,6 +16,12 @@ type Table struct {
 	// By symbol: frequency modulo 256, first slot, and floor(65535 / frequency)
 	// as two byte planes. Zero where the symbol has no slot.
 	symFreq, symStart, symRcpLo, symRcpHi [Slots]byte
+	// The same by narrow index: of the symbol s, what s is above before, or 0. Only
+	// if narrow: then this tells the symbols with a slot apart, since all but
+	// symbol 0, the codec's escape, lie within 63.
+	narrowFreq, narrowStart, narrowRcpLo, narrowRcpHi [narrowSymbols]byte
+	before                                            int
+	narrow                                            bool
 
 	// The same for kernels that look up a lane at a time: by slot
 	// freq | symbol << 8 | bias << 16, and by symbol
@@ -57,7 +63,29 @@ func (t *Table) Build(freq *[Slots]uint16) error {
 		start[f] += f
 		t.add(s, f, first)
 	}
+	t.setNarrow()
 	return nil
+}
+
+// narrowSymbols is the number of symbols of one register's look-up.
+const narrowSymbols = 64
+
+func (t *Table) setNarrow() {
+	least := 1
+	for least < t.last && t.enc[least] == 0 {
+		least++
+	}
+	t.before = least - 1
+	if t.narrow = t.last-t.before < narrowSymbols; !t.narrow {
+		return
+	}
+	for _, p := range []struct {
+		narrow *[narrowSymbols]byte
+		all    *[Slots]byte
+	}{{&t.narrowFreq, &t.symFreq}, {&t.narrowStart, &t.symStart}, {&t.narrowRcpLo, &t.symRcpLo}, {&t.narrowRcpHi, &t.symRcpHi}} {
+		copy(p.narrow[:], p.all[t.before:])
+		p.narrow[0] = p.all[0]
+	}
 }
 
 func (t *Table) add(s, f, first int) {

@@ -1,8 +1,5 @@
 package rans
 
-// smallSymbols is the number of symbols of one register's look-up.
-const smallSymbols = 64
-
 // encodeWide encodes as encodeGo does, whole steps by the kernel.
 func (c *Coder) encodeWide(st *State, t *Table, dst []byte, end int, src []byte) (int, bool) {
 	whole := len(src) / Lanes
@@ -15,8 +12,8 @@ func (c *Coder) encodeWide(st *State, t *Table, dst []byte, end int, src []byte)
 	switch {
 	case c.kernel == AVX2:
 		size, bad = encodeAVX2(st, &t.enc[0], &dst[0], end, &src[0], whole)
-	case t.last < smallSymbols:
-		size, bad = encodeSmallAVX512(st, t, &dst[0], end, &src[0], whole)
+	case t.narrow:
+		size, bad = encodeNarrowAVX512(st, t, &dst[0], end, &src[0], whole)
 	default:
 		size, bad = encodeAVX512(st, t, &dst[0], end, &src[0], whole)
 	}
