@@ -1,12 +1,10 @@
 package codec
 
 import (
-	"bytes"
 	"encoding/binary"
 
 	"github.com/larderkv/larder/api/fault"
 	"github.com/larderkv/larder/codec/basis"
-	"github.com/larderkv/larder/codec/rans"
 )
 
 // Bases finds a basis by its name; nil where there is none.
@@ -39,48 +37,40 @@ func (r *Reader) findBasis(h *Header) error {
 	return nil
 }
 
-// calibrated decodes a transformed unit.
-func (r *Reader) calibrated(dst []byte, h *Header, u *unit, last int) error {
-	w := &r.work
-	b := w.streams[0]
+// openCalibrated reads the head of a transformed unit's base.
+func (d *decoding) openCalibrated(h *Header, from *basis.Basis) error {
+	b := d.streams[0]
+	size := len(b)
 	head, err := cut(&b, 8)
 	if err != nil {
 		return err
 	}
-	if !bytes.Equal(head[:3], []byte{0, 0, 0}) {
+	if head[0]|head[1]|head[2] != 0 {
 		return corrupt("base", "reserved bytes are not zero")
 	}
-	t, turns := w.transformOf(r.basis, h, u)
-	copy(resize(&w.classOf, u.dims), t.Classes)
-	var st rans.State
-	exact, escapes, err := r.base(h, u, &st, head[3], binary.LittleEndian.Uint32(head[4:]), b)
-	if err != nil {
-		return err
-	}
-	if err := r.refined(h, u, &st, escapes, last); err != nil {
-		return err
-	}
-	if last == h.passes()-1 && !st.AtStart() {
-		return corrupt("state", "is not where an encoder starts")
-	}
-	row, c, at := resize(&w.row, u.dims), resize(&w.mean, u.dims), 0
-	for _, run := range w.runs {
+	d.tables = h.tables[d.u.field].plain
+	d.transform, d.turns = d.transformOf(from, h, &d.u)
+	copy(resize(&d.classOf, d.u.dims), d.transform.Classes)
+	return d.afterClasses(h, head[3], binary.LittleEndian.Uint32(head[4:]), b, size)
+}
+
+// writeComponents writes the rows of a transformed unit at the level of pass last.
+func (r *Reader) writeComponents(d *decoding, dst []byte, h *Header, last int) {
+	u := &d.u
+	row, c, at := resize(&d.row, u.dims), resize(&d.mean, u.dims), 0
+	for _, run := range d.runs {
 		scale := pow3[max(h.Coarsest-last, int(run.Level))]
 		for range run.Tokens {
-			for j, v := range w.q[at*u.dims : (at+1)*u.dims] {
-				c[j] = float32(w.steps[j] * float32(int32(v)*scale)) // exact
+			for j, v := range d.q[at*u.dims : (at+1)*u.dims] {
+				c[j] = float32(d.steps[j] * float32(int32(v)*scale)) // exact
 			}
-			t.Reconstruct(row, c)
-			if turns {
-				r.basis.Turn(resize(&w.turn, r.basis.Rope.Dims), h.Basis.Position+at)
-				r.basis.Rotate(row, w.turn, u.dims/h.Basis.Joined)
+			d.transform.Reconstruct(row, c)
+			if d.turns {
+				r.basis.Turn(resize(&d.turn, r.basis.Rope.Dims), h.Basis.Position+at)
+				r.basis.Rotate(row, d.turn, u.dims/h.Basis.Joined)
 			}
 			u.dtype.store(u.row(dst, at), row)
 			at++
 		}
 	}
-	for k := range len(exact) / u.width {
-		copy(u.row(dst, k), exact[k*u.width:])
-	}
-	return nil
 }

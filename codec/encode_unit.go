@@ -8,189 +8,19 @@ import (
 	"github.com/larderkv/larder/codec/rans"
 )
 
-// encodeUnit appends the streams of a unit to the bodies, and sets its part of
-// the directory. What does not become smaller is kept raw.
-func (e *Encoder) encodeUnit(h *Header, raw []byte, index int) error {
-	u, d, w := h.unit(index), &e.units[index], &e.work
-	rawSize := u.tokens * u.width
-	var modes [L3 + 1]uint8
-	for p := range w.streams {
-		w.streams[p] = w.streams[p][:0]
-	}
-	var err error
-	base := d.base
-	switch base {
-	case baseRepeat:
-		w.streams[0] = append(w.streams[0], u.row(raw, 0)...)
-	case baseLossless:
-		err = e.lossless(h, &u, d, raw)
-	case basePlain:
-		err = e.plain(h, &u, d, raw, &modes)
-	}
-	if err != nil {
-		return err
-	}
-	size := 0
-	for _, s := range w.streams {
-		size += len(s)
-	}
-	if base == baseRaw || size >= rawSize && base != baseRepeat {
-		base, modes = baseRaw, [L3 + 1]uint8{}
-		for p := range w.streams {
-			w.streams[p] = w.streams[p][:0]
-		}
-		for t := range u.tokens {
-			w.streams[0] = append(w.streams[0], u.row(raw, t)...)
-		}
-	}
-	modes[0] = base
-	for p := range h.passes() {
-		i := p*h.Units() + index
-		s := w.streams[p]
-		h.modes[i], h.lengths[i] = modes[p], uint32(len(s))
-		e.bodies[p] = append(e.bodies[p], s...)
-		for len(e.bodies[p])%align != 0 {
-			e.bodies[p] = append(e.bodies[p], 0)
-		}
-	}
-	return nil
-}
-
-// plain makes the streams of a quantized unit. The entropy coder runs from the
-// finest pass to the base with one state, which the base stores: a refinement
-// costs no states of its own.
-func (e *Encoder) plain(h *Header, u *unit, d *encodedUnit, raw []byte, modes *[L3 + 1]uint8) error {
-	w, tables := &e.work, &h.tables[u.field]
-	var st rans.State
-	st.Reset()
-	w.q = append(w.q[:0], d.q...)
-	for p := h.passes() - 1; p > 0; p-- {
-		w.spans = activeSpans(h, w, p)
-		w.split(u.dims, d.classOf)
-		if !slices.ContainsFunc(w.digits, func(b byte) bool { return b != 1 }) {
-			modes[p] = digitsZero
-			continue
-		}
-		was := st
-		coded, err := e.coder.EncodeTernary(w.streams[p], &st, &tables.coded[p-1], w.contexts, w.digits)
-		if err != nil {
-			return err
-		}
-		if n := rawDigitsSize(len(w.digits)); n*100 <= len(coded)*102 {
-			modes[p], st = digitsRaw, was
-			w.streams[p] = appendRawDigits(w.streams[p], w.digits)
-			continue
-		}
-		modes[p], w.streams[p] = digitsCoded, coded
-	}
-	// Symbols, and the values that have none.
-	sinks := min(h.Sinks, u.tokens)
-	head := w.streams[0]
-	if h.Basis.transforms(u.field) {
-		head = append(head, 0, 0, 0, 0, 0, 0, 0, 0)
-	} else {
-		head = binary.LittleEndian.AppendUint16(head, d.step)
-		head = append(head, byte(d.shift), d.meanBits<<meanBitsAt, 0, 0, 0, 0)
-		head = appendPacked(head, d.packedMeans(&w.row8), int(d.meanBits))
-		head = appendPacked(head, d.classOf, classBits(len(tables.plain)))
-	}
-	for t := range sinks {
-		head = append(head, u.row(raw, t)...)
-	}
-	escapes := w.values(tables, d.classOf)
-	for i, k := 0, 0; k < escapes; i, k = i+1, k+1 {
-		i += bytes.IndexByte(w.symbols[i:], 0)
-		head = binary.LittleEndian.AppendUint16(head, uint16(w.q[i]))
-	}
-	binary.LittleEndian.PutUint32(head[4:], uint32(escapes))
-	w.streams[0] = head
-	return e.finish(&st, tables.plain, u, d, 3)
-}
-
-// values sets w.symbols to those of w.q, 0 where the channel's table has none,
-// and returns how often that is.
-func (w *workspace) values(t *fieldTables, classOf []uint8) (escapes int) {
-	dims := len(classOf)
-	lo, hi := resize(&w.lo, dims), resize(&w.hi, dims)
-	var low, high [maxClasses]byte
-	var holes [maxClasses]bool
-	for c := range t.plain {
-		last := 0
-		for s := 255; s > 0; s-- {
-			if t.plain[c].Freq(byte(s)) == 0 {
-				continue
-			}
-			if last == 0 {
-				high[c] = byte(s)
-			}
-			holes[c] = holes[c] || last > s+1
-			last = s
-		}
-		low[c] = byte(max(last, 1))
-	}
-	for ch, c := range classOf {
-		lo[ch], hi[ch] = low[c], high[c]
-	}
-	escapes = w.ops.Symbols(resize(&w.symbols, len(w.q)), w.q, int(t.zero), lo, hi)
-	for ch, c := range classOf {
-		for i := ch; holes[c] && i < len(w.symbols); i += dims {
-			if s := w.symbols[i]; s != 0 && t.plain[c].Freq(s) == 0 {
-				w.symbols[i] = 0
-				escapes++
-			}
-		}
-	}
-	return escapes
-}
-
-// lossless makes the stream of a unit that is kept exactly.
-func (e *Encoder) lossless(h *Header, u *unit, d *encodedUnit, raw []byte) error {
-	w, tables := &e.work, &h.tables[u.field]
-	exps, rests := resize(&w.exps, u.tokens*u.dims), resize(&w.rests, u.tokens*u.dims)
-	for t := range u.tokens {
-		u.dtype.split(exps[t*u.dims:(t+1)*u.dims], rests[t*u.dims:(t+1)*u.dims], u.row(raw, t))
-	}
-	head := w.streams[0]
-	head = append(head, 0, 0, 0, 0, 0, 0, 0, 0)
-	head = appendPacked(head, d.classOf, classBits(len(tables.lossless)))
-	symbols, escapes := resize(&w.symbols, len(exps)), 0
-	for i, v := range exps {
-		s := int(v) - int(tables.exponent) + 1
-		if s < 1 || s > 255 || tables.lossless[d.classOf[i%u.dims]].Freq(byte(s)) == 0 {
-			s = 0
-			head = append(head, v)
-			escapes++
-		}
-		symbols[i] = byte(s)
-	}
-	binary.LittleEndian.PutUint32(head[4:], uint32(escapes))
-	w.streams[0] = u.dtype.appendRests(head, rests)
-	var st rans.State
-	st.Reset()
-	return e.finish(&st, tables.lossless, u, d, 3)
-}
-
-// finish codes w.symbols, which are in token order, behind what the base stream
-// has, and puts the state before them if there is any.
-func (e *Encoder) finish(st *rans.State, tables []rans.Table, u *unit, d *encodedUnit, flagAt int) error {
-	w := &e.work
-	w.order.arrange(d.classOf, tables, u.tokens)
-	w.body = w.order.gather(w.ops, w.body, w.symbols, tables, u.tokens)
-	body, err := e.coder.Encode(w.scratch[:0], st, w.order.runs, w.body)
-	if err != nil {
-		return err
-	}
-	w.scratch = body
-	s := w.streams[0]
-	if len(body) > 0 || !st.AtStart() {
-		s[flagAt] |= flagState
-		for len(s)%4 != 0 {
-			s = append(s, 0)
-		}
-		s = append(st.AppendTo(s), body...)
-	}
-	w.streams[0] = s
-	return nil
+// encoding is a unit on its way through the second half of an Encoder, and the
+// memory it takes.
+type encoding struct {
+	workspace
+	u     unit
+	unit  *encodedUnit
+	raw   []byte
+	state rans.State
+	modes [L3 + 1]uint8
+	// escapes are the places, token x dims + channel, of values without a symbol.
+	escapes []int
+	// channels in the order of classes; working memory.
+	channels []int
 }
 
 // flagState: the base stream has the state of the unit's entropy coder, else it
@@ -201,3 +31,261 @@ const (
 	flagState  = 1
 	meanBitsAt = 4
 )
+
+// flagsAt is where the flags are in a base stream.
+const flagsAt = 3
+
+// encodePair makes the streams of units, one or two. What does not become smaller
+// is kept raw.
+//
+// The entropy coder runs from the finest pass to the base with one state, which
+// the base stores: a refinement costs no states of its own.
+func (e *Encoder) encodePair(h *Header, pair []encoding) error {
+	for i := range pair {
+		n := &pair[i]
+		n.modes = [L3 + 1]uint8{n.unit.base}
+		for p := range n.streams {
+			n.streams[p] = n.streams[p][:0]
+		}
+		n.state.Reset()
+		if n.unit.base == basePlain && keepsValues(h, &n.u) {
+			n.q = append(n.q[:0], n.unit.q...)
+		}
+	}
+	for p := h.passes() - 1; p > 0; p-- {
+		if err := e.refinements(h, pair, p); err != nil {
+			return err
+		}
+	}
+	if err := e.bases(h, pair); err != nil {
+		return err
+	}
+	for i := range pair {
+		n := &pair[i]
+		size := 0
+		for _, s := range n.streams {
+			size += len(s)
+		}
+		if n.unit.base == baseRaw || size >= n.u.tokens*n.u.width && n.unit.base != baseRepeat {
+			n.modes = [L3 + 1]uint8{baseRaw}
+			for p := range n.streams {
+				n.streams[p] = n.streams[p][:0]
+			}
+			for t := range n.u.tokens {
+				n.streams[0] = append(n.streams[0], n.u.row(n.raw, t)...)
+			}
+		}
+	}
+	return nil
+}
+
+// refinements makes the streams of pass p of the plain ones of pair.
+func (e *Encoder) refinements(h *Header, pair []encoding, p int) error {
+	var sources [2]rans.TernarySource
+	var states [2]rans.State
+	var coded [2]*encoding
+	k := 0
+	for i := range pair {
+		n := &pair[i]
+		if n.unit.base != basePlain {
+			continue
+		}
+		tables := &h.tables[n.u.field]
+		n.spans = activeSpans(h, &n.workspace, p)
+		n.split(n.u.dims, n.classes(&e.fields[n.u.field]))
+		if !slices.ContainsFunc(n.digits, func(b byte) bool { return b != 1 }) {
+			n.modes[p] = digitsZero
+			continue
+		}
+		states[k], coded[k] = n.state, n
+		sources[k] = rans.TernarySource{Dst: n.streams[p], State: &states[k], Table: &tables.coded[p-1], Contexts: n.contexts, Src: n.digits}
+		k++
+	}
+	var err error
+	switch s := &sources[0]; k {
+	case 1:
+		s.Dst, err = e.coder.EncodeTernary(s.Dst, s.State, s.Table, s.Contexts, s.Src)
+	case 2:
+		err = e.coder.EncodeTernaryPair(s, &sources[1])
+	}
+	if err != nil {
+		return err
+	}
+	for i, n := range coded[:k] {
+		// Raw digits leave the state where it was.
+		if size := rawDigitsSize(len(n.digits)); size*100 <= len(sources[i].Dst)*102 {
+			n.streams[p], n.modes[p] = appendRawDigits(n.streams[p], n.digits), digitsRaw
+			continue
+		}
+		n.streams[p], n.state, n.modes[p] = sources[i].Dst, states[i], digitsCoded
+	}
+	return nil
+}
+
+// bases makes the base streams of pair.
+func (e *Encoder) bases(h *Header, pair []encoding) error {
+	var sources [2]rans.Source
+	var coded [2]*encoding
+	k := 0
+	for i := range pair {
+		n := &pair[i]
+		switch n.unit.base {
+		case baseRepeat:
+			n.streams[0] = append(n.streams[0], n.u.row(n.raw, 0)...)
+			continue
+		case baseLossless:
+			n.losslessHead(h, &e.fields[n.u.field])
+		case basePlain:
+			n.plainHead(h, &e.fields[n.u.field])
+		default:
+			continue
+		}
+		// The state is known when the body is, and stands before it.
+		s := n.streams[0]
+		for len(s)%4 != 0 {
+			s = append(s, 0)
+		}
+		s = slices.Grow(s, rans.StateSize)[:len(s)+rans.StateSize]
+		sources[k] = rans.Source{Dst: s, State: &n.state, Runs: n.order.runs, Src: n.arranged}
+		coded[k] = n
+		k++
+	}
+	var err error
+	switch s := &sources[0]; k {
+	case 1:
+		s.Dst, err = e.coder.Encode(s.Dst, s.State, s.Runs, s.Src)
+	case 2:
+		err = e.coder.EncodePair(s, &sources[1])
+	}
+	if err != nil {
+		return err
+	}
+	for i, n := range coded[:k] {
+		head := len(n.streams[0])
+		body := (head + 3) / 4 * 4
+		if s := sources[i].Dst; len(s) > body+rans.StateSize || !n.state.AtStart() {
+			s[flagsAt] |= flagState
+			n.state.AppendTo(s[:body])
+			n.streams[0] = s
+		}
+	}
+	return nil
+}
+
+// classes sets n.classOf to the classes of the channels of a plain unit.
+func (n *encoding) classes(s *fieldStats) []uint8 {
+	resize(&n.classOf, n.u.dims)
+	for c, v := range n.unit.classOf {
+		n.classOf[c] = s.plainOf[v]
+	}
+	return n.classOf
+}
+
+// plainHead makes a base stream up to the state, and n.arranged.
+func (n *encoding) plainHead(h *Header, s *fieldStats) {
+	d, tables := n.unit, h.tables[n.u.field].plain
+	n.order.arrange(n.classes(s), tables, n.u.tokens)
+	n.symbolsOf(s, tables)
+
+	head := n.streams[0]
+	if h.Basis.transforms(n.u.field) {
+		head = append(head, 0, 0, 0, 0)
+		head = binary.LittleEndian.AppendUint32(head, uint32(len(n.escapes)))
+	} else {
+		head = binary.LittleEndian.AppendUint16(head, d.step)
+		head = append(head, byte(d.shift), d.meanBits<<meanBitsAt)
+		head = binary.LittleEndian.AppendUint32(head, uint32(len(n.escapes)))
+		head = appendPacked(head, d.packedMeans(&n.row8), int(d.meanBits))
+		head = appendPacked(head, n.classOf, classBits(len(tables)))
+	}
+	for t := range min(h.Sinks, n.u.tokens) {
+		head = append(head, n.u.row(n.raw, t)...)
+	}
+	if len(n.escapes) > 0 {
+		value := n.valueAt(h)
+		for _, at := range n.escapes {
+			head = binary.LittleEndian.AppendUint16(head, uint16(value(at)))
+		}
+	}
+	n.streams[0] = head
+}
+
+// valueAt returns a function that gives the value of an element at the coarsest
+// level.
+func (n *encoding) valueAt(h *Header) func(at int) int16 {
+	if keepsValues(h, &n.u) {
+		return func(at int) int16 { return n.q[at] }
+	}
+	mean, inv, _ := n.unit.inSteps(&n.mean, h.Finest)
+	return func(at int) int16 {
+		t, c := at/n.u.dims, at%n.u.dims
+		if t < h.Sinks {
+			return 0
+		}
+		x := fromBF16(binary.LittleEndian.Uint16(n.u.row(n.raw, t)[2*c:]))
+		return int16(roundEven(float32(float32(x-mean[c]) * inv)))
+	}
+}
+
+// losslessHead makes a base stream up to the state, and n.arranged.
+func (n *encoding) losslessHead(h *Header, s *fieldStats) {
+	u, d, tables := &n.u, n.unit, h.tables[n.u.field].lossless
+	n.classOf = append(n.classOf[:0], d.classOf...)
+	n.order.arrange(n.classOf, tables, u.tokens)
+	resize(&n.arranged, n.order.symbols)
+	escapes, at := 0, 0
+	for c := range tables {
+		size := n.order.classes.Channels(c) * u.tokens
+		escapes += s.losslessMaps[c].apply(n.ops, n.arranged[at:at+size], d.plane[at:at+size])
+		at += wholeSteps(size)
+	}
+	n.order.fill(n.arranged, tables, u.tokens)
+
+	head := n.streams[0]
+	head = append(head, 0, 0, 0, 0)
+	head = binary.LittleEndian.AppendUint32(head, uint32(escapes))
+	head = appendPacked(head, n.classOf, classBits(len(tables)))
+	places := n.findEscapes(escapes)
+	for _, at := range places {
+		t, c := at/u.dims, at%u.dims
+		head = append(head, u.dtype.exponentOf(u.dtype.bits(u.row(n.raw, t), c)))
+	}
+	if u.dtype == BF16 {
+		size := u.tokens * u.dims
+		head = slices.Grow(head, size)[:len(head)+size]
+		n.ops.SplitBF16(resize(&n.exps, size), head[len(head)-size:], n.raw[u.offset:], u.stride, u.tokens, u.dims)
+	} else {
+		exps, rests := resize(&n.exps, u.dims), resize(&n.rests, u.tokens*u.dims)
+		for t := range u.tokens {
+			u.dtype.split(exps, rests[t*u.dims:(t+1)*u.dims], u.row(n.raw, t))
+		}
+		head = u.dtype.appendRests(head, rests)
+	}
+	n.streams[0] = head
+}
+
+// findEscapes sets n.escapes to the places of the count symbols 0 of n.arranged,
+// tokens first.
+func (n *encoding) findEscapes(count int) []int {
+	n.escapes = n.escapes[:0]
+	if count == 0 {
+		return n.escapes
+	}
+	classes, tokens := &n.order.classes, n.u.tokens
+	rest, channels := n.arranged, classes.Order(&n.channels)
+	for c := 0; len(rest) > 0; c++ {
+		k := classes.Channels(c)
+		symbols := rest[:k*tokens]
+		for at := 0; ; at++ {
+			next := bytes.IndexByte(symbols[at:], 0)
+			if next < 0 {
+				break
+			}
+			at += next
+			n.escapes = append(n.escapes, at%tokens*n.u.dims+channels[at/tokens])
+		}
+		rest, channels = rest[wholeSteps(k*tokens):], channels[k:]
+	}
+	slices.Sort(n.escapes)
+	return n.escapes
+}

@@ -8,16 +8,20 @@ import (
 )
 
 // Encoder makes objects. It keeps its working memory from one call to the next:
-// about two bytes for each quantized element of an object, and its coded bytes.
+// a byte for each coded element of an object (three where it has several levels,
+// or another type than bf16), and the coded bytes of all passes but the base.
 type Encoder struct {
 	coder *rans.Coder
 
 	units  []encodedUnit
 	fields []fieldStats
-	// bodies has the streams of each pass, each filled up to align.
+	// bodies has the streams of each pass, each filled up to align. The base's are
+	// the caller's memory, behind the header.
 	bodies [][]byte
-	work   workspace
-	// x is what from reads.
+	// pair is what is coded at once.
+	pair [2]encoding
+	// work is what analysing units needs, x what from reads.
+	work workspace
 	x    []float32
 	from source
 	// joined has the raw bytes in the order of units of several heads.
@@ -27,17 +31,20 @@ type Encoder struct {
 // workspace is what coding one unit needs, in both directions.
 type workspace struct {
 	exps, symbols, digits, contexts []byte
-	rests                           []uint32
+	rests, sums                     []uint32
 	q                               []int16
 	runs                            []plan.Run
 	spans                           []plan.Span
 	order                           order
-	body, scratch                   []byte
-	streams                         [L3 + 1][]byte
-	classOf, row8                   []uint8
-	row, mean, steps, turn          []float32
-	means                           []int8
-	class2, lo, hi                  []byte
+	early                           rows.ClassMap
+	// arranged has the symbols in the entropy coder's order.
+	arranged       []byte
+	streams        [L3 + 1][]byte
+	classOf, row8  []uint8
+	row, mean      []float32
+	steps, turn    []float32
+	means          []int8
+	class2, lo, hi []byte
 
 	ops *rows.Ops
 }
@@ -46,14 +53,23 @@ type workspace struct {
 type encodedUnit struct {
 	base uint8
 	quantized
-	// average exponent of each channel in halves; only for baseLossless.
+	// Of baseLossless: average exponent of each channel in halves.
 	average []uint16
+	// Classes of channels: of basePlain, before compactClasses.
 	classOf []uint8
+	// plane has a byte for each element, arranged by classOf: of basePlain the
+	// value at the coarsest level plus valueZero, or 0 where that is no byte; of
+	// baseLossless the exponent.
+	plane []byte
 }
 
 // NewEncoder returns an Encoder that uses coder for its entropy stage.
 func NewEncoder(coder *rans.Coder) *Encoder {
-	return &Encoder{coder: coder, work: workspace{ops: opsOf(coder)}}
+	e := &Encoder{coder: coder, work: workspace{ops: opsOf(coder)}}
+	for i := range e.pair {
+		e.pair[i].ops = e.work.ops
+	}
+	return e
 }
 
 // opsOf returns the row arithmetic that goes with a coder: the reference beside
@@ -64,7 +80,7 @@ func opsOf(coder *rans.Coder) *rows.Ops {
 
 // Encode appends the object of raw to dst. Invalid: shape or params are not
 // allowed, or raw has another size than the shape says; dst is then returned as
-// it was.
+// it was. Bytes of dst's capacity behind what it returns may have been written.
 func (e *Encoder) Encode(dst, raw []byte, shape *Shape, params *Params) ([]byte, error) {
 	if err := shape.Validate(); err != nil {
 		return dst, err
@@ -86,42 +102,85 @@ func (e *Encoder) Encode(dst, raw []byte, shape *Shape, params *Params) ([]byte,
 		raw = joined
 	}
 	e.begin(h, params)
-	for i := range e.units {
-		e.analyse(h, params, raw, i)
-	}
-	for i := range e.fields {
-		e.fields[i].choose()
-	}
 	walk := h.Plan.Walk()
 	for i := range e.units {
 		e.work.runs = walk.Next(e.work.runs[:0], h.Tokens)
-		e.count(h, raw, i)
+		e.analyse(h, params, raw, i)
+	}
+	for i := range e.fields {
+		e.fields[i].choose(h.passes())
+	}
+	for i := range e.units {
+		e.countExponents(h, i)
 	}
 	for i := range e.fields {
 		h.tables[i] = e.fields[i].tables(h.passes())
+		e.fields[i].setMaps(&h.tables[i])
 	}
-	walk = h.Plan.Walk()
-	per := len(h.Fields) * h.Heads
-	var start [L3 + 1]int
-	for i := range e.units {
-		e.work.runs = walk.Next(e.work.runs[:0], h.Tokens)
-		if err := e.encodeUnit(h, raw, i); err != nil {
-			return dst, err
-		}
-		if (i+1)%per != 0 {
-			continue
-		}
-		for p, b := range e.bodies { // the layer is complete
-			h.sums[p*h.Layers+i/per] = crc64nvme.Checksum(b[start[p]:])
-			start[p] = len(b)
-		}
+	// The header's length is known by now, what it says is not.
+	size := h.size()
+	e.bodies[0] = append(dst, make([]byte, size)...)
+	err = e.encodeUnits(h, raw, len(dst)+size)
+	base := e.bodies[0]
+	e.bodies[0] = nil
+	if err != nil {
+		return dst, err
 	}
-	dst = h.append(dst)
-	for _, b := range e.bodies {
-		dst = append(dst, b...)
+	h.append(base[:len(dst)])
+	for _, b := range e.bodies[1:] {
+		base = append(base, b...)
 	}
-	return dst, nil
+	return base, nil
 }
+
+// encodeUnits appends the streams of all units, two at a time, to the bodies, of
+// which the base's begin at base.
+func (e *Encoder) encodeUnits(h *Header, raw []byte, base int) error {
+	defer func() {
+		for i := range e.pair {
+			e.pair[i].unit, e.pair[i].raw = nil, nil
+		}
+	}()
+	start := [L3 + 1]int{base}
+	walk := h.Plan.Walk()
+	per := len(h.Fields) * h.Heads
+	for i := 0; i < len(e.units); i += len(e.pair) {
+		pair := e.pair[:min(len(e.pair), len(e.units)-i)]
+		for k := range pair {
+			n := &pair[k]
+			n.u, n.unit, n.raw = h.unit(i+k), &e.units[i+k], raw
+			n.runs = walk.Next(n.runs[:0], h.Tokens)
+		}
+		if err := e.encodePair(h, pair); err != nil {
+			return err
+		}
+		for k := range pair {
+			e.store(h, &pair[k])
+			if (i+k+1)%per != 0 {
+				continue
+			}
+			for p, b := range e.bodies { // the layer is complete
+				h.sums[p*h.Layers+(i+k)/per] = crc64nvme.Checksum(b[start[p]:])
+				start[p] = len(b)
+			}
+		}
+	}
+	return nil
+}
+
+// store appends the streams of a unit to the bodies, and sets its part of the
+// directory.
+func (e *Encoder) store(h *Header, n *encoding) {
+	for p := range h.passes() {
+		i := p*h.Units() + n.u.index
+		s := n.streams[p]
+		h.modes[i], h.lengths[i] = n.modes[p], uint32(len(s))
+		e.bodies[p] = append(e.bodies[p], s...)
+		e.bodies[p] = append(e.bodies[p], zeros[:padded(int64(len(s)))-int64(len(s))]...)
+	}
+}
+
+var zeros [align]byte
 
 func newHeader(shape *Shape, params *Params) *Header {
 	h := &Header{Shape: *shape, Finest: params.Finest, Coarsest: params.Coarsest, Sinks: params.Sinks, Plan: params.Plan}
@@ -150,74 +209,5 @@ func (e *Encoder) begin(h *Header, params *Params) {
 			b := params.Calibration.Basis
 			e.fields[i].fixed = b.Fields[b.Field(uint8(f.Kind))].Classes
 		}
-	}
-}
-
-// analyse decides how a unit is coded, and quantizes it.
-func (e *Encoder) analyse(h *Header, params *Params, raw []byte, index int) {
-	u, d := h.unit(index), &e.units[index]
-	f := &params.Fields[u.field]
-	stats := &e.fields[u.field]
-	d.base = baseRaw
-	switch {
-	case u.tokens > 1 && repeats(&u, raw):
-		d.base = baseRepeat
-	case f.Mode == Calibrated && h.Sinks < u.tokens && e.transform(h, params, &u, raw, d):
-		d.base = basePlain
-	case f.Mode == Plain && h.Sinks < u.tokens && finite(&u, raw, h.Sinks):
-		if d.quantize(e.source(&u, raw, h.Sinks), u.tokens, h.Sinks, f.step(u.layer), h.Finest) {
-			d.base = basePlain
-			resize(&d.classOf, u.dims)
-			for c, v := range d.variance {
-				d.classOf[c] = varianceClass(v)
-				stats.members[d.classOf[c]]++
-			}
-		}
-	}
-	if d.base == baseRaw && f.Mode >= Lossless && u.dtype != U8 {
-		d.base = baseLossless
-		e.average(&u, raw, d)
-		stats.observe(d.average)
-	}
-}
-
-func repeats(u *unit, raw []byte) bool {
-	first := string(u.row(raw, 0))
-	for t := 1; t < u.tokens; t++ {
-		if string(u.row(raw, t)) != first {
-			return false
-		}
-	}
-	return true
-}
-
-// finite reports whether no element is a NaN or an infinity. Those of bf16 behind
-// the sinks are found where they are quantized: there they refuse, too.
-func finite(u *unit, raw []byte, sinks int) bool {
-	tokens := u.tokens
-	if u.dtype == BF16 {
-		tokens = sinks
-	}
-	for t := range tokens {
-		if !u.dtype.finite(u.row(raw, t)) {
-			return false
-		}
-	}
-	return true
-}
-
-// average computes the average exponent of each channel.
-func (e *Encoder) average(u *unit, raw []byte, d *encodedUnit) {
-	sums := make([]uint32, u.dims)
-	exps, rests := resize(&e.work.exps, u.dims), resize(&e.work.rests, u.dims)
-	for t := range u.tokens {
-		u.dtype.split(exps, rests, u.row(raw, t))
-		for c, v := range exps {
-			sums[c] += uint32(v)
-		}
-	}
-	resize(&d.average, u.dims)
-	for c, s := range sums {
-		d.average[c] = uint16((2*s + uint32(u.tokens)/2) / uint32(u.tokens))
 	}
 }

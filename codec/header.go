@@ -130,66 +130,77 @@ func HeaderSize(b []byte) (int64, error) {
 // allocates at most 4 bytes for each byte of the header and half a megabyte. Corrupt: no
 // encoder wrote it. Miss: another version, or another kind of basis.
 func Parse(b []byte) (*Header, error) {
-	n, err := HeaderSize(b)
-	if err != nil {
+	h := new(Header)
+	if err := h.parse(b); err != nil {
 		return nil, err
 	}
+	return h, nil
+}
+
+// parse does that in h's memory, and leaves it without meaning on an error.
+func (h *Header) parse(b []byte) error {
+	n, err := HeaderSize(b)
+	if err != nil {
+		return err
+	}
 	if int64(len(b)) < n {
-		return nil, corrupt("header", "ends early").With(len(b), n)
+		return corrupt("header", "ends early").With(len(b), n)
 	}
 	b = b[:n]
 	if crc64nvme.Checksum(b[:n-8]) != binary.LittleEndian.Uint64(b[n-8:]) {
-		return nil, corrupt("header", "does not match its checksum")
+		return corrupt("header", "does not match its checksum")
 	}
 	le := binary.LittleEndian
 	section := le.Uint64(b[40:])
 	if section != 0 && section != basisSize {
-		return nil, fault.New(fault.Miss, "object.basis", "unknown kind of basis").With(section, basisSize)
+		return fault.New(fault.Miss, "object.basis", "unknown kind of basis").With(section, basisSize)
 	}
-	h := &Header{Finest: int(b[5]), Coarsest: int(b[6]), Sinks: int(le.Uint16(b[22:])), Size: n, ObjectSize: int64(le.Uint64(b[32:]))}
+	h.Basis, h.Size, h.ObjectSize = nil, n, int64(le.Uint64(b[32:]))
+	h.Finest, h.Coarsest, h.Sinks = int(b[5]), int(b[6]), int(le.Uint16(b[22:]))
 	h.FirstLayer, h.Layers, h.Heads = int(le.Uint16(b[16:])), int(le.Uint16(b[18:])), int(le.Uint16(b[20:]))
 	h.Tokens = int(min(le.Uint32(b[12:]), 1<<30))
 	if h.Finest > h.Coarsest || h.Coarsest > L3 || h.Sinks > MaxSinks {
-		return nil, corrupt("header", "levels or sinks out of range")
+		return corrupt("header", "levels or sinks out of range")
 	}
 	runs, tableBytes := int64(le.Uint32(b[24:])), int64(le.Uint32(b[28:]))
 	rest := b[fixedSize : n-8]
 	fields := int(b[7])
 	if fields < 1 || fields > MaxFields || len(rest) < fields*fieldSize {
-		return nil, corrupt("fields", "number out of range").With(fields, MaxFields)
+		return corrupt("fields", "number out of range").With(fields, MaxFields)
 	}
 	descriptors, rest := rest[:fields*fieldSize], rest[fields*fieldSize:]
+	h.Fields = h.Fields[:0]
 	for i := range fields {
 		d := descriptors[i*fieldSize:]
 		h.Fields = append(h.Fields, Field{Kind(d[0]), DType(d[1]), int(le.Uint16(d[2:]))})
 	}
 	if err := h.Shape.Validate(); err != nil {
-		return nil, fault.Wrap(fault.Corrupt, err, "object.shape", "impossible")
+		return fault.Wrap(fault.Corrupt, err, "object.shape", "impossible")
 	}
 	if section != 0 {
 		if err := h.readBasis(&rest); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	if runs < 1 || runs > plan.MaxRuns || int64(len(rest)) < 4*runs {
-		return nil, corrupt("plan", "number of runs").With(runs, len(rest)/4)
+		return corrupt("plan", "number of runs").With(runs, len(rest)/4)
 	}
-	h.Plan = make(plan.Map, runs)
+	resize((*[]plan.Run)(&h.Plan), int(runs))
 	for i := range h.Plan {
 		r := le.Uint32(rest[4*i:])
 		h.Plan[i] = plan.Run{Tokens: int(r>>2) + 1, Level: uint8(r & 3)}
 	}
 	rest = rest[4*runs:]
 	if err := h.Plan.Validate(h.Units(), h.Tokens, uint8(h.Finest), uint8(h.Coarsest)); err != nil {
-		return nil, fault.Wrap(fault.Corrupt, err, "object.plan", "impossible")
+		return fault.Wrap(fault.Corrupt, err, "object.plan", "impossible")
 	}
 	if tableBytes > int64(len(rest)) {
-		return nil, corrupt("tables", "longer than the header").With(tableBytes, len(rest))
+		return corrupt("tables", "longer than the header").With(tableBytes, len(rest))
 	}
 	if err := h.readTables(descriptors, rest[:tableBytes]); err != nil {
-		return nil, err
+		return err
 	}
-	return h, h.readDirectory(rest[tableBytes:])
+	return h.readDirectory(rest[tableBytes:])
 }
 
 // readDirectory reads lengths, modes and checksums, and what follows them: at
@@ -205,8 +216,10 @@ func (h *Header) readDirectory(b []byte) error {
 			return corrupt("header", "padding is not zero")
 		}
 	}
-	h.modes, h.lengths = make([]uint8, n), make([]uint32, n)
-	h.sums, h.starts = make([]uint64, k), make([]int64, n)
+	resize(&h.modes, n)
+	resize(&h.lengths, n)
+	resize(&h.sums, k)
+	resize(&h.starts, n)
 	for i := range h.sums {
 		h.sums[i] = binary.LittleEndian.Uint64(b[4*n+8*i:])
 	}
@@ -226,17 +239,26 @@ func (h *Header) readDirectory(b []byte) error {
 	return nil
 }
 
+// size is the length of the header, once the tables are there.
+func (h *Header) size() int {
+	n := fixedSize + fieldSize*len(h.Fields) + h.section() + 4*len(h.Plan) + len(h.appendTables(nil)) + 4*len(h.lengths) + 8*len(h.sums)
+	return int(padded(int64(n) + 8))
+}
+
+// section is the length of what says by which basis the object is coded.
+func (h *Header) section() int {
+	if h.Basis == nil {
+		return 0
+	}
+	return basisSize
+}
+
 // append writes h, and sets its starts and sizes.
 func (h *Header) append(dst []byte) []byte {
 	le := binary.LittleEndian
 	at := len(dst)
 	tables := h.appendTables(nil)
-	section := 0
-	if h.Basis != nil {
-		section = basisSize
-	}
-	size := fixedSize + fieldSize*len(h.Fields) + section + 4*len(h.Plan) + len(tables) + 4*len(h.lengths) + 8*len(h.sums)
-	h.Size = padded(int64(size) + 8)
+	h.Size = int64(h.size())
 	offset := h.Size
 	for i, l := range h.lengths {
 		h.starts[i] = offset
@@ -254,7 +276,7 @@ func (h *Header) append(dst []byte) []byte {
 	dst = le.AppendUint32(dst, uint32(len(h.Plan)))
 	dst = le.AppendUint32(dst, uint32(len(tables)))
 	dst = le.AppendUint64(dst, uint64(h.ObjectSize))
-	dst = le.AppendUint64(dst, uint64(section))
+	dst = le.AppendUint64(dst, uint64(h.section()))
 	for i, f := range h.Fields {
 		t := &h.tables[i]
 		dst = append(dst, byte(f.Kind), byte(f.DType))

@@ -13,15 +13,26 @@ func (d DType) restSize(n int) int {
 	return n*(r/8) + (n*(r%8)+7)/8
 }
 
-// split appends the exponents of a row to exps and the rests to rests.
+// bits is one element of a row.
+func (d DType) bits(row []byte, at int) (v uint32) {
+	size := d.Size()
+	for k := size - 1; k >= 0; k-- {
+		v = v<<8 | uint32(row[at*size+k])
+	}
+	return v
+}
+
+// exponentOf is the exponent of an element's bits.
+func (d DType) exponentOf(bits uint32) uint8 {
+	return uint8(bits >> dtypes[d].man & (1<<dtypes[d].exp - 1))
+}
+
+// split sets exps to the exponents of a row and rests to the rests.
 func (d DType) split(exps []uint8, rests []uint32, row []byte) {
-	size, man, exp := d.Size(), dtypes[d].man, dtypes[d].exp
+	man, exp := dtypes[d].man, dtypes[d].exp
 	for i := range exps {
-		v := uint32(0)
-		for k := size - 1; k >= 0; k-- {
-			v = v<<8 | uint32(row[i*size+k])
-		}
-		exps[i] = uint8(v >> man & (1<<exp - 1))
+		v := d.bits(row, i)
+		exps[i] = d.exponentOf(v)
 		rests[i] = v&(1<<man-1) | v>>(man+exp)<<man
 	}
 }

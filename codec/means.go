@@ -1,6 +1,10 @@
 package codec
 
-import "math"
+import (
+	"math"
+
+	"github.com/larderkv/larder/codec/rows"
+)
 
 // Means centre the alphabets of channels and do nothing else: the same number
 // is subtracted and added. They are worth as many bits as they save.
@@ -9,19 +13,15 @@ import "math"
 // means, and what a mean that is off costs the n tokens of its channel, are
 // least: half a log2(1 + off^2 / variance) for each. far is the largest mean.
 // false: no shift spans the means.
-func (z *quantized) chooseMeans(mean, variance []float32, far, step float32, n int) bool {
+func (z *quantized) chooseMeans(ops *rows.Ops, mean, variance []float32, far, step float32, n int) bool {
 	best := uint64(math.MaxUint64)
 	for _, width := range [...]uint8{0, 3, 4, 5, 6, maxMeanBits} {
 		shift, ok := meanShift(far, step, width)
 		if !ok {
 			continue
 		}
-		price := uint64(width) * uint64(len(mean)) << 24
-		for c, m := range mean {
-			off := float32(m - meanOf(step, roundMean(m, step, width, shift), shift))
-			x := float32(float32(off*off) / max(variance[c], float32(step*step)/12))
-			price += uint64(n) * uint64(log2(x)) // halves of 2^-23 bits
-		}
+		price := uint64(width) * uint64(len(mean)) << 24 // in halves of 2^-23 bits
+		price += uint64(n) * ops.MeanCost(mean, variance, step, pow2(int(shift)), mostMean(width), float32(step*step)/12)
 		if price < best {
 			best, z.meanBits, z.shift = price, width, shift
 		}
@@ -31,9 +31,17 @@ func (z *quantized) chooseMeans(mean, variance []float32, far, step float32, n i
 	}
 	resize(&z.means, len(mean))
 	for c, m := range mean {
-		z.means[c] = roundMean(m, step, z.meanBits, z.shift)
+		z.means[c] = int8(rows.RoundMean(m, step, pow2(int(z.shift)), mostMean(z.meanBits)))
 	}
 	return true
+}
+
+// mostMean is the greatest number of width bits that stands for a mean.
+func mostMean(width uint8) float32 {
+	if width == 0 {
+		return 0
+	}
+	return float32(int(1)<<(width-1) - 1)
 }
 
 // meanShift is the least shift with which width bits span far.
@@ -42,25 +50,11 @@ func meanShift(far, step float32, width uint8) (int8, bool) {
 		return minShift, true
 	}
 	for shift := int8(minShift); shift <= maxShift; shift++ {
-		if float32(far/step) <= float32(int(1)<<(width-1)-1)*pow2(int(shift)) {
+		if float32(far/step) <= mostMean(width)*pow2(int(shift)) {
 			return shift, true
 		}
 	}
 	return 0, false
-}
-
-func roundMean(m, step float32, width uint8, shift int8) int8 {
-	if width == 0 {
-		return 0
-	}
-	most := float32(int(1)<<(width-1) - 1)
-	return int8(min(max(roundEven(float32(m/float32(step*pow2(int(shift))))), -most), most))
-}
-
-// log2 of 1 + x in 2^-23, linear between powers of two: an integer that every
-// platform agrees on. x is not negative.
-func log2(x float32) uint32 {
-	return math.Float32bits(float32(1+min(x, 1<<40))) - math.Float32bits(1)
 }
 
 // packedMeans returns the means as numbers of meanBits bits, in *buffer's

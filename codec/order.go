@@ -27,21 +27,17 @@ func (o *order) arrange(classOf []uint8, tables []rans.Table, tokens int) {
 	o.symbols = o.classes.Size(tokens)
 }
 
-// gather returns the symbols, which lie token after token, in this order, in
-// dst's memory.
-func (o *order) gather(ops *rows.Ops, dst, symbols []byte, tables []rans.Table, tokens int) []byte {
-	resize(&dst, o.symbols)
-	ops.Gather(dst, symbols, &o.classes, tokens)
+// fill fills up the classes of arranged symbols.
+func (o *order) fill(arranged []byte, tables []rans.Table, tokens int) {
 	at := 0
 	for c := range tables {
 		if at += o.classes.Channels(c) * tokens; at%rans.Lanes == 0 {
 			continue
 		}
 		for filler := likeliest(&tables[c]); at%rans.Lanes != 0; at++ {
-			dst[at] = filler
+			arranged[at] = filler
 		}
 	}
-	return dst
 }
 
 // likeliest is the first of the symbols that cost least.

@@ -23,8 +23,8 @@ type quantized struct {
 	// means fit meanBits bits; all are 0 if those are 0.
 	meanBits uint8
 	means    []int8
-	// q has tokens x dims values at the finest level of the object; rows of
-	// sinks are 0.
+	// q has tokens x dims values at the finest level of the object, where they
+	// are kept (keepsValues); rows of sinks are 0.
 	q []int16
 	// variance is the class statistic of each channel, relative to the mean
 	// over channels.
@@ -38,14 +38,14 @@ func meanOf(step float32, value int8, shift int8) float32 {
 
 func pow2(e int) float32 { return math.Float32frombits(uint32(127+e) << 23) }
 
-// quantize computes the steps of one unit from the rows behind its sinks, which
-// are kept elsewhere. false: this unit has no steps that fit, or values that are
-// not finite; keep it exactly.
+// chooseSteps computes the steps, means and variances of one unit from the rows
+// behind its sinks, which are kept elsewhere. false: this unit has no steps that
+// fit; keep it exactly.
 //
 // Every operation is one float32 operation in a fixed order (conversions keep
 // compilers from fusing), channel by channel over tokens, so that any
 // implementation that works on channels in parallel gets the same object.
-func (z *quantized) quantize(x *source, tokens, sinks int, relative float32, finest int) bool {
+func (z *quantized) chooseSteps(x *source, relative float32) bool {
 	n, dims, pivot := x.tokens, len(x.pivot), x.pivot
 	if n < 2 {
 		return false
@@ -73,17 +73,7 @@ func (z *quantized) quantize(x *source, tokens, sinks int, relative float32, fin
 	if step < pow2(minStepExp) || step > pow2(maxStepExp) {
 		return false
 	}
-	if !z.chooseMeans(mean, sq, far, step, n) {
-		return false
-	}
-	for c := range dims {
-		mean[c] = meanOf(step, z.means[c], z.shift)
-	}
-	resize(&z.q, tokens*dims)
-	clear(z.q[:sinks*dims])
-	limit := float32((maxValue - 13) / pow3[finest]) // coarser values round up by at most 13
-	invStep := 1 / float32(step*float32(pow3[finest]))
-	if !x.steps(z.q[sinks*dims:], mean, invStep, limit) {
+	if !z.chooseMeans(x.ops, mean, sq, far, step, n) {
 		return false
 	}
 	for c := range sq {
@@ -91,6 +81,19 @@ func (z *quantized) quantize(x *source, tokens, sinks int, relative float32, fin
 	}
 	z.variance = z.variance[:dims]
 	return true
+}
+
+// inSteps returns what brings an element into steps of level finest: the mean of
+// its channel, in *buffer's memory, to subtract, a factor, and what the product
+// must be below.
+func (z *quantized) inSteps(buffer *[]float32, finest int) (mean []float32, inv, limit float32) {
+	step := fromBF16(z.step)
+	mean = resize(buffer, len(z.means))
+	for c, m := range z.means {
+		mean[c] = meanOf(step, m, z.shift)
+	}
+	// Coarser values round up by at most 13.
+	return mean, 1 / float32(step*float32(pow3[finest])), float32((maxValue - 13) / pow3[finest])
 }
 
 // unpackMeans sets w.mean from w.means.

@@ -7,20 +7,30 @@ import (
 
 // fieldStats is gathered over all units of a field.
 type fieldStats struct {
-	members [maxClasses]int
+	// Counted by variance class: channels, values at the coarsest level, digits.
+	members     [maxClasses]int
+	early       [maxClasses]histogram
+	earlyDigits [L3][2 * maxClasses][3]uint32
+
+	// By class; beyond are values that have no place in a histogram.
 	plainOf [maxClasses]uint8 // variance class to class
 	plain   int
-	// fixed is the number of classes that a basis gives, 0 if there is none.
+	// fixed is the number of classes that a basis gives, which are then counted
+	// instead of variance classes; 0 if there is none.
 	fixed  int
 	base   [maxClasses]histogram
 	beyond [maxClasses]uint32
 	digits [L3][2 * maxClasses][3]uint32
+
+	plainMaps [maxClasses]symbolMap
 
 	averages   [512]uint32 // channels with this average exponent, in halves
 	topAverage int
 	losslessOf [maxClasses]uint8
 	lossless   int
 	exponents  [maxClasses]histogram
+
+	losslessMaps [maxClasses]symbolMap
 }
 
 func (s *fieldStats) observe(average []uint16) {
@@ -34,13 +44,28 @@ func (s *fieldStats) exponentClass(average uint16) uint8 {
 	return uint8(max(maxClasses-1-(s.topAverage-int(average)), 0))
 }
 
-// choose numbers the classes that have members.
-func (s *fieldStats) choose() {
+// choose numbers the classes that have members, and gives them their counts.
+func (s *fieldStats) choose(passes int) {
 	s.plain = compactClasses(&s.members, &s.plainOf)
 	if s.fixed > 0 {
 		s.plain = s.fixed
 		for c := range s.plainOf {
 			s.plainOf[c] = uint8(c)
+		}
+	}
+	if s.plain > 0 {
+		for v, c := range s.plainOf {
+			s.beyond[c] += s.early[v][0]
+			for i, n := range s.early[v][1:] {
+				s.base[c][i+1] += n
+			}
+			for p := range passes - 1 {
+				for z := range 2 {
+					for i, n := range s.earlyDigits[p][2*v+z] {
+						s.digits[p][2*int(c)+z][i] += n
+					}
+				}
+			}
 		}
 	}
 	var members [maxClasses]int
@@ -95,76 +120,21 @@ func (s *fieldStats) tables(passes int) fieldTables {
 	return t
 }
 
-// count adds the symbols of a unit to the histograms of its field.
-func (e *Encoder) count(h *Header, raw []byte, index int) {
-	u, d, w := h.unit(index), &e.units[index], &e.work
-	s := &e.fields[u.field]
-	switch d.base {
-	case baseLossless:
-		resize(&d.classOf, u.dims)
-		for c, v := range d.average {
-			d.classOf[c] = s.losslessOf[s.exponentClass(v)]
-		}
-		exps, rests := resize(&w.exps, u.dims), resize(&w.rests, u.dims)
-		for t := range u.tokens {
-			u.dtype.split(exps, rests, u.row(raw, t))
-			for c, v := range exps {
-				s.exponents[d.classOf[c]][v]++
-			}
-		}
-	case basePlain:
-		for c, v := range d.classOf {
-			d.classOf[c] = s.plainOf[v]
-		}
-		// From the finest level up: the digits of the tokens that a pass has,
-		// then the values that are left.
-		w.q = append(w.q[:0], d.q...)
-		for p := h.passes() - 1; p > 0; p-- {
-			w.spans = activeSpans(h, w, p)
-			w.split(u.dims, d.classOf)
-			countDigits(&s.digits[p-1], w.contexts, w.digits)
-		}
-		w.countValues(s, u.tokens, d.classOf)
-	}
-}
-
-// countDigits adds digits to the counts of their contexts. Neighbours are often
-// equal, and an addition has to wait for the one before it to the same place:
-// four tables take turns.
-func countDigits(counts *[2 * maxClasses][3]uint32, contexts, digits []byte) {
-	var h [4][256]uint32
-	contexts = contexts[:len(digits)]
-	for i, d := range digits {
-		h[i%4][3*contexts[i]+d]++
-	}
+// countDigits adds w.digits to the counts of their contexts. w.contexts means
+// nothing afterwards.
+func (w *workspace) countDigits(counts *[2 * maxClasses][3]uint32) {
+	var hist [256]uint32
+	w.ops.Pairs(w.contexts, w.digits)
+	w.ops.Count(&hist, w.contexts)
 	for c := range counts {
 		for d := range counts[c] {
-			for k := range h {
-				counts[c][d] += h[k][3*c+d]
-			}
+			counts[c][d] += hist[3*c+d]
 		}
-	}
-}
-
-// countValues adds the values in w.q to the histograms of their classes.
-func (w *workspace) countValues(s *fieldStats, tokens int, classOf []uint8) {
-	lo, hi := resize(&w.lo, len(classOf)), resize(&w.hi, len(classOf))
-	for ch := range classOf {
-		lo[ch], hi[ch] = 1, 255
-	}
-	w.ops.Symbols(resize(&w.symbols, len(w.q)), w.q, valueZero, lo, hi)
-	classes := &w.order.classes
-	classes.Build(classOf, s.plain)
-	body := resize(&w.body, classes.Size(tokens))
-	w.ops.Gather(body, w.symbols, classes, tokens)
-	for c := range s.plain {
-		n := classes.Channels(c) * tokens
-		w.ops.Count((*[256]uint32)(&s.base[c]), body[:n])
-		s.beyond[c] += s.base[c][0]
-		s.base[c][0] = 0
-		body = body[(n+rows.Step-1)/rows.Step*rows.Step:]
 	}
 }
 
 // valueZero is the index of value 0 in a histogram of values.
 const valueZero = 128
+
+// wholeSteps is n, filled up to whole steps.
+func wholeSteps(n int) int { return (n + rows.Step - 1) / rows.Step * rows.Step }

@@ -7,7 +7,7 @@ import (
 
 // readTables reads the tables of every field; b is the whole section.
 func (h *Header) readTables(descriptors, b []byte) error {
-	h.tables = make([]fieldTables, len(h.Fields))
+	resize(&h.tables, len(h.Fields))
 	for i := range h.tables {
 		t, d := &h.tables[i], descriptors[i*fieldSize:]
 		plain, lossless := int(d[4]), int(d[5])
@@ -18,8 +18,9 @@ func (h *Header) readTables(descriptors, b []byte) error {
 		if h.Fields[i].Kind == Opaque && plain+lossless > 0 || plain > 0 && t.zero == 0 {
 			return corrupt("classes", "impossible for field %d", i)
 		}
+		t.digits, t.coded = t.digits[:0], t.coded[:0]
 		var err error
-		if t.plain, b, err = readClassTables(b, plain); err != nil {
+		if b, err = readClassTables(&t.plain, b, plain); err != nil {
 			return err
 		}
 		for range (h.passes() - 1) * min(plain, 1) {
@@ -39,7 +40,7 @@ func (h *Header) readTables(descriptors, b []byte) error {
 			}
 			b = b[4*plain:]
 		}
-		if t.lossless, b, err = readClassTables(b, lossless); err != nil {
+		if b, err = readClassTables(&t.lossless, b, lossless); err != nil {
 			return err
 		}
 	}
@@ -55,22 +56,21 @@ func (t *fieldTables) addDigits(digits []rans.Ternary) error {
 	return t.coded[len(t.coded)-1].Build(digits)
 }
 
-func readClassTables(b []byte, n int) ([]rans.Table, []byte, error) {
-	if n == 0 {
-		return nil, b, nil
-	}
+// readClassTables reads n tables from the front of b into the memory of *tables,
+// and returns the rest.
+func readClassTables(tables *[]rans.Table, b []byte, n int) ([]byte, error) {
 	if len(b) < 2*n { // the smallest table has 2 bytes
-		return nil, nil, corrupt("tables", "end early")
+		return nil, corrupt("tables", "end early")
 	}
-	tables := make([]rans.Table, n)
-	for i := range tables {
-		used, err := tables[i].Read(b)
+	list := resize(tables, n)
+	for i := range list {
+		used, err := list[i].Read(b)
 		if err != nil {
-			return nil, nil, fault.Wrap(fault.Corrupt, err, "object.tables", "table %d", i)
+			return nil, fault.Wrap(fault.Corrupt, err, "object.tables", "table %d", i)
 		}
 		b = b[used:]
 	}
-	return tables, b, nil
+	return b, nil
 }
 
 // appendTables is the reverse of readTables.

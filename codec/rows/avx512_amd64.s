@@ -394,3 +394,22 @@ splitGroup:
 	JNZ splitRow
 	VZEROUPPER
 	RET
+
+// func pairsAVX512(ctx, digits *byte, groups int)
+TEXT ·pairsAVX512(SB), NOSPLIT, $0-24
+	MOVQ ctx+0(FP), DI
+	MOVQ digits+8(FP), SI
+	MOVQ groups+16(FP), CX
+
+pairsGroup:
+	VMOVDQU64 (DI), Z0
+	VPADDB (SI), Z0, Z1
+	VPADDB Z0, Z0, Z0
+	VPADDB Z1, Z0, Z0
+	VMOVDQU64 Z0, (DI)
+	ADDQ $64, DI
+	ADDQ $64, SI
+	DECQ CX
+	JNZ pairsGroup
+	VZEROUPPER
+	RET

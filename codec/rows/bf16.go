@@ -129,8 +129,13 @@ func (o *Ops) QuantizeSymbolsBF16(dst []byte, scratch []int16, src []byte, strid
 	if !o.QuantizeBF16(scratch, src, stride, tokens, mean, inv, limit) {
 		return false
 	}
-	for i, v := range scratch {
-		s := int(v) + 128
+	from := 0
+	if o.wide && len(dst) >= group {
+		from = len(dst) / group * group
+		clipAVX512(&dst[0], &scratch[0], from/group)
+	}
+	for i := from; i < len(dst); i++ {
+		s := int(scratch[i]) + 128
 		if s < 0 || s > 255 {
 			s = 0
 		}

@@ -15,15 +15,16 @@ type ClassMap struct {
 	classOf []uint8
 	// counts has the number of channels of each class.
 	counts [MaxClasses]int
-	// at has where each channel begins in the arranged unit that was asked for
-	// last; working memory.
-	at []int
+	// at has where each channel begins in an arranged unit of so many tokens; working
+	// memory.
+	at     []int
+	tokens int
 }
 
 // Build sets m; it allocates only to grow.
 func (m *ClassMap) Build(classOf []uint8, classes int) {
 	must(classes >= 1 && classes <= MaxClasses)
-	m.classes, m.counts = classes, [MaxClasses]int{}
+	m.classes, m.counts, m.tokens = classes, [MaxClasses]int{}, 0
 	m.classOf = append(m.classOf[:0], classOf...)
 	for _, c := range classOf {
 		must(int(c) < classes)
@@ -47,8 +48,27 @@ func (m *ClassMap) Size(tokens int) int {
 	return n
 }
 
+// Order returns the channels, class after class, in *buffer's memory.
+func (m *ClassMap) Order(buffer *[]int) []int {
+	var next [MaxClasses]int
+	n := 0
+	for c, k := range m.counts[:m.classes] {
+		next[c] = n
+		n += k
+	}
+	if cap(*buffer) < n {
+		*buffer = make([]int, n)
+	}
+	*buffer = (*buffer)[:n]
+	for ch, c := range m.classOf {
+		(*buffer)[next[c]] = ch
+		next[c]++
+	}
+	return *buffer
+}
+
 // Places returns where each channel begins in an arranged unit of so many tokens.
-// It is m's working memory: the next call of anything that takes m changes it.
+// It is m's working memory: the next call with other tokens changes it.
 func (m *ClassMap) Places(tokens int) []int {
 	m.place(tokens)
 	return m.at
@@ -56,6 +76,10 @@ func (m *ClassMap) Places(tokens int) []int {
 
 // place sets m.at for an arranged unit of so many tokens.
 func (m *ClassMap) place(tokens int) {
+	if m.tokens == tokens {
+		return
+	}
+	m.tokens = tokens
 	var next [MaxClasses]int
 	n := 0
 	for c, k := range m.counts[:m.classes] {
@@ -71,14 +95,19 @@ func (m *ClassMap) place(tokens int) {
 // Scatter brings an arranged unit into the order of tokens. It uses m's working
 // memory.
 func (o *Ops) Scatter(symbols, src []byte, m *ClassMap, tokens int) {
+	o.ScatterTokens(symbols, src, m, tokens, 0, tokens)
+}
+
+// ScatterTokens does that with n of the tokens, from the token first on.
+func (o *Ops) ScatterTokens(symbols, src []byte, m *ClassMap, tokens, first, n int) {
 	dims := len(m.classOf)
-	must(len(symbols) == dims*tokens && len(src) == m.Size(tokens))
+	must(first >= 0 && n >= 0 && first+n <= tokens && len(symbols) == dims*n && len(src) == m.Size(tokens))
 	m.place(tokens)
 	rows, channels := 0, 0
 	if o.wide {
-		rows, channels = tokens/64*64, dims/16*16
+		rows, channels = n/64*64, dims/16*16
 		for c := 0; c < channels && rows > 0; c += 16 {
-			scatterAVX512(&symbols[c], dims, &src[0], &m.at[c], rows/64)
+			scatterAVX512(&symbols[c], dims, &src[first], &m.at[c], rows/64)
 		}
 	}
 	for ch, at := range m.at {
@@ -86,8 +115,8 @@ func (o *Ops) Scatter(symbols, src []byte, m *ClassMap, tokens int) {
 		if ch < channels {
 			from = rows
 		}
-		for t := from; t < tokens; t++ {
-			symbols[t*dims+ch] = src[at+t]
+		for t := from; t < n; t++ {
+			symbols[t*dims+ch] = src[at+first+t]
 		}
 	}
 }

@@ -1,34 +1,65 @@
 package rows
 
-// Count adds the symbols' counts to hist. The assembly compares with each
-// symbol in turn, which is faster than a table where few different ones occur:
-// in the symbols of one class.
+// Count adds the symbols' counts to hist. The assembly does logic on the symbols'
+// bits, which takes time by their range: where that is wide, tables are faster.
 func (o *Ops) Count(hist *[256]uint32, symbols []byte) {
-	from := 0
-	if o.wide && len(symbols) >= group {
-		groups := len(symbols) / group
-		low, high := rangeAVX512(&symbols[0], groups)
+	if o.wide && len(symbols) >= countLeast {
+		low, high := rangeAVX512(&symbols[0], len(symbols)/group)
+		for _, s := range symbols[len(symbols)/group*group:] {
+			low, high = min(low, int(s)), max(high, int(s))
+		}
 		if high-low < countLimit {
-			from = groups * group
-			for s := low; s <= high; s += countWidth {
-				var n [countWidth]int
-				countAVX512(&n, &symbols[0], groups, s)
-				for i, k := range n[:min(countWidth, high-s+1)] {
-					hist[s+i] += uint32(k)
-				}
+			countRange(hist, symbols, low, min(high, low+countWidth-1))
+			if low += countWidth; low <= high {
+				countRange(hist, symbols, low, high)
 			}
+			return
 		}
 	}
-	// Neighbours are often equal, and an addition has to wait for the one before
-	// it to the same place: four tables take turns.
-	rest := symbols[from:]
-	if len(rest) < 1024 {
-		for _, s := range rest {
+	countTables(hist, symbols)
+}
+
+const (
+	// countBlock is how many symbols countAVX512 takes at once, and countWidth how
+	// many different ones it counts.
+	countBlock = 512
+	countWidth = 64
+	// countLimit is the range of symbols, and countLeast the number, from which
+	// the tables and the assembly are faster.
+	countLimit = 128
+	countLeast = 192
+)
+
+// countRange counts the symbols low to high, at most countWidth.
+func countRange(hist *[256]uint32, symbols []byte, low, high int) {
+	var n [countWidth]uint32
+	blocks := len(symbols) / countBlock
+	if rest := symbols[blocks*countBlock:]; len(rest) > 0 {
+		// The last block is filled up with what is not counted.
+		var last [countBlock]byte
+		for i := copy(last[:], rest); i < countBlock; i++ {
+			last[i] = byte(low + countWidth)
+		}
+		countAVX512(&n, &symbols[0], blocks, &last[0], low, (high-low)/8+1)
+	} else {
+		countAVX512(&n, &symbols[0], blocks, nil, low, (high-low)/8+1)
+	}
+	for i, k := range n[:high-low+1] {
+		hist[low+i] += k
+	}
+}
+
+// countTables: neighbours are often equal, and an addition has to wait for the one
+// before it to the same place: four tables take turns.
+func countTables(hist *[256]uint32, symbols []byte) {
+	if len(symbols) < 1024 {
+		for _, s := range symbols {
 			hist[s]++
 		}
 		return
 	}
 	var h [4][256]uint32
+	rest := symbols
 	for ; len(rest) >= 4; rest = rest[4:] {
 		h[0][rest[0]]++
 		h[1][rest[1]]++
@@ -42,10 +73,3 @@ func (o *Ops) Count(hist *[256]uint32, symbols []byte) {
 		hist[s] += h[0][s] + h[1][s] + h[2][s] + h[3][s]
 	}
 }
-
-const (
-	// countWidth is how many symbols countAVX512 counts at once.
-	countWidth = 8
-	// countLimit is the range of symbols from which the tables are faster.
-	countLimit = 64
-)

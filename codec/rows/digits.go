@@ -100,3 +100,17 @@ func (o *Ops) Split(q []int16, digits, ctx, class2 []byte) {
 		q[i], digits[i], ctx[i] = int16(k), byte(d+1), c
 	}
 }
+
+// Pairs sets ctx to 3 ctx + digit: the pair of a context and a digit's symbol, as
+// one byte that Count takes.
+func (o *Ops) Pairs(ctx, digits []byte) {
+	must(len(ctx) == len(digits))
+	from := 0
+	if o.wide && len(ctx) >= group {
+		from = len(ctx) / group * group
+		pairsAVX512(&ctx[0], &digits[0], from/group)
+	}
+	for i := from; i < len(ctx); i++ {
+		ctx[i] = 3*ctx[i] + digits[i]
+	}
+}

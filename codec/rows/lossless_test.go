@@ -2,6 +2,7 @@ package rows_test
 
 import (
 	"encoding/binary"
+	"math"
 	"math/rand/v2"
 	"testing"
 
@@ -75,19 +76,22 @@ func TestRemap(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		rng := source(t)
 		src := make([]byte, rapid.IntRange(0, 300).Draw(t, "n"))
-		low, high, add := rapid.Byte().Draw(t, "low"), rapid.Byte().Draw(t, "high"), rapid.Byte().Draw(t, "add")
-		want, outside := make([]byte, len(src)), 0
+		r := rows.Remap{Low: rapid.Byte().Draw(t, "low")}
+		var all [256]byte
+		for i := range r.Table {
+			r.Table[i] = byte(rng.IntN(256) & -rng.IntN(2))
+			all[byte(int(r.Low)+i)] = r.Table[i]
+		}
+		want, zeros := make([]byte, len(src)), 0
 		for i := range src {
 			src[i] = byte(rng.Uint32())
-			if src[i] >= low && src[i] <= high {
-				want[i] = src[i] + add
-			} else {
-				outside++
+			if want[i] = all[src[i]]; want[i] == 0 {
+				zeros++
 			}
 		}
 		for _, o := range both() {
 			got, check := within(t, len(src))
-			require.Equal(t, outside, o.Remap(got, src, low, high, add))
+			require.Equal(t, zeros, o.Remap(got, src, &r))
 			require.Equal(t, want, got, "wide %v", o.Wide())
 			check()
 		}
@@ -129,4 +133,31 @@ func TestPlaces(t *testing.T) {
 	var m rows.ClassMap
 	m.Build([]uint8{1, 0, 1, 0, 0}, 3)
 	require.Equal(t, []int{64, 0, 80, 16, 32}, m.Places(16))
+	var buffer []int
+	require.Equal(t, []int{1, 3, 4, 0, 2}, m.Order(&buffer))
+}
+
+func TestMeanCost(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		rng := source(t)
+		n := rapid.IntRange(0, 200).Draw(t, "n")
+		mean, variance := make([]float32, n), make([]float32, n)
+		size := math.Exp2(rapid.Float64Range(-60, 63).Draw(t, "size"))
+		for c := range mean {
+			mean[c] = float32(rng.NormFloat64() * size)
+			variance[c] = float32(min(rng.ExpFloat64()*size*size*float64(rng.IntN(3)), math.MaxFloat32))
+		}
+		step := float32(math.Exp2(rapid.Float64Range(-90, 90).Draw(t, "step")))
+		scale := float32(math.Exp2(float64(rapid.IntRange(-6, 10).Draw(t, "scale"))))
+		most := rapid.SampledFrom([]float32{0, 3, 7, 127}).Draw(t, "most")
+		ops := both()
+		want := ops[0].MeanCost(mean, variance, step, scale, most, step*step/12)
+		for _, o := range ops[1:] {
+			require.Equal(t, want, o.MeanCost(mean, variance, step, scale, most, step*step/12))
+		}
+	})
+	require.Equal(t, float32(2), rows.RoundMean(5, 1, 2, 7), "ties to even")
+	require.Equal(t, float32(-7), rows.RoundMean(-500, 1, 2, 7))
+	require.Equal(t, uint32(1<<23), rows.Log2(1))
+	require.Equal(t, uint32(3<<22), rows.Log2(2))
 }

@@ -1,26 +1,28 @@
 package rows
 
-// Remap sets dst to src + add, modulo 256, where src is within low..high, else to
-// 0, and returns how often that was.
-func (o *Ops) Remap(dst, src []byte, low, high, add byte) (outside int) {
+// Remap says which symbol a byte becomes: those of Low to Low + 127 that of Table,
+// any other one 0.
+type Remap struct {
+	Low   byte
+	Table [128]byte
+}
+
+// Remap sets dst to what the bytes of src become, and returns how many became 0.
+func (o *Ops) Remap(dst, src []byte, r *Remap) (zeros int) {
 	must(len(dst) == len(src))
-	if low > high {
-		clear(dst)
-		return len(dst)
-	}
 	from := 0
 	if o.wide && len(src) >= group {
 		from = len(src) / group * group
-		outside = remapAVX512(&dst[0], &src[0], from/group, int(low), int(high), int(add))
+		zeros = remapAVX512(&dst[0], &src[0], from/group, r)
 	}
 	for i := from; i < len(src); i++ {
-		s := src[i]
-		if s < low || s > high {
-			dst[i] = 0
-			outside++
-			continue
+		dst[i] = 0
+		if at := src[i] - r.Low; at < 128 {
+			dst[i] = r.Table[at]
 		}
-		dst[i] = s + add
+		if dst[i] == 0 {
+			zeros++
+		}
 	}
-	return outside
+	return zeros
 }

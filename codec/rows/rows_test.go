@@ -78,6 +78,11 @@ func TestScatterGather(t *testing.T) {
 			o.Scatter(back, want[:len(want):len(want)], &m, tokens)
 			require.True(t, bytes.Equal(symbols, back), "scatter, wide %v", o.Wide())
 			check()
+			first := rng.IntN(tokens)
+			part, check := within(t, (rng.IntN(tokens-first)+1)*dims)
+			o.ScatterTokens(part, want, &m, tokens, first, len(part)/dims)
+			require.True(t, bytes.Equal(symbols[first*dims:][:len(part)], part), "some tokens, wide %v", o.Wide())
+			check()
 		}
 	})
 }
@@ -167,6 +172,13 @@ func TestSplitMerge(t *testing.T) {
 			}
 			o.Merge(q, digits)
 			require.Equal(t, fine, q, "wide %v", o.Wide())
+			pairs, check := within(t, len(ctx))
+			copy(pairs, ctx)
+			o.Pairs(pairs, digits)
+			check()
+			for i, p := range pairs {
+				require.Equal(t, 3*ctx[i]+digits[i], p)
+			}
 		}
 	})
 }
@@ -311,10 +323,12 @@ func TestLengths(t *testing.T) {
 	m.Build(make([]uint8, 64), 1)
 	for name, f := range map[string]func(){
 		"scatter":     func() { o.Scatter(make([]byte, 127), make([]byte, 128), &m, 2) },
+		"tokens":      func() { o.ScatterTokens(make([]byte, 128), make([]byte, 128), &m, 2, 1, 2) },
 		"gather":      func() { o.Gather(make([]byte, 127), make([]byte, 128), &m, 2) },
 		"values":      func() { o.Values(make([]int16, 63), make([]byte, 64), 0) },
 		"symbols":     func() { o.Symbols(make([]byte, 64), make([]int16, 64), 0, make([]byte, 64), make([]byte, 63)) },
 		"contexts":    func() { o.Contexts(make([]byte, 64), make([]int16, 64), make([]byte, 63)) },
+		"pairs":       func() { o.Pairs(make([]byte, 64), make([]byte, 63)) },
 		"merge":       func() { o.Merge(make([]int16, 64), make([]byte, 63)) },
 		"split":       func() { o.Split(make([]int16, 64), make([]byte, 64), make([]byte, 63), make([]byte, 64)) },
 		"reconstruct": func() { o.ReconstructBF16(make([]byte, 255), 128, 2, make([]int16, 128), make([]float32, 64), 1) },
@@ -322,7 +336,7 @@ func TestLengths(t *testing.T) {
 		"stats":       func() { o.StatsBF16(make([]float32, 64), make([]float32, 63), make([]byte, 128), 128, 1) },
 		"quantize":    func() { o.QuantizeBF16(make([]int16, 63), make([]byte, 128), 128, 1, make([]float32, 64), 1, 1) },
 		"class":       func() { m.Build([]uint8{1}, 1) },
-		"remap":       func() { o.Remap(make([]byte, 63), make([]byte, 64), 0, 255, 0) },
+		"remap":       func() { o.Remap(make([]byte, 63), make([]byte, 64), &rows.Remap{}) },
 		"split bf16":  func() { o.SplitBF16(make([]byte, 64), make([]byte, 63), make([]byte, 128), 128, 1, 64) },
 		"join bf16":   func() { o.JoinBF16(make([]byte, 127), 128, 1, 64, make([]byte, 64), make([]byte, 64), 0) },
 		"sums":        func() { o.SumBytes(make([]uint32, 64), make([]byte, 65)) },

@@ -5,7 +5,7 @@ import "golang.org/x/sys/cpu"
 // hasWide: Ice Lake, Zen 4 and later.
 func hasWide() bool {
 	x := &cpu.X86
-	return x.HasAVX512F && x.HasAVX512BW && x.HasAVX512DQ && x.HasAVX512VBMI && x.HasAVX512VBMI2 && x.HasBMI2 && x.HasPOPCNT
+	return x.HasAVX512F && x.HasAVX512BW && x.HasAVX512DQ && x.HasAVX512VBMI && x.HasAVX512VBMI2 && x.HasAVX512VPOPCNTDQ && x.HasBMI2 && x.HasPOPCNT
 }
 
 // hasBF16: Cooper Lake, Sapphire Rapids, Zen 4 and later; beside hasWide.
@@ -47,7 +47,7 @@ func reconstructSymbolsAVX512(dst *byte, stride int, symbols *byte, mean *float3
 func rangeAVX512(symbols *byte, groups int) (low, high int)
 
 //go:noescape
-func countAVX512(n *[countWidth]int, symbols *byte, groups, first int)
+func countAVX512(hist *[countWidth]uint32, symbols *byte, blocks int, last *byte, low, eights int)
 
 //go:noescape
 func statsAVX512(sum, sq *float32, src *byte, stride, groups, rows int)
@@ -71,4 +71,13 @@ func joinBF16AVX512(dst *byte, stride int, symbols, rests *byte, groups, rows, o
 func sumBytesAVX512(sums *uint32, src *byte, groups, rows int)
 
 //go:noescape
-func remapAVX512(dst, src *byte, groups, low, high, add int) (outside int)
+func remapAVX512(dst, src *byte, groups int, r *Remap) (zeros int)
+
+//go:noescape
+func meanCostAVX512(mean, variance *float32, groups int, step, scale, most, floor float32) (sum uint64)
+
+//go:noescape
+func clipAVX512(dst *byte, q *int16, groups int)
+
+//go:noescape
+func pairsAVX512(ctx, digits *byte, groups int)

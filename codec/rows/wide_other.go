@@ -18,9 +18,9 @@ func reconstructAVX512(*byte, int, *int16, *float32, int, int, float32) { panic(
 func reconstructSymbolsAVX512(*byte, int, *byte, *float32, int, int, int, float32) int {
 	panic("rows: no assembly")
 }
-func rangeAVX512(*byte, int) (low, high int)               { panic("rows: no assembly") }
-func countAVX512(*[countWidth]int, *byte, int, int)        { panic("rows: no assembly") }
-func statsAVX512(*float32, *float32, *byte, int, int, int) { panic("rows: no assembly") }
+func rangeAVX512(*byte, int) (low, high int)                       { panic("rows: no assembly") }
+func countAVX512(*[countWidth]uint32, *byte, int, *byte, int, int) { panic("rows: no assembly") }
+func statsAVX512(*float32, *float32, *byte, int, int, int)         { panic("rows: no assembly") }
 func quantizeAVX512(*int16, *byte, int, *float32, int, int, float32, float32) uint64 {
 	panic("rows: no assembly")
 }
@@ -34,5 +34,10 @@ func splitBF16AVX512(*byte, *byte, *byte, int, int, int) { panic("rows: no assem
 func joinBF16AVX512(*byte, int, *byte, *byte, int, int, int) (int, byte) {
 	panic("rows: no assembly")
 }
-func sumBytesAVX512(*uint32, *byte, int, int)          { panic("rows: no assembly") }
-func remapAVX512(*byte, *byte, int, int, int, int) int { panic("rows: no assembly") }
+func sumBytesAVX512(*uint32, *byte, int, int)   { panic("rows: no assembly") }
+func remapAVX512(*byte, *byte, int, *Remap) int { panic("rows: no assembly") }
+func meanCostAVX512(*float32, *float32, int, float32, float32, float32, float32) uint64 {
+	panic("rows: no assembly")
+}
+func clipAVX512(*byte, *int16, int) { panic("rows: no assembly") }
+func pairsAVX512(*byte, *byte, int) { panic("rows: no assembly") }

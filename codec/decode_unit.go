@@ -1,0 +1,182 @@
+package codec
+
+import (
+	"encoding/binary"
+
+	"github.com/larderkv/larder/codec/basis"
+	"github.com/larderkv/larder/codec/rans"
+)
+
+// decoding is a unit on its way through a Reader: opened, which reads all but the
+// entropy-coded bodies of its streams; decoded, perhaps beside another one; and
+// written.
+type decoding struct {
+	workspace
+	u     unit
+	mode  uint8
+	state rans.State
+
+	// What a base stream says. The slices are the object's.
+	step    uint16
+	shift   int8
+	exact   []byte // rows of sinks
+	escapes []byte
+	rest    []byte // the rest plane of a lossless unit
+	coded   []byte // the body of the base
+	tables  []rans.Table
+
+	// Of a transformed unit, else nil; turns says whether the position turns it.
+	transform *basis.Transform
+	turns     bool
+}
+
+// open writes the rows of a unit that is not coded, and reads the head of one that
+// is: coded is then true.
+func (d *decoding) open(dst []byte, h *Header, b *basis.Basis) (coded bool, err error) {
+	u := &d.u
+	d.transform = nil
+	d.mode = h.modes[u.index]
+	if d.mode != basePlain {
+		for p := 1; p < h.passes(); p++ {
+			if h.modes[p*h.Units()+u.index] != digitsZero {
+				return false, corrupt("modes", "an exact unit has refinements")
+			}
+		}
+	}
+	s := d.streams[0]
+	switch d.mode {
+	case baseRaw:
+		if len(s) != u.tokens*u.width {
+			return false, corrupt("raw", "wrong size").With(len(s), u.tokens*u.width)
+		}
+		for t := range u.tokens {
+			copy(u.row(dst, t), s[t*u.width:])
+		}
+		return false, nil
+	case baseRepeat:
+		if len(s) != u.width {
+			return false, corrupt("repeat", "wrong size").With(len(s), u.width)
+		}
+		for t := range u.tokens {
+			copy(u.row(dst, t), s)
+		}
+		return false, nil
+	case baseLossless:
+		return true, d.openLossless(h)
+	}
+	if h.Basis.transforms(u.field) {
+		return true, d.openCalibrated(h, b)
+	}
+	return true, d.openPlain(h)
+}
+
+func (d *decoding) openLossless(h *Header) error {
+	u := &d.u
+	d.tables = h.tables[u.field].lossless
+	if len(d.tables) == 0 {
+		return corrupt("classes", "no tables for a lossless unit")
+	}
+	b := d.streams[0]
+	size := len(b)
+	head, err := cut(&b, 8)
+	if err != nil {
+		return err
+	}
+	if head[0]|head[1]|head[2] != 0 {
+		return corrupt("base", "reserved bytes are not zero")
+	}
+	if err := readClassMap(resize(&d.classOf, u.dims), &b, len(d.tables)); err != nil {
+		return err
+	}
+	if d.escapes, err = cut(&b, int(min(binary.LittleEndian.Uint32(head[4:]), 1<<30))); err != nil {
+		return err
+	}
+	if d.rest, err = cut(&b, u.dtype.restSize(u.tokens*u.dims)); err != nil {
+		return err
+	}
+	return d.body(head[3], b, size)
+}
+
+func (d *decoding) openPlain(h *Header) error {
+	u := &d.u
+	d.tables = h.tables[u.field].plain
+	if len(d.tables) == 0 {
+		return corrupt("classes", "no tables for a plain unit")
+	}
+	b := d.streams[0]
+	size := len(b)
+	head, err := cut(&b, 8)
+	if err != nil {
+		return err
+	}
+	d.step, d.shift = binary.LittleEndian.Uint16(head), int8(head[2])
+	if s := fromBF16(d.step); !(s >= pow2(minStepExp) && s <= pow2(maxStepExp)) || d.shift < minShift || d.shift > maxShift {
+		return corrupt("step", "out of range").With(s, d.shift)
+	}
+	if err := readMeans(resize(&d.means, u.dims), &d.row8, &b, head[3]>>meanBitsAt); err != nil {
+		return err
+	}
+	if err := readClassMap(resize(&d.classOf, u.dims), &b, len(d.tables)); err != nil {
+		return err
+	}
+	return d.afterClasses(h, head[3]&(1<<meanBitsAt-1), binary.LittleEndian.Uint32(head[4:]), b, size)
+}
+
+// afterClasses reads what follows the class map of a base of values: the exact rows,
+// the escapes, and the body.
+func (d *decoding) afterClasses(h *Header, flags byte, escapes uint32, b []byte, size int) (err error) {
+	if d.exact, err = cut(&b, min(h.Sinks, d.u.tokens)*d.u.width); err != nil {
+		return err
+	}
+	if d.escapes, err = cut(&b, 2*int(min(escapes, 1<<30))); err != nil {
+		return err
+	}
+	return d.body(flags, b, size)
+}
+
+// body takes what is left of a base stream of size bytes.
+func (d *decoding) body(flags byte, b []byte, size int) error {
+	if err := readState(&d.state, flags, &b, size); err != nil {
+		return err
+	}
+	d.coded = b
+	d.order.arrange(d.classOf, d.tables, d.u.tokens)
+	resize(&d.arranged, d.order.symbols)
+	return nil
+}
+
+// cut takes n bytes from the front of *b.
+func cut(b *[]byte, n int) ([]byte, error) {
+	if n > len(*b) {
+		return nil, corrupt("base", "ends early").With(len(*b), n)
+	}
+	front := (*b)[:n:n]
+	*b = (*b)[n:]
+	return front, nil
+}
+
+// readState reads the state of a unit, if it is stored, behind padding. size is
+// that of the stream whose rest is *b.
+func readState(st *rans.State, flags byte, b *[]byte, size int) error {
+	st.Reset()
+	if flags&^flagState != 0 {
+		return corrupt("flags", "unknown").With(flags, flagState)
+	}
+	if flags == 0 {
+		return nil
+	}
+	pad, err := cut(b, -(size-len(*b))&3)
+	if err != nil {
+		return err
+	}
+	for _, z := range pad {
+		if z != 0 {
+			return corrupt("base", "padding is not zero")
+		}
+	}
+	if err := st.Read(*b); err != nil {
+		return err
+	}
+	*b = (*b)[rans.StateSize:]
+	return nil
+}
