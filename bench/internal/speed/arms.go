@@ -44,9 +44,9 @@ type work struct {
 	bits    float64 // per element, all in
 }
 
-// newWork encodes raw, and checks that it comes back: exactly where the variant
+// newWork encodes raw, each of shape s, and checks that it comes back: exactly where the variant
 // is exact, the same as the reference's otherwise.
-func newWork(kernel rans.Kernel, v *variant, raw [][]byte) (*work, error) {
+func newWork(kernel rans.Kernel, v *variant, s *codec.Shape, raw [][]byte) (*work, error) {
 	c, err := rans.New(rans.Options{Kernel: kernel})
 	if err != nil {
 		return nil, err
@@ -55,7 +55,6 @@ func newWork(kernel rans.Kernel, v *variant, raw [][]byte) (*work, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := shape()
 	w := &work{name: c.Kernel().String(), shape: s, params: v.params(s), encoder: codec.NewEncoder(c), reader: codec.NewReader(c), raw: raw}
 	size := 0
 	for i := range raw {

@@ -11,20 +11,21 @@ import (
 const (
 	layers, heads, tokens, dims = 16, 2, 256, 128
 	objects                     = 4
+
 	// seed of the KV: the same in every run.
 	seed = 20261125
 )
 
-func shape() *codec.Shape {
+func shape(layers int) *codec.Shape {
 	return &codec.Shape{Layers: layers, Heads: heads, Tokens: tokens, Fields: []codec.Field{
 		{Kind: codec.K, DType: codec.BF16, Dims: dims}, {Kind: codec.V, DType: codec.BF16, Dims: dims},
 	}}
 }
 
 // kv returns the uncoded bytes of one object.
-func kv(seed uint64) []byte {
+func kv(seed uint64, layers int) []byte {
 	rng := rand.New(rand.NewPCG(seed, 1))
-	s := shape()
+	s := shape(layers)
 	raw := make([]byte, s.RawSize())
 	for head := range layers * heads {
 		rows := raw[head*tokens*s.RowSize():]

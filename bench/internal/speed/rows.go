@@ -33,7 +33,7 @@ var bars = map[string]float64{"codec.decode": 6, "codec.encode": 3.5, "codec.los
 func Rows(ctx context.Context, plan pairs.Plan, only string) (rows, discarded []report.Row, err error) {
 	raw := make([][]byte, objects)
 	for i := range raw {
-		raw[i] = kv(seed + uint64(i))
+		raw[i] = kv(seed+uint64(i), layers)
 	}
 	for i, kernel := range rans.Kernels() {
 		for k := range variants {
@@ -47,7 +47,7 @@ func Rows(ctx context.Context, plan pairs.Plan, only string) (rows, discarded []
 					continue
 				}
 				if w == nil {
-					if w, err = newWork(kernel, v, raw); err != nil {
+					if w, err = newWork(kernel, v, shape(layers), raw); err != nil {
 						return rows, discarded, err
 					}
 				}

@@ -10,8 +10,8 @@ import (
 // Every kernel codes the objects as the reference does; that is checked where
 // they are made. All that is said to be coded is.
 func TestWork(t *testing.T) {
-	raw := [][]byte{kv(seed)}
-	require.Equal(t, raw[0], kv(seed), "the same in every run")
+	raw := [][]byte{kv(seed, 1)}
+	require.Equal(t, raw[0], kv(seed, 1), "the same in every run")
 	names := map[string]bool{}
 	for i, k := range rans.Kernels() {
 		for j := range variants {
@@ -21,7 +21,7 @@ func TestWork(t *testing.T) {
 			}
 		}
 		for j := range variants[:2] {
-			w, err := newWork(k, &variants[j], raw)
+			w, err := newWork(k, &variants[j], shape(1), raw)
 			require.NoError(t, err)
 			require.Less(t, w.bits, 11.5, "it does not shrink")
 			require.NoError(t, w.encode(0))
