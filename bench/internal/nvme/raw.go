@@ -34,6 +34,10 @@ type rawFile struct {
 	segment.File
 	name    string
 	written atomic.Int64
+
+	// mu keeps a sync that is late apart from the removal of its file.
+	mu   sync.Mutex
+	gone bool
 }
 
 func newRaw(dir string, size int, budget int64) *raw {
@@ -63,7 +67,20 @@ func (r *raw) file(i int) (*rawFile, error) {
 	return f, f.Preallocate(segment.DefaultSegmentBytes)
 }
 
+// sync the file, unless it was removed meanwhile: then nothing of it counts.
+func (f *rawFile) sync() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.gone {
+		return nil
+	}
+	return f.SyncData()
+}
+
 func (f *rawFile) remove() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.gone = true
 	if err := f.Close(); err != nil {
 		return err
 	}
@@ -86,7 +103,7 @@ func (r *raw) write(ctx context.Context, n int, piece func(int) []byte) error {
 	var syncErr error
 	syncer.Go(func() {
 		for f := range due {
-			if err := f.SyncData(); err != nil && syncErr == nil {
+			if err := f.sync(); err != nil && syncErr == nil {
 				syncErr = err
 			}
 		}
