@@ -2,6 +2,7 @@ package index
 
 import (
 	"errors"
+	"io"
 	"io/fs"
 	"path/filepath"
 
@@ -16,7 +17,15 @@ import (
 // Reader reads an index that no process has open, and changes nothing.
 type Reader struct{ x *Index }
 
-// OpenReader opens the index in dir. Of the options it takes Store and FS.
+// unlockedFS lets Pebble read what others may open meanwhile: they are not
+// refused, and no lock file is made.
+type unlockedFS struct{ vfs.FS }
+
+func (unlockedFS) Lock(string) (io.Closer, error) { return io.NopCloser(nil), nil }
+
+// OpenReader opens the index in dir and takes no lock; what it reads is worth
+// nothing if somebody opens the index meanwhile. Of the options it takes Store
+// and FS.
 // Miss: there is none; other errors are those of Open.
 func OpenReader(dir string, opt Options) (*Reader, error) {
 	x := &Index{opt: opt.withDefaults(), number: map[storage.Scope]uint16{}}
@@ -27,7 +36,7 @@ func OpenReader(dir string, opt Options) (*Reader, error) {
 	if err != nil {
 		return nil, fault.Wrap(fault.Unavailable, err, "index", "cannot be listed").With(dir, nil)
 	}
-	o := pebbledb.Options(x.opt.FS, func(pebbledb.Kind, error) {})
+	o := pebbledb.Options(unlockedFS{x.opt.FS}, func(pebbledb.Kind, error) {})
 	o.ReadOnly = true
 	if x.db, err = pebble.Open(dir, o); err != nil {
 		return nil, fault.Wrap(fault.Corrupt, err, "index", "cannot be read").With(dir, nil)
