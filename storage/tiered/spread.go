@@ -99,16 +99,22 @@ func mix(x uint64) uint64 {
 	return x ^ x>>31
 }
 
-// find the device that has the one chunk of the list, its home first.
+// find the device that has the one chunk of the list, its home first. Where
+// several have it, since one was off when it was written again, it is the one of
+// the best quality.
 func (s *Spread[D]) find(list []keys.Key, worst uint8) (at int, quality uint8, ok bool) {
 	home := s.home(&list[0])
+	at = home
 	for i := range s.members {
-		at = (home + i) % len(s.members)
-		if n, q := s.members[at].device.Match(list, worst); n == 1 {
-			return at, q, true
+		m := (home + i) % len(s.members)
+		if n, q := s.members[m].device.Match(list, worst); n == 1 && (!ok || q < quality) {
+			at, quality, ok = m, q, true
+		}
+		if ok && quality == 0 {
+			break
 		}
 	}
-	return home, 0, false
+	return at, quality, ok
 }
 
 // Of is the device that has the chunk; else, with false, the one that it belongs

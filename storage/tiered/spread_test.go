@@ -168,3 +168,50 @@ func TestSpreadFinds(t *testing.T) {
 		t.Error(one.Name())
 	}
 }
+
+// graded is a disk whose chunks are of one quality.
+type graded struct {
+	*disk
+	quality uint8
+}
+
+func (g graded) Match(list []keys.Key, worst uint8) (int, uint8) {
+	if g.quality > worst {
+		return 0, 0
+	}
+	n, _ := g.disk.Match(list, worst)
+	return n, g.quality
+}
+
+// Of two that have a chunk, since one was off when it was written again, the
+// better one is read: it is the one that a match for exact bytes has found.
+func TestSpreadBest(t *testing.T) {
+	worse, better := graded{newDisk(), 3}, graded{newDisk(), 0}
+	s, err := NewSpread([]Weighted[graded]{{"a", 1, worse}, {"b", 1, better}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	homes := map[graded]int{}
+	for n := range byte(20) {
+		key := keys.Key{n}
+		home, _ := s.Of(key)
+		homes[home]++
+		worse.fill(t, n)
+		if q, ok := s.Of(key); !ok || q != worse {
+			t.Errorf("chunk %d is not found", n)
+		}
+		if got, _ := s.Match([]keys.Key{key}, 0); got != 0 {
+			t.Errorf("chunk %d matches for exact bytes", n)
+		}
+		better.fill(t, n)
+		if q, ok := s.Of(key); !ok || q != better {
+			t.Errorf("the worse one of two is read for chunk %d", n)
+		}
+		if got, q := s.Match([]keys.Key{key}, 255); got != 1 || q != 0 {
+			t.Errorf("chunk %d matches with quality %d", n, q)
+		}
+	}
+	if len(homes) != 2 {
+		t.Error("all chunks belong on one device")
+	}
+}
