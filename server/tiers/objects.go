@@ -22,17 +22,31 @@ type Host struct {
 // Tier of a scope: the arena's, with what lies below behind it.
 func (h Host) Tier(s arena.Scope) storage.Tier {
 	front := h.Arena.Tier(s)
+	from := removing{front, h.Tiers, s}
 	if p := h.Tiers.find(s); p != nil {
-		return behind{front, p, h.Tiers, s}
+		return behind{from, p}
+	}
+	if h.Tiers.unserved(s) != nil {
+		return from
 	}
 	return front
 }
 
-type behind struct {
+// removing is the arena's tier that deletes from all tiers.
+type removing struct {
 	storage.Tier
-	p     *pair
 	tiers *Tiers
 	scope arena.Scope
+}
+
+// Delete implements storage.Tier.
+func (r removing) Delete(ctx context.Context, key keys.Key) (bool, error) {
+	return r.tiers.Delete(ctx, r.scope, key)
+}
+
+type behind struct {
+	removing
+	p *pair
 }
 
 // Get implements storage.Tier.
@@ -67,11 +81,6 @@ func (b behind) Locate(ctx context.Context, id part.ID, d *part.Descriptor) (tie
 		return b.Tier.Name(), err
 	}
 	return b.p.disk.Name(), lesser(err, b.p.disk.Stat(ctx, id, d))
-}
-
-// Delete implements storage.Tier.
-func (b behind) Delete(ctx context.Context, key keys.Key) (bool, error) {
-	return b.tiers.Delete(ctx, b.scope, key)
 }
 
 // Holders are the scopes that have the chunk below, with the tier that does.

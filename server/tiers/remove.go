@@ -13,18 +13,27 @@ import (
 )
 
 // Delete drops a chunk from all tiers and says whether there was one.
+//
+// Unavailable: a device is off, and if the chunk lies there, it comes back with
+// it. It is gone from all other places.
 func (t *Tiers) Delete(ctx context.Context, s arena.Scope, key keys.Key) (was bool, err error) {
 	err = t.gate.Remove(func() error {
 		was = t.options.Arena.Drop(s, key)
-		p := t.find(s)
-		if p == nil {
-			return nil
+		err := t.unserved(s)
+		if p := t.find(s); p != nil {
+			below, e := p.disk.Delete(ctx, key)
+			was, err = was || below, errors.Join(err, e)
 		}
-		below, err := p.disk.Delete(ctx, key)
-		was = was || below
 		return err
 	})
 	return was, err
+}
+
+// unserved says which devices were off when the scope was opened, if any were.
+func (t *Tiers) unserved(s arena.Scope) error {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return t.without[s]
 }
 
 // Clear drops the chunks that the filter selects, of all tiers; below the host

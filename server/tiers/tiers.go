@@ -3,10 +3,12 @@ package tiers
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"log/slog"
 	"sync"
 	"time"
 
+	"github.com/larderkv/larder/api/fault"
 	"github.com/larderkv/larder/api/keys"
 	"github.com/larderkv/larder/server/registry"
 	"github.com/larderkv/larder/storage"
@@ -56,6 +58,9 @@ type Tiers struct {
 
 	mu     sync.RWMutex
 	scopes map[arena.Scope]*pair
+	// without are the devices that a scope has to do without, since they were off
+	// when it was opened.
+	without map[arena.Scope]error
 }
 
 // pair is one scope in both tiers.
@@ -76,7 +81,7 @@ type reuse struct {
 
 // New makes the tiers. Run must be running.
 func New(o Options) *Tiers {
-	t := &Tiers{options: o, reused: make(chan reuse, 256), scopes: map[arena.Scope]*pair{}}
+	t := &Tiers{options: o, reused: make(chan reuse, 256), scopes: map[arena.Scope]*pair{}, without: map[arena.Scope]error{}}
 	for _, d := range o.Devices {
 		t.drives = append(t.drives, drive{d, tiered.NewBudget(o.WritesPerHour, nil)})
 	}
@@ -103,20 +108,28 @@ func (t *Tiers) Open(s arena.Scope) {
 		})
 	}
 	var list []tiered.Weighted[admitted]
+	without := t.missing()
 	for _, d := range t.drives {
 		disk, err := d.Store.Tier(p.scope, p.layout)
 		if err != nil {
 			t.options.Logger.Warn("a device of the nvme tier does not serve a tenant", "device", d.Path, "tenant", tenant.Name, "namespace", ns.Short(), "error", err)
+			if errors.Is(err, fault.Unavailable) {
+				without = errors.Join(without, err)
+			}
 			continue
 		}
 		list = append(list, tiered.Weighted[admitted]{Name: d.Store.ID().String(), Weight: d.Weight, Device: d.admit(disk)})
 	}
-	var err error
-	if p.disk, err = tiered.NewSpread(list); err != nil {
-		return // none serves it
-	}
+	disk, err := tiered.NewSpread(list)
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if without != nil && t.scopes[s] == nil {
+		t.without[s] = without
+	}
+	if err != nil {
+		return // none serves it
+	}
+	p.disk = disk
 	if t.scopes[s] == nil {
 		t.scopes[s] = p
 	}
