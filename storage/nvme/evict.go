@@ -114,6 +114,10 @@ func (s *Store) evict(ctx context.Context, why dropCause) error {
 func (s *Store) dropSegment(info segment.Info, why dropCause) error {
 	seq := uint32(info.Sequence)
 	s.mu.Lock()
+	if seg := s.dir.segments[seq]; isPinned(info.Class.ID) && seg != nil && seg.parts > 0 {
+		s.mu.Unlock()
+		return nil // pins were entered since it was chosen
+	}
 	s.dropping[seq] = true
 	var locs []segment.Location
 	chunks := uint64(0)
@@ -250,7 +254,9 @@ func (s *Store) relocate(rec uint32, m *segment.Move, to segment.Location) bool 
 	if p.location() != m.From || p.checksum != m.Claim.Checksum || p.chunk == 0 {
 		return false
 	}
-	if _, there := s.segments.Segment(to.Segment); !there || s.dropping[uint32(to.Segment)] {
+	// One that is broken may not be on the device: a sync that failed says so to
+	// whoever was first to ask.
+	if info, there := s.segments.Segment(to.Segment); !there || info.State == segment.StateBroken || s.dropping[uint32(to.Segment)] {
 		return false
 	}
 	s.index.Remove(m.From)

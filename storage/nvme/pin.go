@@ -33,6 +33,9 @@ func (t *Tier) Pinned() *Tier { return &Tier{t.s, t.sc, pinned} }
 func (t *Tier) IsPinned(key keys.Key) bool {
 	t.s.mu.Lock()
 	defer t.s.mu.Unlock()
+	if t.s.closed || t.s.off {
+		return false
+	}
 	chunk := t.s.dir.lookup(t.sc.number, &key, isVisible)
 	return chunk != 0 && t.s.outside(chunk, pinned) == nil
 }

@@ -1,0 +1,97 @@
+package nvme
+
+import (
+	"errors"
+	"sync/atomic"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/larderkv/larder/api/fault"
+	"github.com/larderkv/larder/storage/segment"
+)
+
+// A store that is closed or off has no pins; nobody looks into its tables.
+func TestPinClosed(t *testing.T) {
+	s := open(t, t.TempDir(), manual())
+	tier := s.tier(0)
+	putChunk(t, tier.Pinned(), 1)
+	pinnedAre(t, "open", tier, true, 1)
+	s.mu.Lock()
+	s.off = true
+	s.mu.Unlock()
+	pinnedAre(t, "off", tier, false, 1)
+	s.Close()
+	pinnedAre(t, "closed", tier, false, 1)
+}
+
+// A pinned segment that was empty when eviction chose it stays if it is not any
+// more.
+func TestPinEnteredMeanwhile(t *testing.T) {
+	s := open(t, t.TempDir(), manual())
+	defer s.Close()
+	tier := s.tier(0)
+	putChunk(t, tier.Pinned(), 1)
+	must(t, s.segments.Seal(t.Context(), pinned.ID))
+	for _, info := range s.segments.Segments() {
+		if isPinned(info.Class.ID) {
+			must(t, s.dropSegment(info, byBudget))
+		}
+	}
+	want(t, "pinned", tier, true, 1)
+	pinnedAre(t, "pinned", tier, true, 1)
+}
+
+// unsyncable is a file system that cannot sync files while it fails.
+type unsyncable struct {
+	segment.SystemFS
+	fails atomic.Bool
+}
+
+func (u *unsyncable) Create(name string, buffered bool) (segment.File, error) {
+	f, err := u.SystemFS.Create(name, buffered)
+	return unsyncableFile{f, u}, err
+}
+
+type unsyncableFile struct {
+	segment.File
+	u *unsyncable
+}
+
+func (f unsyncableFile) SyncData() error {
+	if f.u.fails.Load() {
+		return unix.EIO
+	}
+	return f.File.SyncData()
+}
+
+// Copies in a segment that could not be synced replace nothing, though it was
+// another's sync that failed.
+func TestMoveToBroken(t *testing.T) {
+	fs := &unsyncable{}
+	o := manual()
+	o.Segment.FS = fs
+	s := open(t, t.TempDir(), o)
+	defer s.Close()
+	tier := s.tier(0)
+	putChunk(t, tier, 1)
+	must(t, s.segments.Seal(t.Context(), normal.ID))
+	d, _ := one(t, 1, 0, 0)
+	from, err := tier.locate(d.ID, false)
+	must(t, err)
+	to := make([]segment.Location, 1)
+	must(t, s.copyParts(t.Context(), segment.Target{Class: pinned}, []found{from}, to))
+	fs.fails.Store(true)
+	if err := s.segments.Sync(t.Context()); !errors.Is(err, fault.Unavailable) {
+		t.Errorf("sync: %v", err)
+	}
+	fs.fails.Store(false)
+	must(t, s.segments.Sync(t.Context()))
+	s.mu.Lock()
+	moved := s.relocate(from.part, &segment.Move{From: from.location, Claim: from.claim}, to[0])
+	s.mu.Unlock()
+	if moved {
+		t.Error("a part was moved to where it is not durable")
+	}
+	want(t, "where it was", tier, true, 1)
+}
