@@ -13,9 +13,10 @@ import (
 )
 
 // Rebuild makes the index of a store anew from its segments, as Open does where
-// it cannot be read, and closes the store. Parts come back that were deleted
-// where the file system did not give their space back, and nothing else: what
-// was punched out stays away. Segments that their process left open are sealed.
+// it cannot be read, and closes the store. Parts come back that were deleted or
+// copied elsewhere where the file system did not give their space back, or their
+// process was killed before it asked for that, and nothing else: what was punched
+// out stays away. Segments that their process left open are sealed.
 //
 // The old index is set aside first and removed when the new one is complete. A
 // process that ends at any instant leaves a store that opens: what the new index

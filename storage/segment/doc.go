@@ -39,7 +39,7 @@
 // twice.
 //
 // Check and Dump read a store without opening it. Nothing but tests uses yet:
-// Options.Durable; more than one Class.
+// Options.Durable.
 //
 // It does not: keep an index, know which parts are alive, choose what to evict
 // or to compact, decide admission. The owner of the index does.
