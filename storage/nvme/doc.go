@@ -14,7 +14,8 @@
 //     the last sync; what is copied forward is synced before the original goes.
 //   - What Delete and Clear removed is gone when they return, after a power cut
 //     too: out of view, out of the index on the disk, and its bytes punched out,
-//     in this order, so that no entry outlives its bytes.
+//     in this order, so that no entry outlives its bytes. They wait for whoever
+//     is copying parts meanwhile.
 //   - Files keep within the budget; room is made on demand, by dropping the
 //     oldest segment whole that is not pinned. Chunks that were used are copied forward first, as
 //     far as writes have earned it: nine bytes for every hundred that were put.

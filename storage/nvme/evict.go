@@ -85,6 +85,8 @@ func (s *Store) evictable(info segment.Info) bool {
 // evict drops the oldest sealed segment that is evictable. The caller holds
 // room.
 func (s *Store) evict(ctx context.Context, why dropCause) error {
+	number := s.begin()
+	defer s.end(number)
 	for tries := range 3 {
 		for _, info := range s.segments.Segments() {
 			if info.State != segment.StateOpen && s.evictable(info) {
@@ -156,18 +158,20 @@ func (s *Store) dropSegment(info segment.Info, why dropCause) error {
 }
 
 // forward copies parts out of a segment: of chunks that were used, as far as
-// bytes have been earned, most used first; or of all chunks. What finds no room
-// stays.
+// bytes have been earned, most used first; or of all chunks, and then gives back
+// what they took, since the segment may stay. What finds no room stays, and is
+// Full. A chunk with a part that is damaged goes.
 func (s *Store) forward(ctx context.Context, info segment.Info, hotOnly bool) error {
 	wanted := s.choose(uint32(info.Sequence), hotOnly)
 	if len(wanted) == 0 {
 		return nil
 	}
+	defer func() { s.unearned(wanted) }()
 	var moves []segment.Move
-	var recs []uint32
+	var from []found
 	err := s.segments.Scan(ctx, info.Sequence, func(e segment.Entry) error {
-		if rec, ok := wanted[e.Location]; ok {
-			recs = append(recs, rec)
+		if f, ok := wanted[e.Location]; ok {
+			from = append(from, f)
 			moves = append(moves, segment.Move{From: e.Location, Claim: segment.Claim{Scope: e.Scope, ID: e.Part.ID, Checksum: e.Part.Checksum}})
 		}
 		return nil
@@ -175,12 +179,13 @@ func (s *Store) forward(ctx context.Context, info segment.Info, hotOnly bool) er
 	if err != nil {
 		return s.device(err)
 	}
-	number := s.begin()
-	defer s.end(number)
 	to := make([]segment.Location, len(moves))
 	err = s.segments.CopyForward(ctx, segment.Target{Class: classOf(info)}, moves, func(i int, l segment.Location, err error) {
-		if err == nil {
-			to[i] = l
+		if to[i] = l; err == nil {
+			delete(wanted, moves[i].From)
+		}
+		if errors.Is(err, fault.Corrupt) || errors.Is(err, fault.Miss) {
+			_ = s.answered(&from[i], err) // counted
 		}
 	})
 	// Copies are durable before what they replace goes: a power cut must not take
@@ -191,21 +196,31 @@ func (s *Store) forward(ctx context.Context, info segment.Info, hotOnly bool) er
 	}
 	var locs []segment.Location
 	for i := range moves {
-		if !to[i].IsZero() {
-			locs = s.moved(recs[i], &moves[i], to[i], locs)
+		switch {
+		case to[i].IsZero():
+		case !s.moved(from[i].part, &moves[i], to[i]):
+			locs = append(locs, to[i])
+		case !hotOnly:
+			locs = append(locs, moves[i].From)
 		}
 	}
 	if err := s.release(ctx, locs); err != nil {
 		return err
 	}
-	if errors.Is(err, fault.Full) {
-		return nil
-	}
 	return s.device(err)
 }
 
-// choose returns the records of parts to copy, by where they lie.
-func (s *Store) choose(seq uint32, hotOnly bool) map[segment.Location]uint32 {
+// unearned gives back the share of what was not written.
+func (s *Store) unearned(left map[segment.Location]found) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for l := range left {
+		s.earned += l.Footprint()
+	}
+}
+
+// choose returns the parts to copy, by where they lie.
+func (s *Store) choose(seq uint32, hotOnly bool) map[segment.Location]found {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	seg := s.dir.segments[seq]
@@ -223,28 +238,29 @@ func (s *Store) choose(seq uint32, hotOnly bool) map[segment.Location]uint32 {
 		}
 	}
 	slices.SortStableFunc(all, func(a, b candidate) int { return int(b.uses) - int(a.uses) })
-	wanted := map[segment.Location]uint32{}
+	wanted := map[segment.Location]found{}
 	for _, c := range all {
-		l := s.dir.parts.all[c.rec].location()
+		p := &s.dir.parts.all[c.rec]
+		l := p.location()
 		if s.earned < l.Footprint() {
 			break
 		}
 		s.earned -= l.Footprint()
-		wanted[l] = c.rec
+		wanted[l] = found{chunk: p.chunk, gen: s.dir.chunks.all[p.chunk].gen, part: c.rec, location: l}
 	}
 	return wanted
 }
 
 // moved notes a part's new place, if it still is where it was.
-func (s *Store) moved(rec uint32, m *segment.Move, to segment.Location, locs []segment.Location) []segment.Location {
+func (s *Store) moved(rec uint32, m *segment.Move, to segment.Location) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.relocate(rec, m, to) {
-		return append(locs, to)
+		return false
 	}
 	s.dir.chunks.all[s.dir.parts.all[rec].chunk].uses = 0
 	s.st.ForwardedBytes += to.Footprint()
-	return locs
+	return true
 }
 
 // relocate enters a part's new place, in memory and in the index, if the part

@@ -73,7 +73,7 @@ func (s *Store) settleSealed() {
 const sparse = 4
 
 // compact copies what is left of one sparse segment forward, within what was
-// earned, and drops it.
+// earned, and drops it. One that has to stay keeps no other from it.
 func (s *Store) compact(ctx context.Context) {
 	for _, info := range s.segments.Segments() {
 		s.mu.Lock()
@@ -88,23 +88,29 @@ func (s *Store) compact(ctx context.Context) {
 		}
 		s.mu.Unlock()
 		if due && s.room.TryLock() {
-			s.compactOne(ctx, info)
+			kept := s.compactOne(ctx, info)
 			s.room.Unlock()
-			return
+			if !kept {
+				return
+			}
 		}
 	}
 }
 
-// compactOne keeps a segment from which not everything could be copied.
-func (s *Store) compactOne(ctx context.Context, info segment.Info) {
+// compactOne says that it kept the segment, since there is something in it that
+// cannot be copied: of a namespace that nobody has registered since the start.
+func (s *Store) compactOne(ctx context.Context, info segment.Info) (kept bool) {
+	number := s.begin()
+	defer s.end(number)
 	if err := s.forward(ctx, info, false); err != nil {
-		return
+		return false
 	}
 	s.mu.Lock()
 	seg := s.dir.segments[uint32(info.Sequence)]
-	left := seg != nil && seg.parts > 0
+	kept = seg != nil && seg.parts > 0
 	s.mu.Unlock()
-	if !left {
+	if !kept {
 		_ = s.dropSegment(info, bySparse) // counted
 	}
+	return kept
 }

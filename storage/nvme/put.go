@@ -3,6 +3,8 @@ package nvme
 import (
 	"context"
 	"errors"
+	"maps"
+	"slices"
 
 	"github.com/larderkv/larder/api/fault"
 	"github.com/larderkv/larder/api/keys"
@@ -116,20 +118,37 @@ func (t *Tier) put(ctx context.Context, list []storage.PartBytes, outs []storage
 func footprint(bytes int) int64 { return segment.Location{Length: uint32(bytes)}.Footprint() }
 
 // begin numbers a call that writes parts and enters them afterwards; until end,
-// no segment counts as settled that it may have written to.
+// no segment counts as settled that it may have written to, and copies may lie on
+// the disk that nobody names yet or any more.
 func (s *Store) begin() uint64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	number := s.nextPut
 	s.nextPut++
-	s.putting[number] = struct{}{}
+	s.putting[number] = make(chan struct{})
 	return number
 }
 
 func (s *Store) end(number uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	close(s.putting[number])
 	delete(s.putting, number)
+}
+
+// ended returns when all numbers that are given out have ended.
+func (s *Store) ended(ctx context.Context) error {
+	s.mu.Lock()
+	all := slices.Collect(maps.Values(s.putting))
+	s.mu.Unlock()
+	for _, c := range all {
+		select {
+		case <-c:
+		case <-ctx.Done():
+			return fault.Wrap(fault.Unavailable, ctx.Err(), "nvme", "stopped")
+		}
+	}
+	return nil
 }
 
 // place decides about a part that was written. The caller holds mu.

@@ -30,8 +30,9 @@ type Store struct {
 	// assemblies are the chunks that lack parts; waiting is their order.
 	assemblies map[uint32]*assembly
 	waiting    []waiting
-	// putting are the numbers of puts at work, nextPut the next one's.
-	putting map[uint64]struct{}
+	// putting are the numbers of puts and moves at work, closed when they end;
+	// nextPut is the next one's.
+	putting map[uint64]chan struct{}
 	nextPut uint64
 	// dropping are segments that are about to go.
 	dropping map[uint32]bool
@@ -71,7 +72,7 @@ type scope struct {
 // another process has it.
 func Open(ctx context.Context, dir string, opt Options) (*Store, Report, error) {
 	s := &Store{
-		opt: opt.withDefaults(), assemblies: map[uint32]*assembly{}, putting: map[uint64]struct{}{}, dropping: map[uint32]bool{},
+		opt: opt.withDefaults(), assemblies: map[uint32]*assembly{}, putting: map[uint64]chan struct{}{}, dropping: map[uint32]bool{},
 	}
 	if err := s.opt.validate(); err != nil {
 		return nil, Report{}, err

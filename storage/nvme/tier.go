@@ -187,6 +187,11 @@ func (s *Store) finishRemoval(ctx context.Context, locs []segment.Location) erro
 	if err := s.release(ctx, locs); err != nil {
 		return err
 	}
+	// Whoever moves a part now has two copies of it on the disk: a kill must not
+	// bring back the one that the index does not know.
+	if err := s.ended(ctx); err != nil {
+		return err
+	}
 	return s.device(s.segments.SyncPunched(ctx))
 }
 
