@@ -115,6 +115,10 @@ def test_what_is_computed_is_said_and_nobody_waits(daemon: FakeDaemon, connect: 
     assert (said.load_ns, said.compute_ns) == (250_000_000, 125_000_000)
     # A daemon that does not know it answers with an error, which changes nothing.
     eventually(lambda: client.stats.failures == {Kind.INVALID.name: 1})
+    # Nor does it what no field can hold.
+    client.skip(hold, 0, KEYS[:32], 1e30, -1.0)
+    said = daemon.request("skip", 1).skip
+    assert (said.load_ns, said.compute_ns) == ((1 << 64) - 1, 0)
     assert client.match(ROOT, KEYS).result().chunks == 1
     client.close()
     client.skip(hold, 0, KEYS[:32], 0.25, 0.125)

@@ -206,8 +206,8 @@ class Client:
                 hold_id=hold_id,
                 first_chunk=first_chunk,
                 key=key,
-                load_ns=round(load_s * 1e9),
-                compute_ns=round(compute_s * 1e9),
+                load_ns=_nanos(load_s),
+                compute_ns=_nanos(compute_s),
             )
             connection.session.ask({"skip": request}, lambda _: None, "skip")
 
@@ -472,3 +472,8 @@ def _check_keys(root: bytes, keys: bytes) -> None:
         raise InvalidError("the root has another length", "match.root", f"{len(root)} bytes", "32 bytes")
     if not keys or len(keys) % 32:
         raise InvalidError("the keys have another length", "match.keys", f"{len(keys)} bytes", "n x 32 bytes")
+
+
+def _nanos(seconds: float) -> int:
+    """For a uint64 field, which raises at what does not fit."""
+    return max(0, min(round(seconds * 1e9), (1 << 64) - 1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from larder.fading_fit import FadingFit
 from larder.load_or_recompute import Choice, Copying, Run, choose
@@ -63,18 +64,20 @@ class LoadCosts:
         """How many of the chunks of runs, the first of which is the prompt's
         chunk `first`, are loaded. local: tokens that need neither; tokens: of the
         prompt; others: tokens that other requests have in the next step."""
-        compute = self._compute(first, local, tokens, min(others, self._step_tokens)) if self.prefill.measured else None
-        choice = choose(runs, self._copying(now), compute, self._deadline_s)
+        others = min(others, self._step_tokens)
+        compute, copying = None, self._copying(now)
+        if self.prefill.measured:
+            compute = self._compute(first, local, tokens, others)
+            # A load's end is seen at the end of a step that others fill.
+            copying = replace(copying, late_s=self.prefill.step(others, 0) / 2 if others else 0.0)
+        choice = choose(runs, copying, compute, self._deadline_s)
         if not choice.chunks:
             self._declined += 1
         return choice
 
     def _compute(self, first: int, local: int, tokens: int, others: int) -> Callable[[int], float]:
-        # A load's end is seen at the end of a step that others fill.
-        late = self.prefill.step(others, 0) / 2 if others else 0.0
-
         def compute(chunks: int) -> float:
             begin = max(local, min(tokens, (first + chunks) * self._chunk_tokens))
-            return self.prefill.prompt(begin, tokens, others, self._step_tokens) + (late if chunks else 0.0)
+            return self.prefill.prompt(begin, tokens, others, self._step_tokens)
 
         return compute

@@ -22,11 +22,13 @@ class Run:
 class Copying:
     """What loads take beside what tiers take. fixed_s: of each load; chunk_s: of
     each chunk; busy_s: until the loads before it are done, while tiers can be at
-    work already."""
+    work already; late_s: from a load's end until the engine goes on, which no
+    deadline bounds."""
 
     fixed_s: float = 0.0
     chunk_s: float = 0.0
     busy_s: float = 0.0
+    late_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -84,10 +86,12 @@ def choose(runs: Sequence[Run], copying: Copying, compute: Callable[[int], float
             break
         if len(points) < _MOST_RUNS or end == total:
             points.append((end, load))
+    late = copying.late_s
     if compute is None:
         best, best_load = points[-1]
     else:
-        best, best_load = min(points, key=lambda p: (p[1] + compute(p[0]), -p[0]))
+        best, best_load = min(points, key=lambda p: (p[1] + (late if p[0] else 0.0) + compute(p[0]), -p[0]))
     if best == total:
         return Choice(total)
-    return Choice(best, loads[-1] - best_load, 0.0 if compute is None else compute(best) - compute(total))
+    spared = loads[-1] - best_load + (0.0 if best else late)
+    return Choice(best, spared, 0.0 if compute is None else compute(best) - compute(total))
