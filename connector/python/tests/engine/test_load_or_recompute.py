@@ -112,6 +112,32 @@ def test_the_daemon_is_told_once(timed: MakeTimed, daemon: StubDaemon, prompt: M
     assert len(daemon.skips) == 1
 
 
+def test_what_the_engine_has_meanwhile_is_not_said_to_be_computed(
+    timed: MakeTimed, daemon: StubDaemon, prompt: MakePrompt
+) -> None:
+    e = timed()
+    tokens = prompt(PROMPT)
+    e.answer("stored", tokens)
+    e.engine.drop_own_cache()
+    daemon.tiers = lambda keys: [run(part_pb2.TIER_NVME, len(keys), 1.0)]
+    request = e.engine.add("again", tokens)
+    connector = e.engine.connector
+    assert connector.get_num_new_matched_tokens(request, 0) == (0, False)
+    # It got no pages then; another request has computed the prompt since.
+    assert connector.get_num_new_matched_tokens(request, CHUNKS * CHUNK) == (0, False)
+    connector.update_state_after_alloc(request, None, 0)
+    assert daemon.skips == []
+
+
+def test_a_tier_of_a_newer_daemon_is_one_more(timed: MakeTimed, daemon: StubDaemon, prompt: MakePrompt) -> None:
+    e = timed()
+    tokens = prompt(PROMPT)
+    e.answer("stored", tokens)
+    daemon.tiers = lambda keys: [engine_pb2.TierRun(tier=77, chunks=len(keys), cost_ns=10**9)]  # type: ignore[arg-type]
+    assert e.answer("again", tokens) == 0
+    assert e.half.stats.chunks_skipped == {"tier 77": CHUNKS}
+
+
 def test_the_option_turns_it_off(timed: MakeTimed, daemon: StubDaemon, prompt: MakePrompt) -> None:
     e = timed(load_or_recompute=False)
     tokens = prompt(PROMPT)

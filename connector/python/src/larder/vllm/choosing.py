@@ -26,7 +26,6 @@ class Choosing:
 
     def last(self, state: RequestState, first: int, last: int, now: float) -> int:
         """Returns up to which of the chunks [first, last) to load."""
-        state.choice = None
         if state.match is None:
             return last
         runs = state.match.runs(first, last, now)

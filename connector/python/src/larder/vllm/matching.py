@@ -113,8 +113,7 @@ class Match:
             if chunks > 0:
                 cost_s, wait_s = run.cost_ns / 1e9, run.wait_ns / 1e9
                 wait_s = max(min(wait_s, cost_s), wait_s - (now - self.asked))
-                tier = part_pb2.Tier.Name(run.tier).removeprefix("TIER_").lower()
-                runs.append(Run(tier, chunks, wait_s, cost_s))
+                runs.append(Run(_tier_name(run.tier), chunks, wait_s, cost_s))
             begin = end
         # A daemon that does not say where they lie has them at hand.
         rest = last - max(begin, first)
@@ -164,6 +163,14 @@ class Match:
     def _until(self) -> int:
         reply = self.reply
         return self._deadline_ns or (0 if reply is None else reply.hold_deadline_ns)
+
+
+def _tier_name(tier: int) -> str:
+    try:
+        return part_pb2.Tier.Name(tier).removeprefix("TIER_").lower()
+    except ValueError:
+        # Of a newer daemon.
+        return f"tier {tier}"
 
 
 def _end_late(end_holds: Callable[[list[int]], None]) -> Callable[[Pending[engine_pb2.MatchReply]], None]:

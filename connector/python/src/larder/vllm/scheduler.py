@@ -135,7 +135,7 @@ class SchedulerHalf:
         """How many tokens after the first local ones can be loaded; None: ask
         again later."""
         state = self._states.get(request.request_id) or self._admit(request)
-        state.local = local
+        state.local, state.choice = local, None
         now = self._clock()
         chunks = self._loadable(state, now)
         if chunks is None:
