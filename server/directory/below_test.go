@@ -10,7 +10,11 @@ import (
 )
 
 // layered is an arena and a lower tier: a key's first byte says where it is.
-type layered struct{ pins, reused int }
+type layered struct {
+	pins, reused int
+	// asked keys of either.
+	asked int
+}
 
 const (
 	inHost  = 1
@@ -19,7 +23,9 @@ const (
 )
 
 func (l *layered) Match(_ arena.Scope, ks []byte, _ uint8, hold bool, dst []arena.ChunkRef) ([]arena.ChunkRef, uint8) {
+	l.asked++
 	for i := 0; i < len(ks) && ks[i]&inHost != 0; i += keys.Size {
+		l.asked++
 		if hold {
 			l.pins++
 		}
@@ -40,6 +46,7 @@ type lowerTier struct{ l *layered }
 
 func (b lowerTier) Match(_ arena.Scope, list []keys.Key, _ uint8) (int, uint8) {
 	for i := range list {
+		b.l.asked++
 		if list[i][0]&inLower == 0 {
 			return i, 4
 		}
@@ -119,4 +126,25 @@ func TestBelow(t *testing.T) {
 		}
 		require.Equal(t, 2*first, l.reused, "%s: leading chunks in the arena were used again", c.at)
 	}
+}
+
+// Tiers that take turns with every chunk cost a match no more than a few
+// questions for each.
+func TestTakingTurnsIsLinear(t *testing.T) {
+	const n = 1024
+	l := &layered{}
+	d := New(Options{Arena: l, Below: lowerTier{l}, Clock: &clock{}, Log: NewLog(LogOptions{}), HoldDefault: 1, HoldMax: 1, MaxHolds: 9})
+	in := d.Join(InstanceKey{})
+	var ks []byte
+	for i := range n {
+		k := keys.Key{byte(inBoth - i%2)}
+		ks = append(ks, k[:]...)
+	}
+	m, err := d.Match(in, keys.Key{}, ks, 9, 0)
+	require.NoError(t, err)
+	require.Equal(t, n, m.Chunks)
+	require.Len(t, m.Runs, n)
+	require.Less(t, l.asked, 8*n)
+	d.End(in, []uint64{m.HoldID})
+	require.Zero(t, l.pins)
 }

@@ -117,15 +117,17 @@ func (d *Directory) find(scope arena.Scope, ks []byte, worst uint8, hold bool, r
 	}
 	list, _ := keys.FromList(ks) // the session has checked the length
 	d.options.Below.Reused(scope, list[:len(refs)])
+	// Those before end lie below; asked for once, however often the tiers take turns.
+	end, worstBelow := 0, uint8(0)
 	for m.Chunks < len(list) {
-		below, quality := d.options.Below.Match(scope, list[m.Chunks:], worst)
-		if below == 0 {
-			break
+		if m.Chunks >= end {
+			below, q := d.options.Below.Match(scope, list[m.Chunks:], worst)
+			end, worstBelow = m.Chunks+below, q
 		}
 		// One that is in both tiers is the host's: there it costs nothing.
 		n := 0
 		host := refs[len(refs):]
-		for ; n < below; n++ {
+		for ; m.Chunks+n < end; n++ {
 			host, _ = d.options.Arena.Match(scope, ks[keys.Size*(m.Chunks+n):keys.Size*(m.Chunks+n+1)], worst, false, host[:0])
 			if len(host) > 0 {
 				break
@@ -134,7 +136,7 @@ func (d *Directory) find(scope arena.Scope, ks []byte, worst uint8, hold bool, r
 		if n > 0 {
 			m.Runs = append(m.Runs, Run{false, n})
 			m.Chunks += n
-			m.Quality = max(m.Quality, quality)
+			m.Quality = max(m.Quality, worstBelow)
 			refs = append(refs, make([]arena.ChunkRef, n)...)
 		}
 		before := len(refs)
