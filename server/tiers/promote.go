@@ -79,15 +79,21 @@ func (m *promotion) Wait(ctx context.Context, i int) (arena.ChunkRef, error) {
 	return refs[0], nil
 }
 
-// prefetchChunks bounds what one prefetch brings.
+// prefetchChunks are on their way at most, of loads and prefetches together: what
+// is prefetched beyond them is forgotten, since loads would wait behind it.
 const prefetchChunks = 256
 
 // Prefetch begins to bring chunks and returns at once.
 func (t *Tiers) Prefetch(s arena.Scope, list []keys.Key) {
-	if p := t.find(s); p != nil {
-		for _, key := range list[:min(len(list), prefetchChunks)] {
-			t.promoter.Start(p.up(key))
+	p := t.find(s)
+	if p == nil {
+		return
+	}
+	for _, key := range list {
+		if t.promoter.Waiting() >= prefetchChunks {
+			return
 		}
+		t.promoter.Start(p.up(key))
 	}
 }
 

@@ -52,6 +52,7 @@ type Promoter struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 
+	waiting        atomic.Int64
 	chunks, failed atomic.Uint64
 	bytes          atomic.Int64
 	nanos          atomic.Int64
@@ -87,15 +88,22 @@ func (p *Promoter) Close() {
 // goroutines keep it. Nobody has to wait for the outcome.
 func (p *Promoter) Start(c Chunk) <-chan singleflight.Result {
 	p.work.Add(1)
+	p.waiting.Add(1)
 	name := string(c.Scope.Namespace[:]) + string(c.Scope.Tenant[:]) + string(c.Key[:])
 	in := p.flight.DoChan(name, func() (any, error) { return nil, p.copy(&c) })
 	out := make(chan singleflight.Result, 1)
 	go func() {
 		defer p.work.Done()
-		out <- <-in
+		r := <-in
+		p.waiting.Add(-1)
+		out <- r
 	}()
 	return out
 }
+
+// Waiting is how many outcomes of Start have not come yet. Start itself refuses
+// nobody: who asks for chunks that nobody waits for looks here first.
+func (p *Promoter) Waiting() int { return int(p.waiting.Load()) }
 
 func (p *Promoter) copy(c *Chunk) error {
 	var brought int64
