@@ -8,6 +8,7 @@ from support import Connect
 
 from larder.client import Client, Load
 from larder.errors import InvalidError, Kind, LarderError, MissError, UnavailableError
+from larder.session import Session
 from larder.v1 import engine_pb2, error_pb2
 
 ROOT = b"r" * 32
@@ -148,6 +149,26 @@ def test_a_slot_outside_of_the_arena_ends_the_connection(daemon: FakeDaemon, cli
         collect(load)
     assert load.release() is False
     daemon.wait_for(lambda: len(daemon.sessions) == 2)
+
+
+def test_a_load_that_was_wrong_does_not_count_while_its_connection_stands(
+    daemon: FakeDaemon, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def outside(session: FakeSession, request: Request) -> None:
+        reply = daemon.load_reply(request.load)
+        reply.ready[0].slot.offset = 1 << 40
+        session.send(request.id, load=reply)
+
+    daemon.on["load"] = outside
+    # As if its end took long.
+    monkeypatch.setattr(Session, "abort", lambda _session, _reason: None)
+    load = client.load(hold(client), 0, 1)
+    with pytest.raises(InvalidError, match="outside"):
+        collect(load)
+    assert load.release() is False
+    # What was leased goes back all the same.
+    assert daemon.request("release").release.load_id == daemon.request("load").id
+    monkeypatch.undo()
 
 
 def test_a_revoke_before_the_first_batch_is_answered_at_once(daemon: FakeDaemon, client: Client) -> None:

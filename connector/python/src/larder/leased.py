@@ -123,6 +123,8 @@ class ArenaLoad(Load):
                 parts.append(LeasedPart(ready.chunk, ready.part, reading(ready.slot, length)))
                 self._bytes += length
         except InvalidError as error:
+            # The connection ends later: a release before that must not count.
+            self.lose(error)
             self._session.abort(error)
             raise
         self._parts += len(parts)
