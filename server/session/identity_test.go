@@ -42,6 +42,23 @@ func TestLifetimePipe(t *testing.T) {
 	require.Zero(t, w.arena.Stats().Granted)
 }
 
+// With a pidfd the pipe says the same of a process that lives on, such as one
+// that has closed its client.
+func TestLifetimePipeOfALivingProcess(t *testing.T) { overBoth(t, testLifetimePipeOfALivingProcess) }
+
+func testLifetimePipeOfALivingProcess(t *testing.T, lane bool) {
+	w := newWorld(t, over(lane))
+	c := w.connect()
+	c.Credits(1)
+	require.NoError(t, c.End())
+	w.settled(0, 1)
+	require.NotZero(t, w.arena.Stats().Quarantined)
+	c.EndLifetime()
+	w.settled(0, 0)
+	require.Zero(t, w.arena.Stats().Quarantined)
+	require.Zero(t, w.arena.Stats().Granted)
+}
+
 // Every pipe that was handed over counts.
 func TestEveryLifetimePipe(t *testing.T) { overBoth(t, testEveryLifetimePipe) }
 

@@ -43,12 +43,14 @@ func (v *Service) quarantine(s *session, lifetimes []*os.File) {
 		defer v.ended.Done()
 		gone := q.wait(ctx)
 		cancel()
+		if gone {
+			v.options.Arena.Gone(q.owner)
+		}
 		v.mu.Lock()
 		delete(v.quarantined, key)
 		v.mu.Unlock()
 		if gone {
-			v.options.Arena.Gone(q.owner)
-			v.options.Logger.Info("quarantine ended: the process is gone", "session", uint64(q.owner), "after", time.Since(q.since))
+			v.options.Logger.Info("quarantine ended: the process is gone, or has closed its lifetime pipe", "session", uint64(q.owner), "after", time.Since(q.since))
 		}
 		for _, f := range q.lifetimes {
 			_ = f.Close()
@@ -58,8 +60,12 @@ func (v *Service) quarantine(s *session, lifetimes []*os.File) {
 }
 
 // wait says whether the process is gone; false: ctx has ended.
+// wait says whether nobody touches the slots any more: the process is gone, or
+// it has closed every pipe that it was handed, which it may do while it lives.
+// false: ctx has ended.
 func (q *quarantine) wait(ctx context.Context) bool {
-	if gone := q.process.Gone(); gone != nil {
+	gone := q.process.Gone() // nil without a pidfd
+	if gone != nil && len(q.lifetimes) == 0 {
 		select {
 		case <-gone:
 			return true
@@ -67,9 +73,23 @@ func (q *quarantine) wait(ctx context.Context) bool {
 			return false
 		}
 	}
-	// Without a pidfd every pipe that was handed over must have ended; if none
-	// was, nobody has the memory. The client writes nothing into them; if it
-	// does, that is no end.
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	closed := make(chan bool, 1)
+	go func() { closed <- q.closed(ctx) }()
+	select {
+	case <-gone:
+		cancel()
+		<-closed // it reads the pipes, which the caller closes
+		return true
+	case over := <-closed:
+		return over
+	}
+}
+
+// closed waits until all pipes have ended; if none was handed over, nobody has
+// the memory. The client writes nothing into them; if it does, that is no end.
+func (q *quarantine) closed(ctx context.Context) bool {
 	stop := context.AfterFunc(ctx, func() {
 		for _, f := range q.lifetimes {
 			_ = f.SetReadDeadline(time.Unix(1, 0))
