@@ -52,7 +52,9 @@ func New(opt Options) (*Client, error) {
 
 // Close gives unused credits back, for CallTimeout at most, ends the session
 // and waits for the client's goroutines. Sections that are still running keep
-// their memory until they end.
+// their memory until they end. Then, as a rule when Close returns, the lifetime
+// pipe is closed: it tells the daemon that nobody here touches what was left by
+// calls that were cut short.
 func (c *Client) Close() error {
 	if s := c.current.Load(); s != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), c.opt.CallTimeout)

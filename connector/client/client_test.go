@@ -282,6 +282,30 @@ func TestSpentCreditIsRefused(t *testing.T) {
 	require.ErrorIs(t, credits[0].Write(func([]byte) {}), fault.Invalid)
 }
 
+// What a commit that could not be sent has spent goes back.
+func TestUnsentCommitReturnsItsSlots(t *testing.T) {
+	f := newFake(t)
+	c := ready(t, f, func(o *Options) { o.BreakerFailures, o.BreakerOpen = 1, time.Hour })
+	credits, err := c.Grant(t.Context(), fakePartBytes, 2)
+	require.NoError(t, err)
+	f.setBefore(func(_ *fakeSession, m *larderv1.SessionRequest) bool { return m.GetMatch() != nil })
+	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+	defer cancel()
+	_, err = c.Match(ctx, [32]byte{}, nil, MatchOptions{})
+	require.ErrorIs(t, err, fault.Unavailable)
+	_, err = c.Commit(t.Context(), []ChunkCommit{{Parts: []WrittenPart{{Credit: credits[0]}, {Part: 1, Credit: credits[1]}}}})
+	require.ErrorContains(t, err, "circuit breaker")
+	require.Eventually(t, func() bool {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		returned := 0
+		for _, m := range f.requests {
+			returned += len(m.GetReturnCredits().GetSlots())
+		}
+		return returned == 2
+	}, patience, time.Millisecond)
+}
+
 // A session that ends while a section runs keeps its memory, and its token
 // goes out once the section has ended.
 func TestSessionEndsDuringASection(t *testing.T) {

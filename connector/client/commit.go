@@ -145,6 +145,14 @@ func (c *Client) StartCommit(ctx context.Context, chunks []ChunkCommit) (*Pendin
 	}
 	var err error
 	p.sent, err = c.startOn(ctx, s, &larderv1.SessionRequest{Body: &larderv1.SessionRequest_Commit{Commit: m}}, nil)
+	if err != nil {
+		// It was not sent, and nobody else knows of the slots any more.
+		for _, ch := range m.GetChunks() {
+			for _, part := range ch.GetParts() {
+				s.ctl.returnUnused(part.GetSlot())
+			}
+		}
+	}
 	return p, err
 }
 
