@@ -8,6 +8,6 @@
 // that were asked for: the same tokens under another root mean another tenant,
 // salt or namespace.
 //
-// The package keeps nothing and changes nothing but by Clear. It shows no
+// The package keeps nothing and changes nothing but by Clear and Pin. It shows no
 // secrets: keys of chunks are names, tenants' keys never leave the registry.
 package admin

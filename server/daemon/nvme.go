@@ -89,7 +89,11 @@ func (d *Daemon) openDevice(v *config.Device, meter *metrics.Meter) (device, err
 		return device{path: v.Path, off: err}, nil
 	}
 	if err != nil {
-		return device{path: v.Path, off: err}, fault.Wrap(fault.Invalid, err, "nvme.path", "cannot be used; give another directory, or the daemon that it belongs to").With(v.Path, nil)
+		option := "nvme.path"
+		if c.Path == "" {
+			option = "nvme.devices"
+		}
+		return device{path: v.Path, off: err}, fault.Wrap(fault.Invalid, err, option, "cannot be used; name another directory, or see larder store check for what helps").With(v.Path, nil)
 	}
 	log.Info("nvme tier", "parts", report.Parts, "segments", report.Segments, "scanned", report.Scanned,
 		"rebuilt", report.Rebuilt, "took", report.Took)

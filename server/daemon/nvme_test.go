@@ -393,6 +393,7 @@ func TestNVMeForeignDevice(t *testing.T) {
 	env := []string{"NVME_DEVICES=" + a + ";" + b, "NVME_BYTES=64MiB", "NVME_RESERVE_BYTES=1MiB", "NVME_BUFFERED=true"}
 	_, err := daemon.New(daemontest.Configure(t, env...), daemon.Options{Notify: func(string) error { return nil }})
 	require.ErrorContains(t, err, b)
+	require.ErrorContains(t, err, "nvme.devices: cannot be used")
 	env[0] = "NVME_DEVICES=" + a
 	d := daemontest.Start(t, env...)
 	c := d.Connect()

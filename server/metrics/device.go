@@ -85,7 +85,7 @@ func deviceMetrics() []family[nvme.Stats] {
 			"sealed": func(s *nvme.Stats) float64 { return float64(s.Segments.Sealed) },
 			"broken": func(s *nvme.Stats) float64 { return float64(s.Segments.Broken) },
 		}),
-		metric("larder_nvme_chunks", "Chunks by state. incomplete ones miss parts and are invisible; many of them: parts are evicted from the host while they are written, raise host.bytes.", gauge, "state", values{
+		metric("larder_nvme_chunks", "Chunks by state. visible ones are those of namespaces and tenants that engines have named since the start, larder_nvme_parts counts all. incomplete ones miss parts and are invisible; many of them: parts are evicted from the host while they are written, raise host.bytes.", gauge, "state", values{
 			"visible":    func(s *nvme.Stats) float64 { return float64(s.Chunks) },
 			"incomplete": func(s *nvme.Stats) float64 { return float64(s.Waiting) },
 		}),

@@ -18,7 +18,7 @@ func (a *app) clearCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "clear",
 		Short: "Drop all chunks of a namespace, of a tenant, or everything",
-		Long: `Drops the chunks at once and bumps the epoch of what was cleared, so that stores
+		Long: `Drops the chunks at once, from memory and disks, and bumps the epoch of what was cleared, so that stores
 under way do not bring old bytes back. Engines go on by recomputing. Asks before
 it does so, unless --yes is given.`,
 		Args: args(cobra.NoArgs),
@@ -77,7 +77,7 @@ func (a *app) clearRequest(c *cobra.Command, fingerprint, tenant string, everyth
 	if err != nil {
 		return nil, "", err
 	}
-	what := fmt.Sprintf("%d chunks (%s) of namespace %x", n.GetChunks(), render.Bytes(n.GetBytes()), n.GetFingerprint()[:8])
+	what := fmt.Sprintf("all chunks of namespace %x, %d of them (%s) in memory", n.GetFingerprint()[:8], n.GetChunks(), render.Bytes(n.GetBytes()))
 	return &larderv1.ClearRequest{What: &larderv1.ClearRequest_Fingerprint{Fingerprint: n.GetFingerprint()}}, what, nil
 }
 

@@ -20,8 +20,9 @@ func (a *app) namespacesCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "namespaces [FINGERPRINT]",
 		Short: "The namespaces that the daemon knows, or all fields of one",
-		Long: `Without an argument: a table of the namespaces. With a fingerprint, or a prefix
-of one: every field that KV in it depends on.`,
+		Long: `Without an argument: a table of the namespaces that engines have named since
+larderd started; CHUNKS and BYTES are what is in memory. With a fingerprint, or
+a prefix of one: every field that KV in it depends on.`,
 		Args: args(cobra.MaximumNArgs(1)),
 		RunE: func(c *cobra.Command, list []string) error {
 			known, err := a.knownNamespaces(c.Context())

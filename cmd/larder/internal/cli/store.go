@@ -18,8 +18,8 @@ import (
 func (a *app) storeCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "store", Short: "Look into the files of an nvme tier, without larderd", Args: args(cobra.NoArgs),
-		Long: `Reads the directory that larderd has as nvme.path, on this host and while no
-larderd has it open.`,
+		Long: `Reads a directory that larderd has as nvme.path or in nvme.devices, on this host
+and while no larderd has it open.`,
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	c.AddCommand(a.storeCheckCommand(), a.storeDumpCommand(), a.storeRebuildCommand())
@@ -40,7 +40,7 @@ func offline(dir string, err error) error {
 		if errors.As(err, &f) && f.Field == "segment" {
 			return withRemedy(err, "larder store check lists the segments, by their numbers in hex")
 		}
-		return withRemedy(err, "give the directory that larderd has as nvme.path")
+		return withRemedy(err, "give a directory that larderd has as nvme.path or in nvme.devices")
 	}
 	return err
 }

@@ -18,8 +18,10 @@ func (a *app) tiersCommand() *cobra.Command {
 		Long: `One line for the host tier and one for each device of the tiers below it.
 READ and WRITTEN are bytes of parts since larderd started; AMPLIFIED is what the
 device was given, padding, index and copies included, over WRITTEN. QUEUE counts
-parts that are read or written now, or wait for it. A tier that is off is left
-out by larderd until it is restarted; the reason follows the table.`,
+parts that are read or written now, or wait for it. After a start CHUNKS of a
+device are those of the namespaces and tenants that engines have named since;
+PARTS are all. A tier that is off is left out by larderd until it is restarted;
+the reason follows the table.`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			var s *larderv1.StatusResponse
 			err := a.admin(c.Context(), func(ctx context.Context, ad larderv1.AdminClient) (err error) {
