@@ -64,7 +64,10 @@ func storeAll(t testing.TB, c *rawtest.Client, addr string, from, to int) (promp
 		p := c.Prompt(uint32(i), 2)
 		c.Store(p, 0, 2)
 		prompts = append(prompts, p)
-		eventually(t, "the prompt is written", func() bool { return metric(t, addr, written) >= float64(2*(i-from+1)) })
+		if i%4 != 3 && i != to-1 {
+			continue // looking is slow, and memory holds four times as much
+		}
+		eventually(t, "the prompts are written", func() bool { return metric(t, addr, written) >= float64(2*(i-from+1)) })
 	}
 	return prompts
 }
@@ -480,7 +483,9 @@ func TestNVMePin(t *testing.T) {
 	for i := range 700 { // more than the disk holds
 		p := c.Prompt(uint32(10000+i), 1)
 		c.Store(p, 0, 1)
-		eventually(t, "written", func() bool { return metric(t, d.MetricsAddr(), written) >= float64(i+1) })
+		if i%8 == 7 {
+			eventually(t, "written", func() bool { return metric(t, d.MetricsAddr(), written) >= float64(i+1) })
+		}
 	}
 	c.Check(cold, 2)
 	c.Check(many, 0)
