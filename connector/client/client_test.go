@@ -11,7 +11,6 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
-	"golang.org/x/sys/unix"
 
 	"github.com/larderkv/larder/api/fault"
 	larderv1 "github.com/larderkv/larder/api/larder/v1"
@@ -195,79 +194,6 @@ func TestLateGrantsAreReturned(t *testing.T) {
 	require.Len(t, r.GetReturnCredits().GetSlots(), 2)
 }
 
-func TestRevokeOfAnIdleCreditIsAnsweredAtOnce(t *testing.T) {
-	f := newFake(t)
-	c := ready(t, f, nil)
-	credits, err := c.Grant(t.Context(), fakePartBytes, 1)
-	require.NoError(t, err)
-	slot := credits[0].slot
-	f.current().send(&larderv1.SessionResponse{Body: &larderv1.SessionResponse_Revoke{Revoke: &larderv1.Revoke{Grants: []*larderv1.Slot{slot}}}})
-	a := f.await(func(m *larderv1.SessionRequest) bool { return m.GetRevokeAnswer() != nil })
-	require.Equal(t, slot.GetOffset(), a.GetRevokeAnswer().GetGrants()[0].GetOffset())
-	require.ErrorIs(t, credits[0].Write(func([]byte) { t.Error("written after the revoke") }), fault.Miss)
-	results, err := c.Commit(t.Context(), []ChunkCommit{{Parts: []WrittenPart{{Credit: credits[0]}}}})
-	require.NoError(t, err)
-	require.ErrorIs(t, results[0].Err, fault.Miss)
-}
-
-func TestRevokeDuringAWriteIsAnsweredAfterIt(t *testing.T) {
-	f := newFake(t)
-	c := ready(t, f, nil)
-	credits, err := c.Grant(t.Context(), fakePartBytes, 1)
-	require.NoError(t, err)
-	slot := credits[0].slot
-	err = credits[0].Write(func(dst []byte) {
-		require.Len(t, dst, fakePartBytes)
-		f.current().send(&larderv1.SessionResponse{Body: &larderv1.SessionResponse_Revoke{Revoke: &larderv1.Revoke{Grants: []*larderv1.Slot{slot}}}})
-		// A call that comes back proves that the revoke was seen.
-		_, err := c.Prefetch(t.Context(), [32]byte{}, nil)
-		require.NoError(t, err)
-		f.mu.Lock()
-		defer f.mu.Unlock()
-		for _, m := range f.requests {
-			require.Nil(t, m.GetRevokeAnswer(), "answered while writing")
-		}
-	})
-	require.ErrorIs(t, err, fault.Miss)
-	f.await(func(m *larderv1.SessionRequest) bool { return m.GetRevokeAnswer() != nil })
-	require.EqualValues(t, 1, c.Stats().Revokes)
-}
-
-func TestRevokeOfALoad(t *testing.T) {
-	for _, reading := range []bool{false, true} {
-		f := newFake(t)
-		c := ready(t, f, nil)
-		chunks, keys := prompt(2)
-		_, err := c.Store(t.Context(), chunks)
-		require.NoError(t, err)
-		m, err := c.Match(t.Context(), [32]byte{}, keys, MatchOptions{})
-		require.NoError(t, err)
-		l, err := c.Load(t.Context(), LoadRequest{Hold: m.Hold, Chunks: 2})
-		require.NoError(t, err)
-		if reading {
-			_, err = l.Next(t.Context())
-			require.NoError(t, err)
-		} else {
-			f.await(func(m *larderv1.SessionRequest) bool { return m.GetLoad() != nil })
-		}
-		f.current().send(&larderv1.SessionResponse{Body: &larderv1.SessionResponse_Revoke{Revoke: &larderv1.Revoke{LoadIds: []uint64{l.id}}}})
-		_, err = c.Prefetch(t.Context(), [32]byte{}, nil)
-		require.NoError(t, err)
-		_, err = l.Next(t.Context())
-		require.ErrorIs(t, err, fault.Miss)
-		if !reading {
-			f.await(func(m *larderv1.SessionRequest) bool { return m.GetRevokeAnswer() != nil })
-		}
-		ok, err := l.Release(t.Context())
-		require.NoError(t, err)
-		require.False(t, ok, "revoked bytes do not count")
-		a := f.await(func(m *larderv1.SessionRequest) bool { return m.GetRevokeAnswer() != nil })
-		require.Equal(t, []uint64{l.id}, a.GetRevokeAnswer().GetLoadIds())
-		_, err = l.Release(t.Context())
-		require.ErrorIs(t, err, fault.Invalid)
-	}
-}
-
 func TestSpentCreditIsRefused(t *testing.T) {
 	f := newFake(t)
 	c := ready(t, f, nil)
@@ -304,113 +230,6 @@ func TestUnsentCommitReturnsItsSlots(t *testing.T) {
 		}
 		return returned == 2
 	}, patience, time.Millisecond)
-}
-
-// A session that ends while a section runs keeps its memory, and its token
-// goes out once the section has ended.
-func TestSessionEndsDuringASection(t *testing.T) {
-	f := newFake(t)
-	c := ready(t, f, nil)
-	credits, err := c.Grant(t.Context(), fakePartBytes, 1)
-	require.NoError(t, err)
-	token := c.Hello().GetSessionToken()
-	err = credits[0].Write(func(dst []byte) {
-		f.current().cancel()
-		require.Eventually(t, func() bool { return c.Generation() == 2 && c.Ready() }, patience, time.Millisecond)
-		copy(dst, "still mapped")
-		require.Zero(t, pollPipe(t, f, 0), "the lifetime pipe is open")
-	})
-	require.ErrorIs(t, err, fault.Miss)
-	require.NotZero(t, pollPipe(t, f, 0), "the lifetime pipe is closed")
-	require.Eventually(t, func() bool {
-		f.mu.Lock()
-		defer f.mu.Unlock()
-		return len(f.hellos) == 3
-	}, patience, time.Millisecond)
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	require.Empty(t, f.hellos[1].GetEndedSessions())
-	require.Equal(t, [][]byte{token}, f.hellos[2].GetEndedSessions())
-	require.EqualValues(t, 2, c.Generation(), "the session lives on")
-}
-
-// A session that ends without a section is reported with the next hello.
-func TestNextHelloReportsTheLastSession(t *testing.T) {
-	f := newFake(t)
-	c := ready(t, f, nil)
-	token := c.Hello().GetSessionToken()
-	f.current().cancel()
-	require.Eventually(t, func() bool { return c.Generation() == 2 }, patience, time.Millisecond)
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	require.Equal(t, [][]byte{token}, f.hellos[1].GetEndedSessions())
-}
-
-func pollPipe(t *testing.T, f *fake, i int) int16 {
-	f.mu.Lock()
-	fd := f.pipes[i]
-	f.mu.Unlock()
-	p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-	_, err := unix.Poll(p, 0)
-	require.NoError(t, err)
-	return p[0].Revents & unix.POLLHUP
-}
-
-func TestSessionEndFailsWhatWaits(t *testing.T) {
-	f := newFake(t)
-	c := ready(t, f, nil)
-	f.setBefore(func(s *fakeSession, m *larderv1.SessionRequest) bool {
-		if m.GetMatch() != nil {
-			s.cancel()
-			return true
-		}
-		return false
-	})
-	_, err := c.Match(t.Context(), [32]byte{}, nil, MatchOptions{})
-	require.ErrorIs(t, err, fault.Unavailable)
-}
-
-func TestBreakerOpensProbesAndGivesUp(t *testing.T) {
-	f := newFake(t)
-	c := ready(t, f, func(o *Options) { o.BreakerFailures, o.BreakerOpen = 3, time.Hour })
-	f.setBefore(func(_ *fakeSession, m *larderv1.SessionRequest) bool { return m.GetMatch() != nil })
-	match := func(limit time.Duration) error {
-		ctx, cancel := context.WithTimeout(t.Context(), limit)
-		defer cancel()
-		_, err := c.Match(ctx, [32]byte{}, nil, MatchOptions{})
-		return err
-	}
-	const short = 5 * time.Millisecond
-	for range 3 {
-		require.ErrorIs(t, match(short), fault.Unavailable)
-	}
-	require.False(t, c.Ready())
-	require.ErrorContains(t, match(patience), "circuit breaker")
-	require.EqualValues(t, 1, c.Stats().BreakerOpens)
-	// The pause is over, and the probe fails too: another session.
-	c.breaker.mu.Lock()
-	c.breaker.until = time.Now()
-	c.breaker.mu.Unlock()
-	require.NotContains(t, match(short).Error(), "circuit breaker")
-	require.EqualValues(t, 2, c.Stats().BreakerOpens)
-	f.setBefore(nil)
-	require.Eventually(t, func() bool { return c.Generation() == 2 && c.Ready() }, patience, time.Millisecond)
-	require.NoError(t, match(patience))
-}
-
-// A plain no from the daemon says nothing against its health.
-func TestBreakerIgnoresAnswers(t *testing.T) {
-	f := newFake(t)
-	c := ready(t, f, func(o *Options) { o.BreakerFailures = 1 })
-	for range 5 {
-		l, err := c.Load(t.Context(), LoadRequest{Hold: 99, Chunks: 1})
-		require.NoError(t, err)
-		_, err = l.Next(t.Context())
-		require.ErrorIs(t, err, fault.Miss)
-		_, err = l.Release(t.Context())
-		require.NoError(t, err)
-	}
-	require.True(t, c.Ready())
 }
 
 // A load frees its place among the unanswered requests when it is released,
