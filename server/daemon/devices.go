@@ -32,21 +32,17 @@ func (d *Daemon) nvmeSource() *metrics.NVMe {
 		}
 	}}
 	for i := range list {
-		path := list[i].Path
-		source.Devices = append(source.Devices, metrics.Device{Path: path, Stats: func() nvme.Stats { return d.deviceStats(path) }})
+		source.Devices = append(source.Devices, metrics.Device{Path: list[i].Path, Stats: func() nvme.Stats { return d.deviceStats(i) }})
 	}
 	return source
 }
 
-func (d *Daemon) deviceStats(path string) nvme.Stats {
-	for i := range d.devices {
-		switch v := &d.devices[i]; {
-		case v.path != path:
-		case v.store == nil:
-			return nvme.Stats{Off: true, Why: v.off.Error()}
-		default:
-			return v.store.Stats()
-		}
+func (d *Daemon) deviceStats(i int) nvme.Stats {
+	if i >= len(d.devices) {
+		return nvme.Stats{Off: true, Why: "not opened"}
 	}
-	return nvme.Stats{Off: true, Why: "not opened"}
+	if v := &d.devices[i]; v.store == nil {
+		return nvme.Stats{Off: true, Why: v.off.Error()}
+	}
+	return d.devices[i].store.Stats()
 }
