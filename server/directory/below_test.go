@@ -148,3 +148,13 @@ func TestTakingTurnsIsLinear(t *testing.T) {
 	d.End(in, []uint64{m.HoldID})
 	require.Zero(t, l.pins)
 }
+
+// Each tier is asked once for the chunk that neither has.
+func TestMissIsAskedOnce(t *testing.T) {
+	l := &layered{}
+	d := New(Options{Arena: l, Below: lowerTier{l}, Clock: &clock{}, Log: NewLog(LogOptions{}), HoldDefault: 1, HoldMax: 1, MaxHolds: 9})
+	m, err := d.Match(d.Join(InstanceKey{}), keys.Key{}, make([]byte, keys.Size), 9, 0)
+	require.NoError(t, err)
+	require.Zero(t, m.Chunks)
+	require.Equal(t, 2, l.asked)
+}

@@ -122,6 +122,9 @@ func (d *Directory) find(scope arena.Scope, ks []byte, worst uint8, hold bool, r
 	for m.Chunks < len(list) {
 		if m.Chunks >= end {
 			below, q := d.options.Below.Match(scope, list[m.Chunks:], worst)
+			if below == 0 {
+				break // nor has the arena, which was asked before
+			}
 			end, worstBelow = m.Chunks+below, q
 		}
 		// One that is in both tiers is the host's: there it costs nothing.
