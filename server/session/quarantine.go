@@ -59,7 +59,6 @@ func (v *Service) quarantine(s *session, lifetimes []*os.File) {
 	}()
 }
 
-// wait says whether the process is gone; false: ctx has ended.
 // wait says whether nobody touches the slots any more: the process is gone, or
 // it has closed every pipe that it was handed, which it may do while it lives.
 // false: ctx has ended.
