@@ -40,8 +40,8 @@ type opened struct {
 	Segments int    `json:"segments"`
 	Scanned  int    `json:"scanned"`
 	Rebuilt  string `json:"rebuilt"`
-	// Resident bytes of the process, before and after; Metadata is what the
-	// directory counts.
+	// Resident bytes of the process, before and after, which is said with the
+	// parts written; Metadata is what the directory counts.
 	Before   int64 `json:"before"`
 	After    int64 `json:"after"`
 	Metadata int64 `json:"metadata"`
@@ -85,13 +85,10 @@ func Serve(ctx context.Context, args []string, in io.Reader, out io.Writer) erro
 		Before: before, Metadata: s.Stats().Metadata,
 	}
 	enc := json.NewEncoder(out)
-	// What a start leaves for the collector is not what a daemon keeps.
-	if say.After, err = resident(); err != nil {
-		return err
-	}
 	if err := enc.Encode(say); err != nil {
 		return err
 	}
+	// What a start leaves for the collector is not what a daemon keeps.
 	debug.FreeOSMemory()
 	if say.After, err = resident(); err != nil {
 		return err
