@@ -882,8 +882,10 @@ type NamespaceStatus struct {
 	// 32 bytes.
 	Fingerprint []byte `protobuf:"bytes,1,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"`
 	// Canonical encoding.
-	Descriptor_   []byte      `protobuf:"bytes,2,opt,name=descriptor,proto3" json:"descriptor,omitempty"`
-	Epoch         uint64      `protobuf:"varint,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Descriptor_ []byte `protobuf:"bytes,2,opt,name=descriptor,proto3" json:"descriptor,omitempty"`
+	Epoch       uint64 `protobuf:"varint,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	// Visible chunks of the host tier, and the bytes of their parts. What lies
+	// below is not counted by namespace.
 	Chunks        uint64      `protobuf:"varint,4,opt,name=chunks,proto3" json:"chunks,omitempty"`
 	Bytes         uint64      `protobuf:"varint,5,opt,name=bytes,proto3" json:"bytes,omitempty"`
 	Sessions      uint32      `protobuf:"varint,6,opt,name=sessions,proto3" json:"sessions,omitempty"`

@@ -41,8 +41,10 @@ type AdminClient interface {
 	Inspect(ctx context.Context, in *InspectRequest, opts ...grpc.CallOption) (*InspectResponse, error)
 	// Explain says why a prompt matches only so far.
 	Explain(ctx context.Context, in *ExplainRequest, opts ...grpc.CallOption) (*ExplainResponse, error)
-	// Clear drops all chunks of a namespace, a tenant, or everything, and bumps
-	// the epoch of what was cleared.
+	// Clear drops all chunks of a namespace, a tenant, or everything, from all
+	// tiers, and bumps the epoch of what was cleared. UNAVAILABLE: a device of a
+	// tier is off, and what lies there may come back with it; all other places are
+	// cleared.
 	Clear(ctx context.Context, in *ClearRequest, opts ...grpc.CallOption) (*ClearResponse, error)
 	// Pin keeps the chunks of a prompt on the disk: they are copied there, from the
 	// disk or the host tier, to where eviction does not reach them, and stay until
@@ -146,8 +148,10 @@ type AdminServer interface {
 	Inspect(context.Context, *InspectRequest) (*InspectResponse, error)
 	// Explain says why a prompt matches only so far.
 	Explain(context.Context, *ExplainRequest) (*ExplainResponse, error)
-	// Clear drops all chunks of a namespace, a tenant, or everything, and bumps
-	// the epoch of what was cleared.
+	// Clear drops all chunks of a namespace, a tenant, or everything, from all
+	// tiers, and bumps the epoch of what was cleared. UNAVAILABLE: a device of a
+	// tier is off, and what lies there may come back with it; all other places are
+	// cleared.
 	Clear(context.Context, *ClearRequest) (*ClearResponse, error)
 	// Pin keeps the chunks of a prompt on the disk: they are copied there, from the
 	// disk or the host tier, to where eviction does not reach them, and stay until

@@ -46,7 +46,9 @@ type ObjectsClient interface {
 	// Stat describes parts or a file.
 	Stat(ctx context.Context, in *StatRequest, opts ...grpc.CallOption) (*StatResponse, error)
 	// Delete drops a chunk, with all of its parts, or a file. Readers that hold
-	// a lease finish first; it is no longer visible at once.
+	// a lease finish first; it is no longer visible at once. UNAVAILABLE: a device
+	// of a tier is off, and a chunk that lies there may come back with it; it is
+	// gone from all other places.
 	Delete(ctx context.Context, in *DeleteRequest, opts ...grpc.CallOption) (*DeleteResponse, error)
 }
 
@@ -131,7 +133,9 @@ type ObjectsServer interface {
 	// Stat describes parts or a file.
 	Stat(context.Context, *StatRequest) (*StatResponse, error)
 	// Delete drops a chunk, with all of its parts, or a file. Readers that hold
-	// a lease finish first; it is no longer visible at once.
+	// a lease finish first; it is no longer visible at once. UNAVAILABLE: a device
+	// of a tier is off, and a chunk that lies there may come back with it; it is
+	// gone from all other places.
 	Delete(context.Context, *DeleteRequest) (*DeleteResponse, error)
 	mustEmbedUnimplementedObjectsServer()
 }
