@@ -15,17 +15,21 @@ func (a *app) statusCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "status", Short: "What the daemon does: memory, sessions, counters", Args: args(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
-			var s *larderv1.StatusResponse
-			err := a.admin(c.Context(), func(ctx context.Context, ad larderv1.AdminClient) (err error) {
-				s, err = ad.Status(ctx, &larderv1.StatusRequest{})
-				return err
-			})
+			s, err := a.status(c.Context())
 			if err != nil {
 				return err
 			}
 			return a.print(render.Message(s), func() error { return a.printStatus(s) })
 		},
 	}
+}
+
+func (a *app) status(ctx context.Context) (s *larderv1.StatusResponse, err error) {
+	err = a.admin(ctx, func(ctx context.Context, ad larderv1.AdminClient) (err error) {
+		s, err = ad.Status(ctx, &larderv1.StatusRequest{})
+		return err
+	})
+	return s, err
 }
 
 func (a *app) printStatus(s *larderv1.StatusResponse) error {

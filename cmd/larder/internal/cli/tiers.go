@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"context"
 	"fmt"
 	"strconv"
 	"strings"
@@ -23,11 +22,7 @@ device are those of the namespaces and tenants that engines have named since;
 PARTS are all. A tier that is off is left out by larderd until it is restarted;
 the reason follows the table.`,
 		RunE: func(c *cobra.Command, _ []string) error {
-			var s *larderv1.StatusResponse
-			err := a.admin(c.Context(), func(ctx context.Context, ad larderv1.AdminClient) (err error) {
-				s, err = ad.Status(ctx, &larderv1.StatusRequest{})
-				return err
-			})
+			s, err := a.status(c.Context())
 			if err != nil {
 				return err
 			}
