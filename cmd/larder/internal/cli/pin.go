@@ -10,6 +10,10 @@ import (
 	"github.com/larderkv/larder/cmd/larder/internal/render"
 )
 
+const pinHelp = `Chunks that are not here, or find no room, are counted; the exit code is 0.
+
+` + promptHelp
+
 func (a *app) pinCommand() *cobra.Command {
 	return a.pinning(false, &cobra.Command{
 		Use:   "pin [TOKEN...]",
@@ -19,7 +23,7 @@ leaves them alone, within the share of the disk that pins may take
 (nvme.pinned_percent). They stay until larder unpin, larder clear or a deletion,
 over restarts too.
 
-` + promptHelp,
+` + pinHelp,
 	})
 }
 
@@ -27,7 +31,7 @@ func (a *app) unpinCommand() *cobra.Command {
 	return a.pinning(true, &cobra.Command{
 		Use:   "unpin [TOKEN...]",
 		Short: "Let a pinned prompt be evicted again",
-		Long:  "Copies the prompt's chunks back to where eviction finds them, as the newest.\n\n" + promptHelp,
+		Long:  "Copies the prompt's chunks back to where eviction finds them, as the newest.\n\n" + pinHelp,
 	})
 }
 
