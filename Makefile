@@ -61,7 +61,7 @@ fuzz: ## each Go fuzz target for FUZZTIME (10s)
 	tools/fuzz.sh $(FUZZTIME)
 
 .PHONY: soak
-soak: ## larderd with little memory and disk under load, killed now and then, for SOAK (30m)
+soak: ## larderd with little memory and disk under load, killed, stopped and cleared now and then, for SOAK (30m)
 	LARDER_SOAK=$(SOAK) go test -count=1 -timeout 0 -run TestSoak -json ./test/process | $(PYTHON) tools/gotest.py
 
 .PHONY: lint
@@ -114,7 +114,7 @@ demo: ## a prompt's KV leaves a real engine, outlives it, and comes back (MODEL=
 	PYTHON=$(PYTHON) test/demo/run.sh
 
 .PHONY: nightly
-nightly: ## what does not fit CI: long fuzzing, hundreds of random kills
+nightly: ## what does not fit CI: long fuzzing, hundreds of random kills, a long soak
 	$(MAKE) race
 	LARDER_KILLS=300 go test -count=1 -timeout 30m -run TestKill9 -json ./storage/nvme | $(PYTHON) tools/gotest.py
 	LARDER_KILLS=100 go test -count=1 -timeout 30m -json ./test/process | $(PYTHON) tools/gotest.py
