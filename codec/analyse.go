@@ -96,11 +96,7 @@ func (e *Encoder) countPlain(h *Header, u *unit, d *encodedUnit, s *fieldStats) 
 			w.split(u.dims, d.classOf)
 			w.countDigits(&s.earlyDigits[p-1])
 		}
-		lo, hi := resize(&w.lo, u.dims), resize(&w.hi, u.dims)
-		for c := range lo {
-			lo[c], hi[c] = 1, 255
-		}
-		w.ops.Symbols(resize(&w.symbols, len(w.q)), w.q, valueZero, lo, hi)
+		w.ops.Symbols(resize(&w.symbols, len(w.q)), w.q)
 	}
 	e.arrange(d, u.tokens, maxClasses, &s.early)
 }

@@ -38,13 +38,13 @@ type workspace struct {
 	order                           order
 	early                           rows.ClassMap
 	// arranged has the symbols in the entropy coder's order.
-	arranged       []byte
-	streams        [L3 + 1][]byte
-	classOf, row8  []uint8
-	row, mean      []float32
-	steps, turn    []float32
-	means          []int8
-	class2, lo, hi []byte
+	arranged      []byte
+	streams       [L3 + 1][]byte
+	classOf, row8 []uint8
+	row, mean     []float32
+	steps, turn   []float32
+	means         []int8
+	class2        []byte
 
 	ops *rows.Ops
 }

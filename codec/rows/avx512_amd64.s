@@ -221,45 +221,32 @@ valuesGroup:
 	VZEROUPPER
 	RET
 
-// func symbolsAVX512(dst *byte, q *int16, lo, hi *byte, groups, rows, zero int) (escapes int)
-//	Z16 zero in every word; R10, R11 lo and hi
-TEXT ·symbolsAVX512(SB), NOSPLIT, $0-64
+// SYMBOLS: 32 words at q plus 128 as bytes at d; those beyond 0..255 as 0.
+#define SYMBOLS(q, d) \
+	VPADDW q, Z16, Z0; \
+	VPCMPUW $2, Z17, Z0, K1; \
+	VPMOVWB Z0, Y0; \
+	VMOVDQU8.Z Y0, K1, Y0; \
+	VMOVDQU Y0, d
+
+// func symbolsAVX512(dst *byte, q *int16, groups int)
+//	Z16 128, Z17 255, in every word
+TEXT ·symbolsAVX512(SB), NOSPLIT, $0-24
 	MOVQ dst+0(FP), DI
 	MOVQ q+8(FP), SI
-	MOVQ lo+16(FP), R10
-	MOVQ hi+24(FP), R11
-	MOVQ groups+32(FP), R9
-	SHLQ $6, R9
-	MOVQ rows+40(FP), CX
-	MOVQ zero+48(FP), AX
+	MOVQ groups+16(FP), CX
+	MOVL $128, AX
 	VPBROADCASTW AX, Z16
-	XORQ DX, DX
+	MOVL $255, AX
+	VPBROADCASTW AX, Z17
 
-symbolsRow:
-	XORQ BX, BX
-
-symbolsHalf:
-	// 32 channels; a saturated sum is above every hi.
-	VPADDSW (SI)(BX*2), Z16, Z0
-	VPMOVZXBW (R10)(BX*1), Z1
-	VPMOVZXBW (R11)(BX*1), Z2
-	VPCMPW $5, Z1, Z0, K1
-	VPCMPW $2, Z2, Z0, K1, K2
-	VPMOVWB Z0, Y0
-	VMOVDQU8.Z Y0, K2, Y0
-	VMOVDQU Y0, (DI)(BX*1)
-	KMOVD K2, R8
-	POPCNTL R8, R8
-	SUBQ R8, DX
-	ADDQ $32, DX
-	ADDQ $32, BX
-	CMPQ BX, R9
-	JLT symbolsHalf
-	ADDQ R9, DI
-	LEAQ (SI)(R9*2), SI
+symbolsGroup:
+	SYMBOLS((SI), (DI))
+	SYMBOLS(64(SI), 32(DI))
+	ADDQ $128, SI
+	ADDQ $64, DI
 	DECQ CX
-	JNZ symbolsRow
-	MOVQ DX, escapes+56(FP)
+	JNZ symbolsGroup
 	VZEROUPPER
 	RET
 

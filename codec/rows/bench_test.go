@@ -23,10 +23,6 @@ func BenchmarkOps(b *testing.B) {
 	q, digits, ctx := make([]int16, n), make([]byte, n), make([]byte, n)
 	symbols, arranged := make([]byte, n), make([]byte, m.Size(tokens))
 	mean, sq := make([]float32, dims), make([]float32, dims)
-	lo, hi := make([]byte, dims), make([]byte, dims)
-	for i := range lo {
-		lo[i], hi[i] = 1, 60
-	}
 	var hist [256]uint32
 	few := make([]byte, n) // 16 different symbols
 	for i := range few {
@@ -53,7 +49,7 @@ func BenchmarkOps(b *testing.B) {
 			{"stats", func() { o.StatsBF16(mean, sq, raw, 4*dims, tokens) }},
 			{"quantize", func() { o.QuantizeBF16(q, raw, 4*dims, tokens, mean, 0.01, 32767) }},
 			{"split", func() { o.Split(q, symbols, ctx, class2) }},
-			{"symbols", func() { o.Symbols(symbols, q, 31, lo, hi) }},
+			{"symbols", func() { o.Symbols(symbols, q) }},
 			{"gather", func() { o.Gather(arranged, symbols, &m, tokens) }},
 			{"count", func() { o.Count(&hist, few) }},
 		} {

@@ -115,9 +115,8 @@ func fits(b []byte, stride, tokens, dims int) {
 	must(tokens == 0 || stride >= 2*dims && len(b) >= (tokens-1)*stride+2*dims)
 }
 
-// QuantizeSymbolsBF16 is QuantizeBF16 and Symbols in one, with zero 128: dst gets
-// the value plus 128 where that is 1..255, else 0. scratch has the elements of
-// dst; what it holds after the call means nothing.
+// QuantizeSymbolsBF16 is QuantizeBF16 and Symbols in one. scratch has the elements
+// of dst; what it holds after the call means nothing.
 func (o *Ops) QuantizeSymbolsBF16(dst []byte, scratch []int16, src []byte, stride, tokens int, mean []float32, inv, limit float32) bool {
 	dims := len(mean)
 	fits(src, stride, tokens, dims)
@@ -129,17 +128,6 @@ func (o *Ops) QuantizeSymbolsBF16(dst []byte, scratch []int16, src []byte, strid
 	if !o.QuantizeBF16(scratch, src, stride, tokens, mean, inv, limit) {
 		return false
 	}
-	from := 0
-	if o.wide && len(dst) >= group {
-		from = len(dst) / group * group
-		clipAVX512(&dst[0], &scratch[0], from/group)
-	}
-	for i := from; i < len(dst); i++ {
-		s := int(scratch[i]) + 128
-		if s < 0 || s > 255 {
-			s = 0
-		}
-		dst[i] = byte(s)
-	}
+	o.Symbols(dst, scratch)
 	return true
 }

@@ -423,32 +423,3 @@ bf16Row:
 	MOVQ DX, escapes+64(FP)
 	VZEROUPPER
 	RET
-
-// CLIP: 32 words at q plus 128 as bytes at d; those beyond 0..255 as 0.
-#define CLIP(q, d) \
-	VPADDW q, Z16, Z0; \
-	VPCMPUW $2, Z17, Z0, K1; \
-	VPMOVWB Z0, Y0; \
-	VMOVDQU8.Z Y0, K1, Y0; \
-	VMOVDQU Y0, d
-
-// func clipAVX512(dst *byte, q *int16, groups int)
-//	Z16 128, Z17 255, in every word
-TEXT ·clipAVX512(SB), NOSPLIT, $0-24
-	MOVQ dst+0(FP), DI
-	MOVQ q+8(FP), SI
-	MOVQ groups+16(FP), CX
-	MOVL $128, AX
-	VPBROADCASTW AX, Z16
-	MOVL $255, AX
-	VPBROADCASTW AX, Z17
-
-clipGroup:
-	CLIP((SI), (DI))
-	CLIP(64(SI), 32(DI))
-	ADDQ $128, SI
-	ADDQ $64, DI
-	DECQ CX
-	JNZ clipGroup
-	VZEROUPPER
-	RET

@@ -20,24 +20,21 @@ func (o *Ops) Values(q []int16, symbols []byte, zero int) (escapes int) {
 	return escapes
 }
 
-// Symbols sets dst to q plus zero where that is within lo..hi of its channel,
-// else to 0, and returns how often that was. lo and hi have one entry for each
-// channel; lo is at least 1. zero is 0..255.
-func (o *Ops) Symbols(dst []byte, q []int16, zero int, lo, hi []byte) (escapes int) {
-	dims := len(lo)
-	must(len(dst) == len(q) && len(hi) == dims && dims > 0 && len(q)%dims == 0 && zero >= 0 && zero <= 255)
-	if o.wide && dims%group == 0 && len(q) > 0 {
-		return symbolsAVX512(&dst[0], &q[0], &lo[0], &hi[0], dims/group, len(q)/dims, zero)
+// Symbols sets dst to q plus 128 where that is 1..255, else to 0.
+func (o *Ops) Symbols(dst []byte, q []int16) {
+	must(len(dst) == len(q))
+	from := 0
+	if o.wide && len(q) >= group {
+		from = len(q) / group * group
+		symbolsAVX512(&dst[0], &q[0], from/group)
 	}
-	for i, v := range q {
-		s := int(v) + zero
-		if c := i % dims; s < int(lo[c]) || s > int(hi[c]) {
+	for i := from; i < len(q); i++ {
+		s := int(q[i]) + 128
+		if s < 0 || s > 255 {
 			s = 0
-			escapes++
 		}
 		dst[i] = byte(s)
 	}
-	return escapes
 }
 
 // A value v of a level becomes 3 v + digit of the next finer one, digit -1, 0 or

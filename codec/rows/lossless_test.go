@@ -111,13 +111,10 @@ func TestQuantizeSymbols(t *testing.T) {
 		inv := rapid.SampledFrom([]float32{0.3, 1, 2.5, 40}).Draw(t, "inv")
 		limit := rapid.SampledFrom([]float32{32754, 1213, 40}).Draw(t, "limit")
 		reference := both()[0]
-		q, lo, hi := make([]int16, dims*tokens), make([]byte, dims), make([]byte, dims)
-		for c := range lo {
-			lo[c], hi[c] = 1, 255
-		}
+		q := make([]int16, dims*tokens)
 		fits := reference.QuantizeBF16(q, src, stride, tokens, mean, inv, limit)
 		want := make([]byte, len(q))
-		reference.Symbols(want, q, 128, lo, hi)
+		reference.Symbols(want, q)
 		for _, o := range both() {
 			got, check := within(t, len(want))
 			require.Equal(t, fits, o.QuantizeSymbolsBF16(got, make([]int16, len(got)), src, stride, tokens, mean, inv, limit))

@@ -26,7 +26,7 @@ func gatherAVX512(dst *byte, at *int, src *byte, stride, blocks int)
 func valuesAVX512(q *int16, symbols *byte, groups, zero int) (escapes int)
 
 //go:noescape
-func symbolsAVX512(dst *byte, q *int16, lo, hi *byte, groups, rows, zero int) (escapes int)
+func symbolsAVX512(dst *byte, q *int16, groups int)
 
 //go:noescape
 func contextsAVX512(ctx *byte, q *int16, class2 *byte, groups, rows int)
@@ -75,9 +75,6 @@ func remapAVX512(dst, src *byte, groups int, r *Remap) (zeros int)
 
 //go:noescape
 func meanCostAVX512(mean, variance *float32, groups int, step, scale, most, floor float32) (sum uint64)
-
-//go:noescape
-func clipAVX512(dst *byte, q *int16, groups int)
 
 //go:noescape
 func pairsAVX512(ctx, digits *byte, groups int)

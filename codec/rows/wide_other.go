@@ -10,7 +10,7 @@ func hasBF16() bool { return false }
 func scatterAVX512(*byte, int, *byte, *int, int)                        { panic("rows: no assembly") }
 func gatherAVX512(*byte, *int, *byte, int, int)                         { panic("rows: no assembly") }
 func valuesAVX512(*int16, *byte, int, int) int                          { panic("rows: no assembly") }
-func symbolsAVX512(*byte, *int16, *byte, *byte, int, int, int) int      { panic("rows: no assembly") }
+func symbolsAVX512(*byte, *int16, int)                                  { panic("rows: no assembly") }
 func contextsAVX512(*byte, *int16, *byte, int, int)                     { panic("rows: no assembly") }
 func mergeAVX512(*int16, *byte, int)                                    { panic("rows: no assembly") }
 func splitAVX512(*int16, *byte, *byte, *byte, int, int)                 { panic("rows: no assembly") }
@@ -39,5 +39,4 @@ func remapAVX512(*byte, *byte, int, *Remap) int { panic("rows: no assembly") }
 func meanCostAVX512(*float32, *float32, int, float32, float32, float32, float32) uint64 {
 	panic("rows: no assembly")
 }
-func clipAVX512(*byte, *int16, int) { panic("rows: no assembly") }
 func pairsAVX512(*byte, *byte, int) { panic("rows: no assembly") }
