@@ -1,3 +1,4 @@
+#include "avx512_amd64.h"
 #include "textflag.h"
 
 // Rows of channels, 64 at a time. Register plan of every function:
@@ -203,10 +204,7 @@ TEXT ·valuesAVX512(SB), NOSPLIT, $0-40
 
 valuesGroup:
 	VMOVDQU64 (SI), Z0
-	VPTESTNMB Z0, Z0, K1
-	KMOVQ K1, R8
-	POPCNTQ R8, R8
-	ADDQ R8, DX
+	ZEROS(Z0, DX)
 	VPMOVZXBW (SI), Z0
 	VPMOVZXBW 32(SI), Z1
 	VPSUBW Z16, Z0, Z0

@@ -1,3 +1,4 @@
+#include "avx512_amd64.h"
 #include "textflag.h"
 
 // As in avx512_amd64.s: 64 channels at a time.
@@ -120,10 +121,7 @@ reconstructSymbolsGroup:
 
 reconstructSymbolsRow:
 	VMOVDQU64 (R13), Z0
-	VPTESTNMB Z0, Z0, K1
-	KMOVQ K1, R8
-	POPCNTQ R8, R8
-	ADDQ R8, DX
+	ZEROS(Z0, DX)
 	VPMOVZXBW (R13), Z0
 	VPMOVZXBW 32(R13), Z1
 	VPSUBW Z24, Z0, Z0
@@ -400,10 +398,7 @@ bf16Group:
 
 bf16Row:
 	VMOVDQU64 (R13), Z4
-	VPTESTNMB Z4, Z4, K1
-	KMOVQ K1, R8
-	POPCNTQ R8, R8
-	ADDQ R8, DX
+	ZEROS(Z4, DX)
 	FLOATS((R13), Z20, Z0)
 	FLOATS(16(R13), Z21, Z1)
 	FLOATS(32(R13), Z22, Z2)

@@ -1,20 +1,5 @@
+#include "avx512_amd64.h"
 #include "textflag.h"
-
-// GREATEST: the greatest byte of z in r; y2 and x2 are scratch.
-#define GREATEST(z, y, x, y2, x2, r) \
-	VEXTRACTI64X4 $1, z, y2; \
-	VPMAXUB y2, y, y; \
-	VEXTRACTI128 $1, y, x2; \
-	VPMAXUB x2, x, x; \
-	VPSRLDQ $8, x, x2; \
-	VPMAXUB x2, x, x; \
-	VPSRLDQ $4, x, x2; \
-	VPMAXUB x2, x, x; \
-	VPSRLDQ $2, x, x2; \
-	VPMAXUB x2, x, x; \
-	VPSRLDQ $1, x, x2; \
-	VPMAXUB x2, x, x; \
-	VPEXTRB $0, x, r
 
 // func rangeAVX512(symbols *byte, groups int) (low, high int)
 TEXT ·rangeAVX512(SB), NOSPLIT, $0-32
@@ -182,12 +167,7 @@ countSum:
 
 countSymbol:
 	VMOVDQA64 (DI), Z0
-	VEXTRACTI64X4 $1, Z0, Y1
-	VPADDQ Y1, Y0, Y0
-	VEXTRACTI128 $1, Y0, X1
-	VPADDQ X1, X0, X0
-	VPSRLDQ $8, X0, X1
-	VPADDQ X1, X0, X0
+	SUM
 	VMOVQ X0, AX
 	MOVL AX, (SI)
 	ADDQ $64, DI

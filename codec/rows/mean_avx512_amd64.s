@@ -1,3 +1,4 @@
+#include "avx512_amd64.h"
 #include "textflag.h"
 
 // func meanCostAVX512(mean, variance *float32, groups int, step, scale, most, floor float32) (sum uint64)
@@ -50,13 +51,8 @@ meanCostGroup:
 	DECQ CX
 	JNZ meanCostGroup
 
-	VEXTRACTI64X4 $1, Z8, Y1
 	VMOVDQA64 Z8, Z0
-	VPADDQ Y1, Y0, Y0
-	VEXTRACTI128 $1, Y0, X1
-	VPADDQ X1, X0, X0
-	VPSRLDQ $8, X0, X1
-	VPADDQ X1, X0, X0
+	SUM
 	VMOVQ X0, sum+40(FP)
 	VZEROUPPER
 	RET

@@ -1,3 +1,4 @@
+#include "avx512_amd64.h"
 #include "go_asm.h"
 #include "textflag.h"
 
@@ -21,10 +22,7 @@ remapGroup:
 	VPERMI2B Z18, Z17, K1, Z0
 	VMOVDQU8.Z Z0, K1, Z0
 	VMOVDQU64 Z0, (DI)
-	VPTESTNMB Z0, Z0, K1
-	KMOVQ K1, AX
-	POPCNTQ AX, AX
-	ADDQ AX, DX
+	ZEROS(Z0, DX)
 	ADDQ $64, SI
 	ADDQ $64, DI
 	DECQ CX
