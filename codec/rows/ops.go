@@ -2,10 +2,8 @@ package rows
 
 // Options of New. The zero value is what production runs.
 type Options struct {
-	// Go forces the reference; tests and benchmarks do.
+	// Go forces the reference.
 	Go bool
-	// NoBF16 does without AVX512_BF16, as Ice Lake must; tests do.
-	NoBF16 bool
 }
 
 // Ops are the functions of this package with one implementation.
@@ -14,11 +12,8 @@ type Ops struct{ wide, bf16 bool }
 // New returns the fastest implementation that the CPU runs.
 func New(o Options) *Ops {
 	wide := hasWide() && !o.Go
-	return &Ops{wide: wide, bf16: wide && hasBF16() && !o.NoBF16}
+	return &Ops{wide: wide, bf16: wide && hasBF16()}
 }
-
-// Wide reports whether the assembly runs.
-func (o *Ops) Wide() bool { return o.wide }
 
 // must panics for lengths that only a wrong caller can give.
 func must(ok bool) {

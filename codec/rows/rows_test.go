@@ -15,7 +15,7 @@ import (
 // both are the reference and what this CPU runs, without and with what not every
 // CPU has.
 func both() [3]*rows.Ops {
-	return [3]*rows.Ops{rows.New(rows.Options{Go: true}), rows.New(rows.Options{NoBF16: true}), rows.New(rows.Options{})}
+	return [3]*rows.Ops{rows.New(rows.Options{Go: true}), rows.WithoutBF16(), rows.New(rows.Options{})}
 }
 
 // shape draws dims and tokens: whole groups and others.
