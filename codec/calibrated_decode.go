@@ -39,19 +39,16 @@ func (r *Reader) findBasis(h *Header) error {
 
 // openCalibrated reads the head of a transformed unit's base.
 func (d *decoding) openCalibrated(h *Header, from *basis.Basis) error {
-	b := d.streams[0]
-	size := len(b)
-	head, err := cut(&b, 8)
+	head, b, err := d.begin(h.tables[d.u.field].plain)
 	if err != nil {
 		return err
 	}
 	if head[0]|head[1]|head[2] != 0 {
 		return corrupt("base", "reserved bytes are not zero")
 	}
-	d.tables = h.tables[d.u.field].plain
 	d.transform, d.turns = d.transformOf(from, h, &d.u)
 	copy(resize(&d.classOf, d.u.dims), d.transform.Classes)
-	return d.afterClasses(h, head[3], binary.LittleEndian.Uint32(head[4:]), b, size)
+	return d.afterClasses(h, head[3], binary.LittleEndian.Uint32(head[4:]), b)
 }
 
 // writeComponents writes the rows of a transformed unit at the level of pass last.

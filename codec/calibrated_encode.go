@@ -32,7 +32,7 @@ func (e *Encoder) transform(h *Header, params *Params, u *unit, raw []byte, d *e
 	q := resize(&d.q, u.tokens*n)
 	clear(q[:h.Sinks*n])
 	q = q[h.Sinks*n:]
-	limit := float32((maxValue - 13) / pow3[h.Finest]) // coarser values round up by at most 13
+	limit := limitOf(h.Finest)
 	for i := range tokens {
 		for j, v := range c[i*n : (i+1)*n] {
 			r := float32(v * inv[j])

@@ -70,15 +70,21 @@ func (d *decoding) open(dst []byte, h *Header, b *basis.Basis) (coded bool, err 
 	return true, d.openPlain(h)
 }
 
+// begin takes the head from the front of the base stream of a unit that is coded by
+// tables: four bytes that differ by mode, the last of which has flags, and the
+// number of escapes.
+func (d *decoding) begin(tables []rans.Table) (head, rest []byte, err error) {
+	if len(tables) == 0 {
+		return nil, nil, corrupt("classes", "no tables for a coded unit")
+	}
+	d.tables, rest = tables, d.streams[0]
+	head, err = cut(&rest, 8)
+	return head, rest, err
+}
+
 func (d *decoding) openLossless(h *Header) error {
 	u := &d.u
-	d.tables = h.tables[u.field].lossless
-	if len(d.tables) == 0 {
-		return corrupt("classes", "no tables for a lossless unit")
-	}
-	b := d.streams[0]
-	size := len(b)
-	head, err := cut(&b, 8)
+	head, b, err := d.begin(h.tables[u.field].lossless)
 	if err != nil {
 		return err
 	}
@@ -94,18 +100,12 @@ func (d *decoding) openLossless(h *Header) error {
 	if d.rest, err = cut(&b, u.dtype.restSize(u.tokens*u.dims)); err != nil {
 		return err
 	}
-	return d.body(head[3], b, size)
+	return d.body(head[3], b)
 }
 
 func (d *decoding) openPlain(h *Header) error {
 	u := &d.u
-	d.tables = h.tables[u.field].plain
-	if len(d.tables) == 0 {
-		return corrupt("classes", "no tables for a plain unit")
-	}
-	b := d.streams[0]
-	size := len(b)
-	head, err := cut(&b, 8)
+	head, b, err := d.begin(h.tables[u.field].plain)
 	if err != nil {
 		return err
 	}
@@ -119,24 +119,24 @@ func (d *decoding) openPlain(h *Header) error {
 	if err := readClassMap(resize(&d.classOf, u.dims), &b, len(d.tables)); err != nil {
 		return err
 	}
-	return d.afterClasses(h, head[3]&(1<<meanBitsAt-1), binary.LittleEndian.Uint32(head[4:]), b, size)
+	return d.afterClasses(h, head[3]&(1<<meanBitsAt-1), binary.LittleEndian.Uint32(head[4:]), b)
 }
 
 // afterClasses reads what follows the class map of a base of values: the exact rows,
 // the escapes, and the body.
-func (d *decoding) afterClasses(h *Header, flags byte, escapes uint32, b []byte, size int) (err error) {
+func (d *decoding) afterClasses(h *Header, flags byte, escapes uint32, b []byte) (err error) {
 	if d.exact, err = cut(&b, min(h.Sinks, d.u.tokens)*d.u.width); err != nil {
 		return err
 	}
 	if d.escapes, err = cut(&b, 2*int(min(escapes, 1<<30))); err != nil {
 		return err
 	}
-	return d.body(flags, b, size)
+	return d.body(flags, b)
 }
 
-// body takes what is left of a base stream of size bytes.
-func (d *decoding) body(flags byte, b []byte, size int) error {
-	if err := readState(&d.state, flags, &b, size); err != nil {
+// body takes what is left of a base stream.
+func (d *decoding) body(flags byte, b []byte) error {
+	if err := d.readState(flags, &b); err != nil {
 		return err
 	}
 	d.coded = b
@@ -155,17 +155,17 @@ func cut(b *[]byte, n int) ([]byte, error) {
 	return front, nil
 }
 
-// readState reads the state of a unit, if it is stored, behind padding. size is
-// that of the stream whose rest is *b.
-func readState(st *rans.State, flags byte, b *[]byte, size int) error {
-	st.Reset()
+// readState reads the state of a unit, if it is stored, behind padding. *b is the
+// rest of the base stream.
+func (d *decoding) readState(flags byte, b *[]byte) error {
+	d.state.Reset()
 	if flags&^flagState != 0 {
 		return corrupt("flags", "unknown").With(flags, flagState)
 	}
 	if flags == 0 {
 		return nil
 	}
-	pad, err := cut(b, -(size-len(*b))&3)
+	pad, err := cut(b, -(len(d.streams[0])-len(*b))&3)
 	if err != nil {
 		return err
 	}
@@ -174,7 +174,7 @@ func readState(st *rans.State, flags byte, b *[]byte, size int) error {
 			return corrupt("base", "padding is not zero")
 		}
 	}
-	if err := st.Read(*b); err != nil {
+	if err := d.state.Read(*b); err != nil {
 		return err
 	}
 	*b = (*b)[rans.StateSize:]

@@ -84,17 +84,13 @@ func (h *Header) passes() int { return h.Coarsest - h.Finest + 1 }
 // coarser ones. Levels that are finer than the object's are its finest, and
 // coarser ones its coarsest.
 func (h *Header) Prefix(level int) int64 {
-	return h.end(h.passOf(level))
+	at, n := h.Range(h.passOf(level), 0, h.Layers)
+	return at + n
 }
 
 // passOf is the last pass that level needs.
 func (h *Header) passOf(level int) int {
 	return h.Coarsest - min(max(level, h.Finest), h.Coarsest)
-}
-
-func (h *Header) end(pass int) int64 {
-	i := (pass+1)*h.Units() - 1
-	return h.starts[i] + padded(int64(h.lengths[i]))
 }
 
 // Range returns where the streams of layers [low, high) of one pass lie: pass

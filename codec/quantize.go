@@ -92,9 +92,12 @@ func (z *quantized) inSteps(buffer *[]float32, finest int) (mean []float32, inv,
 	for c, m := range z.means {
 		mean[c] = meanOf(step, m, z.shift)
 	}
-	// Coarser values round up by at most 13.
-	return mean, 1 / float32(step*float32(pow3[finest])), float32((maxValue - 13) / pow3[finest])
+	return mean, 1 / float32(step*float32(pow3[finest])), limitOf(finest)
 }
+
+// limitOf is what values of level finest must be below: coarser ones round up by
+// at most 13.
+func limitOf(finest int) float32 { return float32((maxValue - 13) / pow3[finest]) }
 
 // unpackMeans sets w.mean from w.means.
 func (w *workspace) unpackMeans(step uint16, shift int8) []float32 {
