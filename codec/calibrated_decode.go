@@ -16,7 +16,6 @@ func (r *Reader) SetBases(find Bases) { r.bases = find }
 // findBasis sets r.basis to that of an object. Miss: there is none of this name.
 // Corrupt: it is not for what the object says it is.
 func (r *Reader) findBasis(h *Header) error {
-	r.basis = nil
 	if h.Basis == nil {
 		return nil
 	}

@@ -107,6 +107,7 @@ func (e *Encoder) Encode(dst, raw []byte, shape *Shape, params *Params) ([]byte,
 		e.work.runs = walk.Next(e.work.runs[:0], h.Tokens)
 		e.analyse(h, params, raw, i)
 	}
+	e.from = source{} // its rows are the caller's
 	for i := range e.fields {
 		e.fields[i].choose(h.passes())
 	}

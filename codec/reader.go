@@ -71,6 +71,7 @@ func (r *Reader) DecodeLayers(dst []byte, h *Header, shape *Shape, passes [][]by
 	if n := (high - low) * h.LayerSize(); len(dst) != n {
 		return invalid("dst", "its size is not that of the layers").With(len(dst), n)
 	}
+	defer r.forget()
 	if err := r.findBasis(h); err != nil {
 		return err
 	}
@@ -90,7 +91,6 @@ func (r *Reader) DecodeLayers(dst []byte, h *Header, shape *Shape, passes [][]by
 		}
 		starts[p] = at
 	}
-	defer r.forget()
 	per := len(h.Fields) * h.Heads
 	walk := h.Plan.Walk()
 	walk.Skip(low * per * h.Tokens)
@@ -138,6 +138,7 @@ func (r *Reader) DecodeLayers(dst []byte, h *Header, shape *Shape, passes [][]by
 
 // forget drops what is the caller's.
 func (r *Reader) forget() {
+	r.basis = nil
 	for i := range r.units {
 		d := &r.units[i]
 		d.streams = [L3 + 1][]byte{}
