@@ -20,8 +20,8 @@ const testStep = 0.125 // of all components, at level 0
 func cosines(tb testing.TB, s *basis.Shape) []byte {
 	tb.Helper()
 	var list []basis.Transform
-	for i := range s.Layers * len(s.Fields) * s.Blocks() {
-		f := i / s.Blocks() % len(s.Fields)
+	for i := range s.Units() {
+		_, f, _ := s.UnitOf(i)
 		n := s.Size(f)
 		t := basis.Transform{Mean: make([]float32, n), Steps: make([]uint16, n), Classes: make([]uint8, n), Matrix: make([]float32, n*n)}
 		for j := range n {

@@ -91,8 +91,8 @@ func Append(dst []byte, s *Shape, turn []float64, transforms []Transform) ([]byt
 	if err := s.Validate(); err != nil {
 		return dst, err
 	}
-	if len(turn) != s.Rope.Dims/2 || len(transforms) != s.Layers*len(s.Fields)*s.Blocks() {
-		return dst, invalid("transforms", "number does not fit the shape").With(len(transforms), s.Layers*len(s.Fields)*s.Blocks())
+	if len(turn) != s.Rope.Dims/2 || len(transforms) != s.Units() {
+		return dst, invalid("transforms", "number does not fit the shape").With(len(transforms), s.Units())
 	}
 	le, at := binary.LittleEndian, len(dst)
 	dst = le.AppendUint32(dst, magic)
@@ -112,7 +112,8 @@ func Append(dst []byte, s *Shape, turn []float64, transforms []Transform) ([]byt
 		dst = appendTurns(dst, turn, s.highRows(), lowRows)
 	}
 	for i := range transforms {
-		t, n := &transforms[i], s.Size(i/s.Blocks()%len(s.Fields))
+		_, field, _ := s.UnitOf(i)
+		t, n := &transforms[i], s.Size(field)
 		if len(t.Mean) != n || len(t.Steps) != n || len(t.Classes) != n || len(t.Matrix) != n*n {
 			return dst[:at], invalid("transforms", "transform %d has another size", i).With(len(t.Mean), n)
 		}
@@ -181,9 +182,9 @@ func Parse(b []byte) (*Basis, error) {
 			return nil, err
 		}
 	}
-	basis.transforms = make([]Transform, s.Layers*fields*s.Blocks())
+	basis.transforms = make([]Transform, s.Units())
 	for i := range basis.transforms {
-		field := i / s.Blocks() % fields
+		_, field, _ := s.UnitOf(i)
 		n := int(transformBytes(s.Size(field)))
 		if err := basis.transforms[i].read(rest[:n], s.Size(field), s.Fields[field].Classes); err != nil {
 			return nil, fault.Wrap(fault.Corrupt, err, "basis.transform", "transform %d", i)

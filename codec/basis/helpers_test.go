@@ -42,8 +42,8 @@ func newBytes(tb testing.TB, s *Shape, seed uint64) []byte {
 	tb.Helper()
 	g := rand.New(rand.NewPCG(seed, 1))
 	var list []Transform
-	for i := range s.Layers * len(s.Fields) * s.Blocks() {
-		f := i / s.Blocks() % len(s.Fields)
+	for i := range s.Units() {
+		_, f, _ := s.UnitOf(i)
 		n := s.Size(f)
 		t := Transform{Mean: make([]float32, n), Steps: make([]uint16, n), Classes: make([]uint8, n), Matrix: orthonormal(g, n)}
 		for k := range n {

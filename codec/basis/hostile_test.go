@@ -91,7 +91,7 @@ func FuzzBasis(f *testing.F) {
 					}
 					row := make([]float32, len(c))
 					tr.Reconstruct(row, c)
-					if got.Turns(i / got.Blocks() % len(got.Fields)) {
+					if _, field, _ := got.UnitOf(i); got.Turns(field) {
 						cs := make([]float32, got.Rope.Dims)
 						got.Turn(cs, got.Rope.Positions-1)
 						got.Rotate(row, cs, len(row)/got.Joined)

@@ -93,6 +93,15 @@ func (s *Shape) Size(field int) int { return s.Joined * s.Fields[field].Dims }
 // Blocks is the number of units of a field in a layer.
 func (s *Shape) Blocks() int { return s.Heads / s.Joined }
 
+// Units is the number of all units: layers x fields x blocks.
+func (s *Shape) Units() int { return s.Layers * len(s.Fields) * s.Blocks() }
+
+// UnitOf says which one comes i-th: layer after layer, field after field, block
+// after block.
+func (s *Shape) UnitOf(i int) (layer, field, block int) {
+	return i / s.Blocks() / len(s.Fields), i / s.Blocks() % len(s.Fields), i % s.Blocks()
+}
+
 // Turns reports whether the position turns a field.
 func (s *Shape) Turns(field int) bool {
 	return s.Rope.Pairing != None && s.Fields[field].Kind == KindK

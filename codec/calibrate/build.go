@@ -23,26 +23,24 @@ func (l *Learner) Basis(dst []byte, progress func(done, all int)) ([]byte, error
 	// For each unit, log2 of the width of its components in steps.
 	widths := make([][]float64, len(l.units))
 	for i := range l.units {
-		field := i / s.Blocks() % len(s.Fields)
+		_, field, _ := s.UnitOf(i)
 		transforms[i], widths[i] = l.units[i].components(l.o.Steps[field])
 		l.units[i] = moments{}
 		if progress != nil {
 			progress(i+1, len(l.units))
 		}
 	}
-	for field := range s.Fields {
-		var all []float64
-		for i := range widths {
-			if i/s.Blocks()%len(s.Fields) == field {
-				all = append(all, widths[i]...)
-			}
-		}
-		slices.Sort(all)
-		for i := range widths {
-			if i/s.Blocks()%len(s.Fields) == field {
-				transforms[i].Classes = classes(widths[i], all)
-			}
-		}
+	all := make([][]float64, len(s.Fields)) // those of a field's units, sorted
+	for i := range widths {
+		_, field, _ := s.UnitOf(i)
+		all[field] = append(all[field], widths[i]...)
+	}
+	for field := range all {
+		slices.Sort(all[field])
+	}
+	for i := range widths {
+		_, field, _ := s.UnitOf(i)
+		transforms[i].Classes = classes(widths[i], all[field])
 	}
 	return basis.Append(dst, s, l.o.Turn, transforms)
 }

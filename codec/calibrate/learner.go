@@ -74,9 +74,10 @@ func New(o Options) (*Learner, error) {
 	if len(o.Turn) != o.Shape.Rope.Dims/2 {
 		return nil, fault.New(fault.Invalid, "turn", "one angle for each pair").With(len(o.Turn), o.Shape.Rope.Dims/2)
 	}
-	l := &Learner{o: o, units: make([]moments, o.Shape.Layers*len(o.Shape.Fields)*o.Shape.Blocks())}
+	l := &Learner{o: o, units: make([]moments, o.Shape.Units())}
 	for i := range l.units {
-		n := o.Shape.Size(i / o.Shape.Blocks() % len(o.Shape.Fields))
+		_, field, _ := o.Shape.UnitOf(i)
+		n := o.Shape.Size(field)
 		l.units[i] = moments{sum: make([]float64, n), prod: make([]float64, n*n)}
 	}
 	return l, nil
@@ -122,7 +123,7 @@ func (l *Learner) Add(raw []byte, shape *codec.Shape, position int) error {
 			sin[i], cos[i] = math.Sincos(float64(position+token) * a)
 		}
 		for i := range l.units {
-			block, field, layer := i%s.Blocks(), i/s.Blocks()%len(s.Fields), i/s.Blocks()/len(s.Fields)
+			layer, field, block := s.UnitOf(i)
 			m, dims := &l.units[i], s.Fields[field].Dims
 			if cap(l.row) < dims {
 				l.row = make([]float32, dims)
