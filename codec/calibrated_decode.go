@@ -7,7 +7,8 @@ import (
 	"github.com/larderkv/larder/codec/basis"
 )
 
-// Bases finds a basis by its name; nil where there is none.
+// Bases finds a basis by its name, which a Reader does not compare again; nil
+// where there is none.
 type Bases func(basis.ID) *basis.Basis
 
 // SetBases tells r where bases are. Without, every object that has one is a miss.

@@ -16,15 +16,16 @@
 //   - Decoding is bit-identical on every platform: plain rounds one addition in
 //     float32 and one conversion to the output type; calibrated has one fused
 //     operation for each component, in ascending order.
-//   - What one basis coded is a miss to a reader that has it not, or another one.
+//   - What one basis coded is a miss to a reader that finds none of this name.
 //   - What cannot be quantized (NaN, infinities, no variance, a range that the
 //     steps do not span) is kept exactly. What does not shrink is kept raw.
 //
 // Concurrency: an Encoder or a Reader belongs to one goroutine at a time; any
 // number of them work beside one another. Shape and Params are not kept.
 //
-// `larder codec` is all that uses it so far: nothing outside tests calls
-// DecodeLayers, or sets Params.Plan or steps for each layer.
+// `larder codec`, `larder calibrate` and benchmarks are all that uses it so far:
+// nothing outside tests decodes some layers of an object, or sets Params.Plan or
+// steps for each layer.
 //
 // It does not: know part ids, tiers or requests, read files, start
 // goroutines, choose levels for a namespace.

@@ -9,7 +9,8 @@ import (
 
 // Encoder makes objects. It keeps its working memory from one call to the next:
 // a byte for each coded element of an object (three where it has several levels,
-// or another type than bf16), and the coded bytes of all passes but the base.
+// or another type than bf16 or calibrated fields), the coded bytes of all passes
+// but the base, and, where a basis joins heads, the raw bytes once more.
 type Encoder struct {
 	coder *rans.Coder
 

@@ -39,8 +39,8 @@ type ropeSettings struct {
 	Original float64 `json:"original_max_position_embeddings"`
 }
 
-// ParseRope reads a model's config.json. Invalid: it is none, or turns its keys in
-// a way that is not implemented; such a cache is coded plain.
+// ParseRope reads a model's config.json. Invalid: it is none, or its RoPE kind is
+// not default, linear or llama3; such a cache is coded plain.
 func ParseRope(config []byte) (*Rope, error) {
 	var c modelConfig
 	if err := json.Unmarshal(config, &c); err != nil {

@@ -46,7 +46,8 @@ func (a *app) calibrateCommand() *cobra.Command {
 from its start: parts one after another as larder codec encode reads them, with
 all heads and layers of the model. Steps of --fields are those of level 0 in units
 of a unit's rms. --config is the model's config.json, which says how positions
-turn the keys; a kind that is not implemented is refused: code such a cache plain.`,
+turn the keys: RoPE kinds default, linear and llama3. Others are refused: code
+such a cache plain.`,
 		Args: args(cobra.MinimumNArgs(2)),
 		RunE: func(c *cobra.Command, list []string) error {
 			o, err := f.options()

@@ -25,7 +25,7 @@ func (a *app) codecCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "codec", Short: "Code KV bytes in files: encode, decode, inspect",
 		Long: `Works on files alone and asks no larderd. A raw file is parts one after another,
-each of layers x heads x tokens x fields, little-endian, as --field, --layers,
+each of layers x heads x tokens x fields, little-endian, as --fields, --layers,
 --heads and --tokens say. A coded file is their objects one after another.`,
 		Args: args(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
