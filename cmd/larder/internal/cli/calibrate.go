@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -17,7 +16,7 @@ import (
 
 // calibrateFlags say what the files hold, and how the basis is to be.
 type calibrateFlags struct {
-	encodeFlags
+	rawFlags
 	unit, config, pairing string
 	joined, positions     int
 }
@@ -66,10 +65,7 @@ such a cache plain.`,
 			})
 		},
 	}
-	c.Flags().StringVar(&f.fields, "fields", "k:bf16:128,v:bf16:128", "fields of a token's entry, KIND:DTYPE:DIMS or KIND:DTYPE:DIMS:STEP")
-	c.Flags().IntVar(&f.shape.Layers, "layers", 1, "layers of a part")
-	c.Flags().IntVar(&f.shape.Heads, "heads", 1, "heads of a part")
-	c.Flags().IntVar(&f.shape.Tokens, "tokens", 256, "tokens of a part")
+	f.add(c)
 	c.Flags().StringVar(&f.unit, "unit", "part", "what is coded together: the heads of a part, or a bundle of all heads")
 	c.Flags().IntVar(&f.joined, "joined", 1, "part: heads of a head group")
 	c.Flags().StringVar(&f.config, "config", "", "config.json of the model; required unless --pairing is none")
@@ -125,11 +121,8 @@ func (a *app) calibrate(c *cobra.Command, to string, from []string, f *calibrate
 	if err != nil {
 		return nil, err
 	}
-	if err := f.shape.Validate(); err != nil {
+	if err := f.check(); err != nil {
 		return nil, err
-	}
-	if f.shape.RawSize() > maxPart {
-		return nil, usagef("a part has %d bytes, at most %d", f.shape.RawSize(), maxPart)
 	}
 	out := &learned{LearnerMemory: l.Memory(), Unit: o.Shape.Unit.String()}
 	start := cpuSeconds()
@@ -138,7 +131,8 @@ func (a *app) calibrate(c *cobra.Command, to string, from []string, f *calibrate
 		if err := c.Context().Err(); err != nil {
 			return nil, err
 		}
-		if err := learnFile(l, path, raw, &f.shape); err != nil {
+		err := eachPart(path, raw, func(n int) error { return l.Add(raw, &f.shape, n*f.shape.Tokens) })
+		if err != nil {
 			return nil, err
 		}
 		fmt.Fprintf(a.Err, "%s: file %d of %d, %d tokens\n", path, i+1, len(from), l.Tokens())
@@ -175,27 +169,6 @@ func cpuSeconds() float64 {
 		return 0
 	}
 	return float64(u.Utime.Nano()+u.Stime.Nano()) / 1e9
-}
-
-// learnFile adds the parts of one prompt.
-func learnFile(l *calibrate.Learner, path string, raw []byte, shape *codec.Shape) error {
-	in, err := os.Open(path)
-	if err != nil {
-		return usagef("%v", err)
-	}
-	defer func() { _ = in.Close() }()
-	for position := 0; ; position += shape.Tokens {
-		_, err := io.ReadFull(in, raw)
-		if errors.Is(err, io.EOF) && position > 0 {
-			return nil
-		}
-		if err != nil {
-			return usagef("%s is not a number of parts of %d bytes", path, len(raw))
-		}
-		if err := l.Add(raw, shape, position); err != nil {
-			return err
-		}
-	}
 }
 
 // readBasis reads the file of a basis.

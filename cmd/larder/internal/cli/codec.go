@@ -18,9 +18,6 @@ import (
 	"github.com/larderkv/larder/codec/rans"
 )
 
-// maxPart bounds what one part of a file may make this process hold.
-const maxPart = 1 << 30
-
 func (a *app) codecCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "codec", Short: "Code KV bytes in files: encode, decode, inspect",
@@ -34,14 +31,11 @@ each of layers x heads x tokens x fields, little-endian, as --fields, --layers,
 	return c
 }
 
-// encodeFlags are the shape and the parameters of encode.
+// encodeFlags are what encode is asked for.
 type encodeFlags struct {
-	fields, levels, mode string
-	shape                codec.Shape
-	params               codec.Params
-
-	basis       string
-	calibration codec.Calibration
+	rawFlags
+	levels, mode, basis string
+	calibration         codec.Calibration
 }
 
 // parse reads "k:bf16:128,v:bf16:128:0.07" and "0-3", and the basis.
@@ -74,42 +68,6 @@ func (f *encodeFlags) parse() error {
 	}
 	if err != nil {
 		return usagef("--levels is %q, not a level or a range like 0-3", f.levels)
-	}
-	return nil
-}
-
-// parseFields sets the fields of shape and params. steps has the step of a field
-// that names none.
-func (f *encodeFlags) parseFields(mode codec.Mode, steps func(codec.Kind) float32) error {
-	for _, s := range strings.Split(f.fields, ",") {
-		p := strings.Split(s, ":")
-		if len(p) < 3 || len(p) > 4 {
-			return usagef("--fields has %q, not KIND:DTYPE:DIMS or KIND:DTYPE:DIMS:STEP", s)
-		}
-		kind, err := codec.ParseKind(p[0])
-		if err != nil {
-			return err
-		}
-		dtype, err := codec.ParseDType(p[1])
-		if err != nil {
-			return err
-		}
-		dims, err := strconv.Atoi(p[2])
-		if err != nil {
-			return usagef("--fields has the dims %q, not a number", p[2])
-		}
-		step := float64(steps(kind))
-		if len(p) == 4 {
-			if step, err = strconv.ParseFloat(p[3], 32); err != nil {
-				return usagef("--fields has the step %q, not a number", p[3])
-			}
-		}
-		f.shape.Fields = append(f.shape.Fields, codec.Field{Kind: kind, DType: dtype, Dims: dims})
-		fp := codec.FieldParams{Mode: mode, Steps: []float32{float32(step)}}
-		if kind == codec.Opaque {
-			fp.Mode = codec.Raw
-		}
-		f.params.Fields = append(f.params.Fields, fp)
 	}
 	return nil
 }
@@ -180,10 +138,7 @@ basis's, times --scale.`,
 			return a.printCoded(out)
 		},
 	}
-	c.Flags().StringVar(&f.fields, "fields", "k:bf16:128,v:bf16:128", "fields of a token's entry")
-	c.Flags().IntVar(&f.shape.Layers, "layers", 1, "layers of a part")
-	c.Flags().IntVar(&f.shape.Heads, "heads", 1, "heads of a part")
-	c.Flags().IntVar(&f.shape.Tokens, "tokens", 256, "tokens of a part")
+	f.add(c)
 	c.Flags().StringVar(&f.mode, "mode", "plain", "raw, lossless, plain or calibrated")
 	c.Flags().StringVar(&f.levels, "levels", "0-3", "plain and calibrated: one level, or all levels of a range in one object")
 	c.Flags().IntVar(&f.params.Sinks, "sinks", 0, "plain and calibrated: leading tokens of the first part that stay exact")
@@ -195,17 +150,9 @@ basis's, times --scale.`,
 }
 
 func (a *app) encodeFile(from, to string, f *encodeFlags) ([]coded, error) {
-	if err := f.shape.Validate(); err != nil {
+	if err := f.check(); err != nil {
 		return nil, err
 	}
-	if f.shape.RawSize() > maxPart {
-		return nil, usagef("a part has %d bytes, at most %d", f.shape.RawSize(), maxPart)
-	}
-	in, err := os.Open(from)
-	if err != nil {
-		return nil, usagef("%v", err)
-	}
-	defer func() { _ = in.Close() }()
 	coder, err := rans.New(rans.Options{})
 	if err != nil {
 		return nil, err
@@ -215,14 +162,7 @@ func (a *app) encodeFile(from, to string, f *encodeFlags) ([]coded, error) {
 	var list []coded
 	err = replace(to, func(w io.Writer) error {
 		params := f.params
-		for {
-			_, err := io.ReadFull(in, raw)
-			if errors.Is(err, io.EOF) && len(list) > 0 {
-				return nil
-			}
-			if err != nil {
-				return usagef("%s is not a number of parts of %d bytes", from, len(raw))
-			}
+		return eachPart(from, raw, func(n int) (err error) {
 			if object, err = e.Encode(object[:0], raw, &f.shape, &params); err != nil {
 				return err
 			}
@@ -230,13 +170,12 @@ func (a *app) encodeFile(from, to string, f *encodeFlags) ([]coded, error) {
 			if err != nil {
 				return err
 			}
-			list = append(list, describe(len(list), h))
-			if _, err := w.Write(object); err != nil {
-				return err
-			}
+			list = append(list, describe(n, h))
 			params.Sinks = 0
 			f.calibration.Position += f.shape.Tokens
-		}
+			_, err = w.Write(object)
+			return err
+		})
 	})
 	return list, err
 }
