@@ -2,11 +2,8 @@ package codec
 
 import (
 	"bytes"
-	"encoding/json"
-	"os"
 	"testing"
 
-	"github.com/minio/crc64nvme"
 	"github.com/stretchr/testify/require"
 
 	"github.com/larderkv/larder/codec/basis"
@@ -62,14 +59,7 @@ func newCalibratedVectors(tb testing.TB) []calibratedVector {
 }
 
 func TestCalibratedVectors(t *testing.T) {
-	var list []calibratedVector
-	if *update {
-		list = newCalibratedVectors(t)
-	} else {
-		b, err := os.ReadFile(calibratedVectorsFile)
-		require.NoError(t, err)
-		require.NoError(t, json.Unmarshal(b, &list))
-	}
+	list, write := vectorsOf(t, calibratedVectorsFile, newCalibratedVectors)
 	seen, escapes := map[uint8]bool{}, 0
 	for i := range list {
 		v := &list[i]
@@ -94,21 +84,9 @@ func TestCalibratedVectors(t *testing.T) {
 				}
 			}
 		}
-		for level := range 4 {
-			sum := crc64nvme.Checksum(decodeBy(t, b, v.Object, s, level))
-			if *update {
-				v.Decoded[level] = sum
-			}
-			require.Equal(t, v.Decoded[level], sum, "%s: level %d decodes to other bytes", v.Name, level)
-		}
+		v.checkLevels(t, func(level int) []byte { return decodeBy(t, b, v.Object, s, level) })
 	}
 	require.True(t, seen[basePlain] && len(seen) > 1, "the vectors have units that are calibrated and one that is exact")
 	require.Positive(t, escapes)
-	if *update {
-		var b bytes.Buffer
-		e := json.NewEncoder(&b)
-		e.SetIndent("", " ")
-		require.NoError(t, e.Encode(list))
-		require.NoError(t, os.WriteFile(calibratedVectorsFile, b.Bytes(), 0o644))
-	}
+	write()
 }
