@@ -112,7 +112,7 @@ def calibrate(scorer: Scorer, larder: Path, model: Path, work: Path, texts: list
     shape: list[str] = []
     for i, text in enumerate(texts if missing else []):
         parts = chunks(scorer.prefix(scorer.tokens(text)), 256)
-        shape = [x for x in shape_of(parts) if not x.startswith("k:") and x != "--fields"]
+        shape = shape_of(parts)
         files.append(work / f"calibration{i}.raw")
         parts.view(torch.int16).numpy().tofile(files[-1])
     for unit in missing:
