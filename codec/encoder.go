@@ -120,7 +120,8 @@ func (e *Encoder) Encode(dst, raw []byte, shape *Shape, params *Params) ([]byte,
 		e.fields[i].setMaps(&h.tables[i])
 	}
 	// The header's length is known by now, what it says is not.
-	size := h.size()
+	tables := h.appendTables(nil)
+	size := h.size(tables)
 	e.bodies[0] = append(dst, make([]byte, size)...)
 	err = e.encodeUnits(h, raw, len(dst)+size)
 	base := e.bodies[0]
@@ -128,7 +129,7 @@ func (e *Encoder) Encode(dst, raw []byte, shape *Shape, params *Params) ([]byte,
 	if err != nil {
 		return dst, err
 	}
-	h.append(base[:len(dst)])
+	h.append(base[:len(dst)], tables)
 	for _, b := range e.bodies[1:] {
 		base = append(base, b...)
 	}

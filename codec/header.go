@@ -235,9 +235,9 @@ func (h *Header) readDirectory(b []byte) error {
 	return nil
 }
 
-// size is the length of the header, once the tables are there.
-func (h *Header) size() int {
-	n := fixedSize + fieldSize*len(h.Fields) + h.section() + 4*len(h.Plan) + len(h.appendTables(nil)) + 4*len(h.lengths) + 8*len(h.sums)
+// size is the length of the header with these tables, which are appendTables'.
+func (h *Header) size(tables []byte) int {
+	n := fixedSize + fieldSize*len(h.Fields) + h.section() + 4*len(h.Plan) + len(tables) + 4*len(h.lengths) + 8*len(h.sums)
 	return int(padded(int64(n) + 8))
 }
 
@@ -249,12 +249,11 @@ func (h *Header) section() int {
 	return basisSize
 }
 
-// append writes h, and sets its starts and sizes.
-func (h *Header) append(dst []byte) []byte {
+// append writes h with these tables, and sets its starts and sizes.
+func (h *Header) append(dst, tables []byte) []byte {
 	le := binary.LittleEndian
 	at := len(dst)
-	tables := h.appendTables(nil)
-	h.Size = int64(h.size())
+	h.Size = int64(h.size(tables))
 	offset := h.Size
 	for i, l := range h.lengths {
 		h.starts[i] = offset
