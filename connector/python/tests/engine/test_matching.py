@@ -12,12 +12,15 @@ from vllm.v1.request import RequestStatus
 
 from larder.vllm.matching import Match
 
+# A power of two, and clocks begin at whole seconds: no sum is rounded.
+STEP_S = 1 / 32
+
 
 class Clock:
-    """Time that moves when a test says so."""
+    """Time that moves when a test says so, from the present second on."""
 
     def __init__(self) -> None:
-        self.now = time.monotonic()
+        self.now = float(int(time.monotonic()))
 
     def __call__(self) -> float:
         return self.now
@@ -134,10 +137,9 @@ def steps_of(e: SimulatedEngine, clock: Clock, requests: Any, until: float) -> l
     for name, tokens, count in requests:
         e.add(name, tokens, max_tokens=count)
     scheduled = []
-    # Counted, since sums of seconds are rounded as the machine's uptime has it.
-    for _ in range(round((until - clock.now) / 0.05) + 40):
+    while clock.now < until:
         scheduled.append(e.step().scheduled)
-        clock.now += 0.05
+        clock.now += STEP_S
     return scheduled
 
 
