@@ -7,7 +7,7 @@ before memory is taken or a kernel runs: the kernels trust Unit, Group and Task.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -97,19 +97,20 @@ class Source:
     out: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass
 class Work:
-    """Units of equal shape that one kernel takes. units is where they are in
-    Layout.units: (group, first, count)."""
+    """Units of equal shape that one kernel takes. classes and contexts are the
+    most of any; listed: some have tokens of different levels. units is where they
+    are in Layout.units: (group, first, count)."""
 
     kind: str
     tokens: int
     dims: int
     pitch: int
-    classes: int
-    contexts: int
-    listed: bool
-    units: list[tuple[int, int, int]]
+    classes: int = 0
+    contexts: int = 0
+    listed: bool = False
+    units: list[tuple[int, int, int]] = field(default_factory=list)
 
     @property
     def stage(self) -> int:
@@ -294,18 +295,10 @@ class _Builder:
         tokens, dims, pitch = int(g["tokens"]), int(g["dims"]), int(g["pitch"])
         classes, contexts = int(g["classes"]), 2 * int(g["classes"]) * (int(g["coarsest"]) - int(g["level"]))
         key = (kind, tokens, dims, pitch)
-        w = self.work.get(key) or Work(kind, tokens, dims, pitch, 0, 0, False, [])
-        place = (len(self.groups), self.count, len(units))
-        self.work[key] = Work(
-            kind,
-            tokens,
-            dims,
-            pitch,
-            max(w.classes, classes),
-            max(w.contexts, contexts),
-            w.listed or listed,
-            [*w.units, place],
-        )
+        w = self.work.setdefault(key, Work(*key))
+        w.classes, w.contexts = max(w.classes, classes), max(w.contexts, contexts)
+        w.listed |= listed
+        w.units.append((len(self.groups), self.count, len(units)))
         self.groups.append(group)
         self.units.append(units)
         self.names.append(np.stack([np.full(len(units), number), index], 1))
