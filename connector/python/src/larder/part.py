@@ -29,12 +29,16 @@ _ID = struct.Struct("<32sBBH")
 _HEADER = struct.Struct("<BBBB32sBBH32sIHHIIQ")
 
 
+# CRC-64/NVMe; the highest power is the lowest bit.
+CRC_POLYNOMIAL = 0x9A6C9329AC4BC9B5
+
+
 def _crc_table() -> tuple[int, ...]:
     out = []
     for i in range(256):
         crc = i
         for _ in range(8):
-            crc = (crc >> 1) ^ (0x9A6C9329AC4BC9B5 if crc & 1 else 0)
+            crc = (crc >> 1) ^ (CRC_POLYNOMIAL if crc & 1 else 0)
         out.append(crc)
     return tuple(out)
 

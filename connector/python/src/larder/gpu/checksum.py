@@ -7,7 +7,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-_POLYNOMIAL = 0x9A6C9329AC4BC9B5
+from larder.part import CRC_POLYNOMIAL
 
 
 def _multiply(a: int, b: int) -> int:
@@ -16,7 +16,7 @@ def _multiply(a: int, b: int) -> int:
     for i in range(63, -1, -1):
         if a >> i & 1:
             p ^= b
-        b = b >> 1 ^ (_POLYNOMIAL if b & 1 else 0)
+        b = b >> 1 ^ (CRC_POLYNOMIAL if b & 1 else 0)
     return p
 
 
