@@ -22,7 +22,7 @@ class InFlight:
     match: Match | None
     keys: tuple[bytes, ...]
     deadline: float
-    runs: tuple[Run, ...] = ()
+    runs: tuple[Run, ...]
 
     def blocks_others(self, now: float) -> bool:
         """Whether its chunks will soon be a local hit.
