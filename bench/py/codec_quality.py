@@ -96,9 +96,8 @@ def chunks(kv: torch.Tensor, size: int) -> torch.Tensor:
 
 
 def shape_of(parts: torch.Tensor) -> list[str]:
-    _, layers, heads, tokens, _, dims = parts.shape
-    shape = ["--layers", str(layers), "--heads", str(heads), "--tokens", str(tokens)]
-    return [*shape, "--fields", f"k:bf16:{dims},v:bf16:{dims}"]
+    _, layers, heads, tokens, _, _ = parts.shape
+    return ["--layers", str(layers), "--heads", str(heads), "--tokens", str(tokens)]
 
 
 def basis_of(unit: str, work: Path) -> Path:
@@ -145,6 +144,7 @@ def code(
     for i, group in enumerate(groups):
         raw, coded = work / f"kv{i}.raw", work / f"kv{i}.coded"
         group.contiguous().view(torch.int16).numpy().tofile(raw)
+        dims = group.shape[-1]
         command = [
             str(larder),
             "codec",
@@ -153,6 +153,8 @@ def code(
             str(coded),
             "--json",
             *shape_of(group),
+            "--fields",
+            f"k:bf16:{dims},v:bf16:{dims}",
             *variant.args,
             *basis,
         ]
