@@ -62,7 +62,7 @@ type IndexReport struct {
 func Check(ctx context.Context, dir string, visit segment.Visitor) (CheckReport, error) {
 	var r CheckReport
 	err := offline(dir, func(segments string) (err error) {
-		if r.Segments, err = segment.CheckFiles(ctx, segments, nil, visit); err == nil {
+		if r.Segments, err = segment.Check(ctx, segments, nil, visit); err == nil {
 			err = r.Index.compare(ctx, dir, r.Segments.ID)
 		}
 		return err
@@ -75,7 +75,7 @@ func Check(ctx context.Context, dir string, visit segment.Visitor) (CheckReport,
 // no such segment.
 func Dump(ctx context.Context, dir string, sequence uint64, visit func(segment.Info, segment.Entry) error) error {
 	return offline(dir, func(segments string) error {
-		_, err := segment.DumpSegment(ctx, segments, nil, sequence, visit)
+		_, err := segment.Dump(ctx, segments, nil, sequence, visit)
 		return err
 	})
 }
@@ -178,7 +178,7 @@ func (r *IndexReport) compare(ctx context.Context, dir string, id segment.ID) er
 	defer stop()
 	m.next = next
 	m.step()
-	_, err = segment.Dump(ctx, filepath.Join(dir, segmentsName), nil, func(i segment.Info, e segment.Entry) error {
+	_, err = segment.Dump(ctx, filepath.Join(dir, segmentsName), nil, 0, func(i segment.Info, e segment.Entry) error {
 		m.part(i.Sequence, &e)
 		return nil
 	})

@@ -196,7 +196,7 @@ func (h *harness) onDisk(dir string) (segments map[uint64]bool, chunks map[int]m
 	if _, err := os.Stat(filepath.Join(where, "STORE")); errors.Is(err, fs.ErrNotExist) {
 		return segments, chunks // it died before there was a store
 	}
-	_, err = segment.Dump(context.Background(), where, nil, func(_ segment.Info, e segment.Entry) error {
+	_, err = segment.Dump(context.Background(), where, nil, 0, func(_ segment.Info, e segment.Entry) error {
 		n := int(e.Part.Ordinal)
 		i := slices.IndexFunc(layout, func(p storage.PartSpec) bool { return p.Group == e.Part.ID.Group && p.HeadGroup == e.Part.ID.HeadGroup })
 		_, want, err := make1(n, i, 0)

@@ -74,29 +74,20 @@ type Problem struct {
 
 // Check reads a whole store without opening it: superblock, heads, headers,
 // footers and every part that was not punched. It changes nothing and takes no
-// lock. Each problem is told to visit, which may be nil. The error says why the
-// check could not be made or finished: Invalid, Corrupt (the superblock) or
-// Unavailable. A nil fs is the system's.
-func Check(ctx context.Context, dir string, fs FS, visit func(Problem)) (Report, error) {
-	return CheckFiles(ctx, dir, fs, Visitor{Problem: visit})
-}
-
-// CheckFiles is Check that reports each file by itself, too.
-func CheckFiles(ctx context.Context, dir string, fs FS, visit Visitor) (Report, error) {
+// lock. The error says why the check could not be made or finished: Invalid,
+// Corrupt (the superblock) or Unavailable. A nil fs is the system's.
+func Check(ctx context.Context, dir string, fs FS, visit Visitor) (Report, error) {
 	c := &checker{visit: visit}
 	err := c.each(ctx, dir, fs, 0, c.segment)
 	return c.report, err
 }
 
 // Dump visits every part of a store without opening it, by segment and in the
-// order in which they were written. It changes nothing and takes no lock. The
-// Info is what can be read without an index: everything counts as alive.
-func Dump(ctx context.Context, dir string, fs FS, visit func(Info, Entry) error) (Report, error) {
-	return DumpSegment(ctx, dir, fs, 0, visit)
-}
-
-// DumpSegment is Dump of one segment; 0 is all. Miss: there is no such segment.
-func DumpSegment(ctx context.Context, dir string, fs FS, sequence uint64, visit func(Info, Entry) error) (Report, error) {
+// order in which they were written; of one segment, if sequence is not 0. It
+// changes nothing and takes no lock. The Info is what can be read without an
+// index: everything counts as alive. Errors are those of Check; Miss also: there
+// is no such segment.
+func Dump(ctx context.Context, dir string, fs FS, sequence uint64, visit func(Info, Entry) error) (Report, error) {
 	c := &checker{}
 	err := c.each(ctx, dir, fs, sequence, func(ctx context.Context, r *reader, size int64) error {
 		info := c.info(r, size)

@@ -168,7 +168,7 @@ func (w *crashWorld) again(fs *simfs.FS) {
 			w.t.Fatalf("segment %d is %v", in.Sequence, in.State)
 		}
 	}
-	rep, err := segment.Check(context.Background(), dir, fs, func(p segment.Problem) { w.t.Errorf("%+v", p) })
+	rep, err := segment.Check(context.Background(), dir, fs, segment.Visitor{Problem: func(p segment.Problem) { w.t.Errorf("%+v", p) }})
 	must(w.t, err)
 	if rep.Torn > 0 || !rep.InUse {
 		w.t.Fatalf("%+v", rep)

@@ -78,7 +78,7 @@ func zeros(b []byte, at int) bool {
 
 func readAll(t *testing.T, fs *simfs.FS, opt segment.Options, recs []segment.Record, ls []segment.Location) (hits, lost int) {
 	t.Helper()
-	_, err := segment.Check(context.Background(), dir, fs, nil)
+	_, err := segment.Check(context.Background(), dir, fs, segment.Visitor{})
 	require.NoError(t, err)
 	opt.FS = fs
 	s := open(t, opt)
@@ -175,7 +175,7 @@ func TestTrailerHeals(t *testing.T) {
 	must(t, s.Close())
 	healed, _ := fs.Bytes(name)
 	require.True(t, bytes.Equal(good, healed))
-	_, err := segment.Dump(context.Background(), dir, fs, func(in segment.Info, e segment.Entry) error {
+	_, err := segment.Dump(context.Background(), dir, fs, 0, func(in segment.Info, e segment.Entry) error {
 		require.Equal(t, segment.StateSealed, in.State)
 		require.Equal(t, l, e.Location)
 		return nil

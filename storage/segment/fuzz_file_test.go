@@ -55,7 +55,7 @@ func FuzzSegment(f *testing.F) {
 			fs.Replace(n, c)
 		}
 		fs.Replace(name, whole)
-		if _, err := segment.Check(context.Background(), dir, fs, nil); err != nil {
+		if _, err := segment.Check(context.Background(), dir, fs, segment.Visitor{}); err != nil {
 			t.Fatal(err)
 		}
 		opt := options(fs)

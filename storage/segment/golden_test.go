@@ -58,7 +58,7 @@ func TestGolden(t *testing.T) {
 
 	// The golden files themselves, by the system's file system, read only.
 	var out strings.Builder
-	rep, err := segment.Dump(context.Background(), filepath.Join("testdata", "golden", "."), nil, func(in segment.Info, e segment.Entry) error {
+	rep, err := segment.Dump(context.Background(), filepath.Join("testdata", "golden", "."), nil, 0, func(in segment.Info, e segment.Entry) error {
 		fmt.Fprintf(&out, "segment %d class %d %q %v %d parts %d bytes\n", in.Sequence, in.Class.ID, in.Class.Name, in.State, in.Parts, in.Bytes)
 		fmt.Fprintf(&out, "  %v group %d header %d punched %v scope %x %x\n", e.Location, e.Location.Group, e.Location.HeaderPages, e.Punched, e.Scope.Namespace, e.Scope.Tenant)
 		fmt.Fprintf(&out, "  %v encoding %d stored %d raw %d table %x checksum %x\n", e.Part.ID, e.Part.Encoding, e.Part.StoredLength, e.Part.RawLength, e.Part.Table, e.Part.Checksum)
@@ -73,7 +73,7 @@ func TestGolden(t *testing.T) {
 	want, err := os.ReadFile(dump)
 	require.NoError(t, err)
 	require.Equal(t, string(want), out.String())
-	rep, err = segment.Check(context.Background(), filepath.Join("testdata", "golden"), nil, func(p segment.Problem) { t.Errorf("%+v", p) })
+	rep, err = segment.Check(context.Background(), filepath.Join("testdata", "golden"), nil, segment.Visitor{Problem: func(p segment.Problem) { t.Errorf("%+v", p) }})
 	require.NoError(t, err)
 	require.Equal(t, segment.Report{ID: testID, Segments: 1, Sealed: 1, Groups: 2, Parts: 5, Bytes: 5000 + 8192 + 1 + 1000 + 4096}, rep)
 }

@@ -137,7 +137,7 @@ func TestKilledWriter(t *testing.T) {
 		}
 		require.Zero(t, s.Stats().CorruptErrors)
 		require.NoError(t, s.Close())
-		rep, err := segment.Check(context.Background(), where, nil, nil)
+		rep, err := segment.Check(context.Background(), where, nil, segment.Visitor{})
 		require.NoError(t, err)
 		require.Zero(t, rep.Problems)
 		require.Zero(t, rep.Torn)

@@ -198,9 +198,9 @@ var scriptCommands = map[string]func(*script){
 		}
 	},
 	"check": func(s *script) {
-		rep, err := segment.Check(context.Background(), dir, s.fs, func(p segment.Problem) {
+		rep, err := segment.Check(context.Background(), dir, s.fs, segment.Visitor{Problem: func(p segment.Problem) {
 			s.printf("segment %d, %v: %v\n", p.Segment, p.Location, p.Err)
-		})
+		}})
 		s.err(err)
 		s.printf("%d segments, %d sealed; %d parts, %d punched, %d torn; %d bytes; %d problems\n", rep.Segments, rep.Sealed, rep.Parts, rep.Punched, rep.Torn, rep.Bytes, rep.Problems)
 	},

@@ -113,7 +113,7 @@ func TestPunchGivesSpaceBack(t *testing.T) {
 	in, _ = s.Segment(1)
 	require.EqualValues(t, 7, in.Live)
 	require.NoError(t, s.Close())
-	rep, err := segment.Check(context.Background(), dir, fs, nil)
+	rep, err := segment.Check(context.Background(), dir, fs, segment.Visitor{})
 	require.NoError(t, err)
 	require.Equal(t, 3, rep.Punched)
 	require.Zero(t, rep.Problems)

@@ -245,14 +245,14 @@ func TestSuperblockHeals(t *testing.T) {
 		b[at] ^= 8
 		fs.Replace(dir+"/STORE", b)
 		var problems []segment.Problem
-		rep, err := segment.Check(context.Background(), dir, fs, func(p segment.Problem) { problems = append(problems, p) })
+		rep, err := segment.Check(context.Background(), dir, fs, segment.Visitor{Problem: func(p segment.Problem) { problems = append(problems, p) }})
 		require.NoError(t, err)
 		require.Len(t, problems, 1)
 		require.Equal(t, 1, rep.Problems)
 		s := open(t, options(fs))
 		require.Len(t, scanAll(t, s), 1)
 		require.NoError(t, s.Close())
-		rep, err = segment.Check(context.Background(), dir, fs, nil)
+		rep, err = segment.Check(context.Background(), dir, fs, segment.Visitor{})
 		require.NoError(t, err)
 		require.Zero(t, rep.Problems)
 		require.Equal(t, 1, rep.Parts)

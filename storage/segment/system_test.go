@@ -27,7 +27,7 @@ func TestSystemFS(t *testing.T) {
 	_, err = segment.Open(context.Background(), where, systemOptions())
 	require.ErrorIs(t, err, fault.Unavailable)
 	require.ErrorContains(t, err, "another process")
-	rep, err := segment.Check(context.Background(), where, nil, nil)
+	rep, err := segment.Check(context.Background(), where, nil, segment.Visitor{})
 	require.NoError(t, err)
 	require.True(t, rep.InUse)
 
@@ -195,7 +195,7 @@ func TestConcurrentUse(t *testing.T) {
 	used := s.Stats().Used
 	require.LessOrEqual(t, used, opt.Budget)
 	require.NoError(t, s.Close())
-	rep, err := segment.Check(ctx, where, nil, func(p segment.Problem) { t.Errorf("%+v", p) })
+	rep, err := segment.Check(ctx, where, nil, segment.Visitor{Problem: func(p segment.Problem) { t.Errorf("%+v", p) }})
 	require.NoError(t, err)
 	require.Equal(t, rep.Segments, rep.Sealed)
 	t.Logf("%d hits, %d lost, 0 wrong", hits.Load(), lost.Load())
