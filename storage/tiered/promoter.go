@@ -55,7 +55,6 @@ type Promoter struct {
 	waiting        atomic.Int64
 	chunks, failed atomic.Uint64
 	bytes          atomic.Int64
-	nanos          atomic.Int64
 }
 
 // NewPromoter makes one.
@@ -125,11 +124,9 @@ func (p *Promoter) copy(c *Chunk) error {
 		return err
 	}
 	brought = n
-	took := time.Since(began)
 	p.chunks.Add(1)
 	p.bytes.Add(n)
-	p.nanos.Add(int64(took))
-	p.opt.Took(took)
+	p.opt.Took(time.Since(began))
 	return nil
 }
 
@@ -137,11 +134,9 @@ func (p *Promoter) copy(c *Chunk) error {
 type PromoterStats struct {
 	Chunks, Failed uint64
 	Bytes          int64
-	// Took is the sum over chunks, without the wait for a turn.
-	Took time.Duration
 }
 
 // Stats of now.
 func (p *Promoter) Stats() PromoterStats {
-	return PromoterStats{p.chunks.Load(), p.failed.Load(), p.bytes.Load(), time.Duration(p.nanos.Load())}
+	return PromoterStats{p.chunks.Load(), p.failed.Load(), p.bytes.Load()}
 }
