@@ -13,8 +13,5 @@ func (s *Store) Sync(ctx context.Context) error {
 	if err := s.segments.Sync(ctx); err != nil {
 		return s.device(err)
 	}
-	if err := s.index.Sync(ctx); err != nil && s.index.Err() == nil {
-		return err
-	}
-	return nil
+	return s.release(ctx, nil)
 }
