@@ -163,8 +163,8 @@ func (t *table[T, P]) close() error {
 	return t.mem.Close()
 }
 
-func newDirectory(maxParts int) (*directory, error) {
-	d := &directory{segments: map[uint32]*segmentState{}}
+func newDirectory(maxParts int, isPinned func(segment uint32) bool) (*directory, error) {
+	d := &directory{segments: map[uint32]*segmentState{}, isPinned: isPinned}
 	var err [3]error
 	d.index, err[0] = keyindex.New()
 	d.chunks, err[1] = newTable[chunkRec, *chunkRec](maxParts + 1)

@@ -90,10 +90,9 @@ func (f *filler) load(dir string) error {
 	if err := s.dir.close(); err != nil {
 		return fault.Wrap(fault.Unavailable, err, "nvme", "cannot begin again")
 	}
-	if s.dir, err = newDirectory(s.opt.MaxParts); err != nil {
+	if s.dir, err = newDirectory(s.opt.MaxParts, s.pinnedSegment); err != nil {
 		return err
 	}
-	s.dir.isPinned = s.pinnedSegment
 	s.scopes, f.twice, f.gone = nil, nil, map[uint64]bool{}
 	for seq := range f.present {
 		f.scan[seq] = true

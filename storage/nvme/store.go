@@ -79,13 +79,12 @@ func Open(ctx context.Context, dir string, opt Options) (*Store, Report, error) 
 	}
 	began := s.opt.Segment.Now()
 	var err error
-	if s.dir, err = newDirectory(s.opt.MaxParts); err != nil {
+	if s.dir, err = newDirectory(s.opt.MaxParts, s.pinnedSegment); err != nil {
 		return nil, Report{}, err
 	}
 	if s.segments, err = segment.Open(ctx, filepath.Join(dir, segmentsName), s.opt.Segment); err != nil {
 		return nil, Report{}, errors.Join(err, s.dir.close())
 	}
-	s.dir.isPinned = s.pinnedSegment
 	sp, err := s.segments.Space()
 	s.segmentBytes = sp.SegmentBytes
 	var report Report
