@@ -171,8 +171,8 @@ func (s *Store) forward(ctx context.Context, info segment.Info, hotOnly bool) er
 	var from []found
 	err := s.segments.Scan(ctx, info.Sequence, func(e segment.Entry) error {
 		if f, ok := wanted[e.Location]; ok {
-			from = append(from, f)
-			moves = append(moves, segment.Move{From: e.Location, Claim: segment.Claim{Scope: e.Scope, ID: e.Part.ID, Checksum: e.Part.Checksum}})
+			f.claim = segment.Claim{Scope: e.Scope, ID: e.Part.ID, Checksum: e.Part.Checksum}
+			from, moves = append(from, f), append(moves, f.move())
 		}
 		return nil
 	})
@@ -198,7 +198,7 @@ func (s *Store) forward(ctx context.Context, info segment.Info, hotOnly bool) er
 	for i := range moves {
 		switch {
 		case to[i].IsZero():
-		case !s.moved(from[i].part, &moves[i], to[i]):
+		case !s.moved(&from[i], to[i]):
 			locs = append(locs, to[i])
 		case !hotOnly:
 			locs = append(locs, moves[i].From)
@@ -252,22 +252,21 @@ func (s *Store) choose(seq uint32, hotOnly bool) map[segment.Location]found {
 }
 
 // moved notes a part's new place, if it still is where it was.
-func (s *Store) moved(rec uint32, m *segment.Move, to segment.Location) bool {
+func (s *Store) moved(f *found, to segment.Location) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.relocate(rec, m, to) {
+	if !s.relocate(f, to) {
 		return false
 	}
-	s.dir.chunks.all[s.dir.parts.all[rec].chunk].uses = 0
 	s.st.ForwardedBytes += to.Footprint()
 	return true
 }
 
 // relocate enters a part's new place, in memory and in the index, if the part
 // still is where it was and the place is not about to go. The caller holds mu.
-func (s *Store) relocate(rec uint32, m *segment.Move, to segment.Location) bool {
-	p := &s.dir.parts.all[rec]
-	if p.location() != m.From || p.checksum != m.Claim.Checksum || p.chunk == 0 {
+func (s *Store) relocate(f *found, to segment.Location) bool {
+	p := &s.dir.parts.all[f.part]
+	if p.location() != f.location || p.checksum != f.claim.Checksum || p.chunk == 0 {
 		return false
 	}
 	// One that is broken may not be on the device: a sync that failed says so to
@@ -275,9 +274,10 @@ func (s *Store) relocate(rec uint32, m *segment.Move, to segment.Location) bool 
 	if info, there := s.segments.Segment(to.Segment); !there || info.State == segment.StateBroken || s.dropping[uint32(to.Segment)] {
 		return false
 	}
-	s.index.Remove(m.From)
-	s.dir.move(rec, to)
-	s.index.Add(s.entry(p, m.Claim.ID.Chunk))
+	s.index.Remove(f.location)
+	s.dir.move(f.part, to)
+	s.index.Add(s.entry(p, f.claim.ID.Chunk))
+	s.dir.chunks.all[p.chunk].uses = 0 // it has to be used again to be copied again
 	return true
 }
 

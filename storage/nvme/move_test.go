@@ -88,7 +88,7 @@ func TestMoveToBroken(t *testing.T) {
 	fs.fails.Store(false)
 	must(t, s.segments.Sync(t.Context()))
 	s.mu.Lock()
-	moved := s.relocate(from.part, &segment.Move{From: from.location, Claim: from.claim}, to[0])
+	moved := s.relocate(&from, to[0])
 	s.mu.Unlock()
 	if moved {
 		t.Error("a part was moved to where it is not durable")

@@ -189,9 +189,8 @@ func (s *Store) moveParts(ctx context.Context, target segment.Target, parts []fo
 	for i := range parts {
 		switch {
 		case to[i].IsZero():
-		case err == nil && s.relocate(parts[i].part, &segment.Move{From: parts[i].location, Claim: parts[i].claim}, to[i]):
+		case err == nil && s.relocate(&parts[i], to[i]):
 			s.st.MovedBytes += to[i].Footprint()
-			s.dir.chunks.all[parts[i].chunk].uses = 0
 			*old = append(*old, parts[i].location)
 		default:
 			unused = append(unused, to[i])
@@ -215,7 +214,7 @@ func (s *Store) copyParts(ctx context.Context, target segment.Target, parts []fo
 		s.ahead(ctx)
 		moves := make([]segment.Move, len(left))
 		for k, i := range left {
-			moves[k] = segment.Move{From: parts[i].location, Claim: parts[i].claim}
+			moves[k] = parts[i].move()
 		}
 		var again []int
 		var failed error

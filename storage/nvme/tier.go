@@ -59,6 +59,9 @@ type found struct {
 	claim      segment.Claim
 }
 
+// move is a copy of the part.
+func (f *found) move() segment.Move { return segment.Move{From: f.location, Claim: f.claim} }
+
 // locate finds a part of a visible chunk.
 func (t *Tier) locate(id part.ID, use bool) (found, error) {
 	t.s.mu.Lock()
