@@ -39,15 +39,16 @@ const batchBytes = 8 << 20
 // align keeps parts in a batch on pages, from where a device can take them.
 const align = 4096
 
+// aligned is what a part takes of a batch.
+func aligned(p *storage.PartSpec) int { return (int(p.RawLength) + align - 1) &^ (align - 1) }
+
 // put brings all parts to a tier that lends no memory, in batches. It returns
 // the bytes that were kept.
 func (c *Chunk) put(ctx context.Context) (bytes int64, err error) {
-	size := func(i int) int { return (int(c.Layout[i].RawLength) + align - 1) &^ (align - 1) }
 	for first := 0; first < len(c.Layout); {
-		n, total := 1, size(first)
-		for first+n < len(c.Layout) && total+size(first+n) <= batchBytes {
-			total += size(first + n)
-			n++
+		n, total := 1, aligned(&c.Layout[first])
+		for ; first+n < len(c.Layout) && total+aligned(&c.Layout[first+n]) <= batchBytes; n++ {
+			total += aligned(&c.Layout[first+n])
 		}
 		kept, err := c.putBatch(ctx, c.Layout[first:first+n], make([]byte, total))
 		bytes += kept
@@ -72,7 +73,7 @@ func (c *Chunk) putBatch(ctx context.Context, parts storage.Layout, buf []byte) 
 			return 0, err
 		}
 		list[i] = storage.PartBytes{Part: d, Bytes: buf[:n:n]}
-		buf = buf[(length+align-1)&^(align-1):]
+		buf = buf[aligned(&parts[i]):]
 	}
 	outs, err := putParts(ctx, c.To, list)
 	for i, out := range outs {

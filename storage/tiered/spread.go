@@ -76,8 +76,11 @@ func NewSpread[D Device](list []Weighted[D]) (*Spread[D], error) {
 
 // home is the place of a chunk among the devices that are on: the largest
 // -weight/ln(u), where u is the member's own number in (0, 1) for the key. The
-// first member where all are off.
+// first member where all are off, or there is no other.
 func (s *Spread[D]) home(key *keys.Key) int {
+	if len(s.members) == 1 {
+		return 0
+	}
 	best, score := 0, math.Inf(-1)
 	for i := range s.members {
 		m := &s.members[i]
@@ -120,10 +123,6 @@ func (s *Spread[D]) find(list []keys.Key, worst uint8) (at int, quality uint8, o
 // Of is the device that has the chunk; else, with false, the one that it belongs
 // on.
 func (s *Spread[D]) Of(key keys.Key) (device D, there bool) {
-	if len(s.members) == 1 {
-		n, _ := s.members[0].device.Match([]keys.Key{key}, 255)
-		return s.members[0].device, n == 1
-	}
 	at, _, ok := s.find([]keys.Key{key}, 255)
 	return s.members[at].device, ok
 }
