@@ -3,15 +3,16 @@ package nvme
 import (
 	"context"
 	"errors"
-	"os"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
+
 	"github.com/larderkv/larder/api/fault"
 	"github.com/larderkv/larder/api/keys"
 	"github.com/larderkv/larder/storage"
-	"github.com/larderkv/larder/storage/segment"
+	"github.com/larderkv/larder/storage/segment/simfs"
 )
 
 // The oldest segment goes whole; what was used in it is copied forward, within
@@ -200,31 +201,12 @@ func TestLayouts(t *testing.T) {
 	}
 }
 
-// crampedFS has room for so many bytes, whatever the budget says.
-type crampedFS struct {
-	segment.SystemFS
-	bytes int64
-}
-
-func (d crampedFS) Free(dir string) (int64, error) {
-	list, err := os.ReadDir(dir)
-	left := d.bytes
-	for _, e := range list {
-		info, err := e.Info()
-		if err != nil {
-			return 0, err
-		}
-		left -= info.Size()
-	}
-	return left, err
-}
-
 // Where the file system is full before the budget is, the tier gives way, and
 // says that it was not the budget.
 func TestDiskFullIsCounted(t *testing.T) {
 	o := manual()
-	o.Segment.FS, o.Segment.Reserve = crampedFS{bytes: 512 << 10}, 64<<10
-	s := open(t, t.TempDir(), o)
+	o.Segment.FS, o.Segment.Reserve, o.IndexFS = simfs.New(512<<10), 64<<10, vfs.NewMem()
+	s := open(t, "/tier", o)
 	for n := range 60 {
 		putChunk(t, s.tier(0), n)
 	}
