@@ -19,6 +19,7 @@ import (
 	"github.com/larderkv/larder/storage"
 	"github.com/larderkv/larder/storage/segment"
 	"github.com/larderkv/larder/storage/segment/simfs"
+	"github.com/larderkv/larder/storage/tiertest"
 )
 
 // ownDisk is a file system of its own, of diskSize.
@@ -159,15 +160,11 @@ func (d diskTier) has(n int) bool {
 	if err != nil {
 		d.t.Fatal(err)
 	}
-	got := *p
-	buf := make([]byte, len(b))
-	switch _, err = d.tier.Get(context.Background(), p.ID, &got, buf); {
-	case err == nil && string(buf) == string(b):
-		return true
-	case !errors.Is(err, fault.Miss):
-		d.t.Fatalf("chunk %d: %v, or other bytes", n, err)
+	right, err := tiertest.Right(d.tier, p, b)
+	if err != nil {
+		d.t.Fatal(err)
 	}
-	return false
+	return right
 }
 
 // A budget beyond what the disk has: the oldest segment goes for each new one.

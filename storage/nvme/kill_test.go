@@ -18,7 +18,6 @@ import (
 	"time"
 
 	"github.com/larderkv/larder/api/fault"
-	"github.com/larderkv/larder/api/part"
 	"github.com/larderkv/larder/storage"
 	"github.com/larderkv/larder/storage/segment"
 )
@@ -309,23 +308,10 @@ func (h *harness) verify(killed time.Time) {
 
 // count counts the parts of a chunk that are found. An index that was damaged
 // may name some that were deleted: reading tells.
-func (h *harness) count(tier *Tier, n int) (there int) {
-	for i := range layout {
-		d, b, err := make1(n, i, 0)
-		if err != nil {
-			h.t.Fatal(err)
-		}
-		var got part.Descriptor
-		buf := make([]byte, len(b))
-		switch _, err := tier.Get(context.Background(), d.ID, &got, buf); {
-		case err == nil && slices.Equal(buf, b) && got.Checksum == d.Checksum:
-			there++
-		case err == nil:
-			h.t.Fatalf("WRONG BYTES in part %d of chunk %d", i, n)
-		case errors.Is(err, fault.Corrupt) && h.damage != nil:
-		case !errors.Is(err, fault.Miss):
-			h.t.Fatalf("part %d of chunk %d: %v", i, n, err)
-		}
+func (h *harness) count(tier *Tier, n int) int {
+	there, err := present(tier, n, func(err error) bool { return errors.Is(err, fault.Corrupt) && h.damage != nil })
+	if err != nil {
+		h.t.Fatal(err)
 	}
 	return there
 }

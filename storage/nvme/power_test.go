@@ -17,7 +17,6 @@ import (
 
 	"github.com/larderkv/larder/api/fault"
 	"github.com/larderkv/larder/api/keys"
-	"github.com/larderkv/larder/api/part"
 	"github.com/larderkv/larder/storage/segment"
 	"github.com/larderkv/larder/storage/segment/simfs"
 )
@@ -271,24 +270,13 @@ func (w *powerWorld) read(t *rapid.T) {
 }
 
 // count counts the parts that are there and right.
-func (w *powerWorld) count(t *rapid.T, n int) (there int) {
-	for i := range layout {
-		d, b, err := make1(n, i, 0)
-		if err != nil {
-			t.Fatalf("%v", err)
-		}
-		var got part.Descriptor
-		buf := make([]byte, len(b))
-		switch _, err = w.tier.Get(context.Background(), d.ID, &got, buf); {
-		case err == nil && slices.Equal(buf, b) && got.Checksum == d.Checksum:
-			there++
-		case err == nil:
-			t.Fatalf("WRONG BYTES in part %d of chunk %d", i, n)
-		case errors.Is(err, fault.Corrupt) && w.flaky: // found, and dropped
-		case errors.Is(err, fault.Unavailable) && (w.m.isCut() || w.m.flaky.Load() > 0):
-		case !errors.Is(err, fault.Miss):
-			t.Fatalf("part %d of chunk %d: %v", i, n, err)
-		}
+func (w *powerWorld) count(t *rapid.T, n int) int {
+	there, err := present(w.tier, n, func(err error) bool {
+		return errors.Is(err, fault.Corrupt) && w.flaky || // found, and dropped
+			errors.Is(err, fault.Unavailable) && (w.m.isCut() || w.m.flaky.Load() > 0)
+	})
+	if err != nil {
+		t.Fatalf("%v", err)
 	}
 	return there
 }

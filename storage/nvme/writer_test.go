@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -16,7 +15,6 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 
 	"github.com/larderkv/larder/api/fault"
-	"github.com/larderkv/larder/api/part"
 	"github.com/larderkv/larder/storage/segment"
 )
 
@@ -134,11 +132,9 @@ func (e *errand) step(tier *Tier, n int) error {
 		said = fmt.Sprintln("F", n)
 	}
 	_, _ = os.Stdout.WriteString(said)
-	if e.Evicting {
-		for i := range layout { // every second of a while ago is used
-			if err := verify(tier, n-n%2-20*writers, i); err != nil {
-				return err
-			}
+	if e.Evicting { // every second of a while ago is used
+		if _, err := present(tier, n-n%2-20*writers, nil); err != nil {
+			return err
 		}
 	}
 	if old := n - deleteAfter; old >= e.First && e.deletes(old) {
@@ -161,23 +157,6 @@ func segmentOf(tier *Tier, n, i int) uint64 {
 		return 0
 	}
 	return f.location.Segment
-}
-
-// verify reads a part; a miss is right.
-func verify(tier *Tier, n, i int) error {
-	d, b, err := make1(n, i, 0)
-	if err != nil {
-		return err
-	}
-	var got part.Descriptor
-	buf := make([]byte, len(b))
-	switch _, err = tier.Get(context.Background(), d.ID, &got, buf); {
-	case errors.Is(err, fault.Miss):
-		return nil
-	case err == nil && (!slices.Equal(buf, b) || got.Checksum != d.Checksum):
-		return fmt.Errorf("wrong bytes in part %d of chunk %d", i, n)
-	}
-	return err
 }
 
 // mortal is the system's file system, until the end.

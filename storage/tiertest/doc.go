@@ -7,6 +7,6 @@
 // times. Explore runs random operations, restarts among them, against a model.
 //
 // It does not: measure, kill processes, or know anything of a tier beyond the
-// interface. What is special about a tier is tested beside the tier, with Raw and
-// Count for its parts.
+// interface. What is special about a tier is tested beside the tier, with Raw,
+// Right and Count for its parts.
 package tiertest

@@ -1,8 +1,10 @@
 package tiertest
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/larderkv/larder/api/fault"
 	"github.com/larderkv/larder/api/part"
@@ -21,20 +23,34 @@ func Raw(d part.Descriptor, p storage.PartSpec, b []byte) (*part.Descriptor, err
 	return &d, err
 }
 
+// Right says whether the tier has the part, by its bytes. Whatever is neither
+// right nor a miss is an error; one of no kind: other bytes came without one.
+func Right(t storage.Tier, d *part.Descriptor, b []byte) (bool, error) {
+	var got part.Descriptor
+	buf := make([]byte, len(b))
+	switch n, err := t.Get(context.Background(), d.ID, &got, buf); {
+	case errors.Is(err, fault.Miss):
+		return false, nil
+	case err != nil:
+		return false, fmt.Errorf("chunk %d, part %+v: %w", d.Ordinal, d.ID, err)
+	case n != len(b) || !bytes.Equal(buf, b) || got.Checksum != d.Checksum:
+		return false, fmt.Errorf("WRONG BYTES: chunk %d, part %+v", d.Ordinal, d.ID)
+	}
+	return true, nil
+}
+
 // Count says how many of so many parts the tier has. One that is neither right
 // nor a miss fails the test.
 func Count(tb TB, t storage.Tier, parts int, want func(i int) (*part.Descriptor, []byte)) (there int) {
 	tb.Helper()
 	for i := range parts {
 		d, b := want(i)
-		var got part.Descriptor
-		buf := make([]byte, len(b))
-		_, err := t.Get(context.Background(), d.ID, &got, buf)
-		switch {
-		case err == nil && string(buf) == string(b) && got.Checksum == d.Checksum:
+		right, err := Right(t, d, b)
+		if err != nil {
+			tb.Fatalf("%v", err)
+		}
+		if right {
 			there++
-		case !errors.Is(err, fault.Miss):
-			tb.Fatalf("chunk %d, part %d: %v, or other bytes", d.Ordinal, i, err)
 		}
 	}
 	return there
