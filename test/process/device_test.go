@@ -25,8 +25,9 @@ func TestDeviceGoneAtStart(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "file")
 	require.NoError(t, os.WriteFile(file, []byte("not a directory"), 0o600))
 	address := freeAddress(t)
-	d := start(t, arenaBytes, nvmeFlags(filepath.Join(file, "nvme"), address)...)
-	w := &watcher{t: t, d: d, address: address, sums: map[string]float64{}}
+	dir := filepath.Join(file, "nvme")
+	d := start(t, arenaBytes, nvmeFlags(dir, address)...)
+	w := newWatcher(t, d, address, dir)
 	require.EqualValues(t, 1, w.current("larder_nvme_off"))
 	c := connect(t, d)
 	p := workload.NewPrompt(1, 8)
@@ -43,7 +44,7 @@ func TestDeviceGoneAtRunTime(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "nvme")
 	address := freeAddress(t)
 	d := start(t, arenaBytes, nvmeFlags(dir, address)...)
-	w := &watcher{t: t, d: d, address: address, dir: dir, sums: map[string]float64{}}
+	w := newWatcher(t, d, address, dir)
 	c := connect(t, d)
 	promoted := func() float64 { return w.current("larder_nvme_promotions_total", `outcome="done"`) }
 	// It works at first: more than memory holds comes back from the disk.

@@ -67,7 +67,12 @@ func namespaceBytes() []byte {
 
 func start(t *testing.T, bytes int64, flags ...string) *daemon.Daemon {
 	t.Helper()
-	d, err := daemon.Start(t.Context(), daemon.Options{Binary: larderd, Bytes: bytes, Flags: flags})
+	return startBinary(t, daemon.Options{Binary: larderd, Bytes: bytes, Flags: flags})
+}
+
+func startBinary(t *testing.T, o daemon.Options) *daemon.Daemon {
+	t.Helper()
+	d, err := daemon.Start(t.Context(), o)
 	require.NoError(t, err)
 	t.Cleanup(func() {
 		d.Close()
@@ -193,6 +198,25 @@ func load(ctx context.Context, c *client.Client, p workload.Prompt) (loaded, err
 		}
 	}
 	return out, nil
+}
+
+// storeUntilWhole stores prompts until all of them are there at once: what was
+// evicted from memory before it was written to the disk is stored again.
+func storeUntilWhole(ctx context.Context, t *testing.T, c *client.Client, prompts []workload.Prompt) {
+	t.Helper()
+	for whole := false; !whole; {
+		require.NoError(t, ctx.Err(), "not everything came to the disk")
+		whole = true
+		for _, p := range prompts {
+			got, err := load(ctx, c, p)
+			require.NoError(t, err)
+			require.Zero(t, got.wrong)
+			if got.matched < p.Len() {
+				whole = false
+				store(t, c, p)
+			}
+		}
+	}
 }
 
 // requireLoaded fails the test unless the whole prompt comes back right.

@@ -21,21 +21,7 @@ func TestNVMeOutlivesAKill(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
 	defer cancel()
-	// Memory holds a third of it. What was evicted before it was written is
-	// stored again, until all of it is there at once.
-	for whole := false; !whole; {
-		require.NoError(t, ctx.Err(), "not everything came to the disk")
-		whole = true
-		for _, p := range prompts {
-			got, err := load(ctx, c, p)
-			require.NoError(t, err)
-			require.Zero(t, got.wrong)
-			if got.matched < length {
-				whole = false
-				store(t, c, p)
-			}
-		}
-	}
+	storeUntilWhole(ctx, t, c, prompts) // memory holds a third of it
 	for range 3 {
 		d.Kill()
 		require.NoError(t, d.Restart(t.Context()))

@@ -28,34 +28,21 @@ func TestSlowDisk(t *testing.T) {
 	setSpeed(0)
 	binary, err := daemon.BuildSlow(dir)
 	require.NoError(t, err)
-	d, err := daemon.Start(t.Context(), daemon.Options{
+	d := startBinary(t, daemon.Options{
 		Binary: binary, Bytes: arenaBytes, Env: []string{"SLOWDISK=" + speed},
 		Flags: []string{"--nvme.path=" + filepath.Join(dir, "nvme"), "--nvme.bytes=256MiB", "--nvme.buffered=true", "--nvme.write_back=always"},
 	})
-	require.NoError(t, err)
-	t.Cleanup(d.Close)
 	c := connect(t, d)
 	ctx, cancel := context.WithTimeout(t.Context(), 3*patience)
 	defer cancel()
 
-	// Twice as much as memory holds, until all of it is there at once.
+	// Twice as much as memory holds.
 	const length = 10
 	prompts := make([]workload.Prompt, 13)
 	for i := range prompts {
 		prompts[i] = workload.NewPrompt(800<<32+uint64(i), length)
 	}
-	for whole := false; !whole; {
-		require.NoError(t, ctx.Err(), "not everything came to the disk")
-		whole = true
-		for _, p := range prompts {
-			got, err := load(ctx, c, p)
-			require.NoError(t, err)
-			if got.matched < length {
-				whole = false
-				store(t, c, p)
-			}
-		}
-	}
+	storeUntilWhole(ctx, t, c, prompts)
 	// cold is a prompt of which a half or more lies on the disk, and what
 	// bringing that half is said to take.
 	next := 0

@@ -32,8 +32,8 @@ func soakTime(t *testing.T) time.Duration {
 }
 
 const (
-	// soakDisk, what nvmeFlags say, is six segments of 8 MiB, and soakPrompts prompts of six chunks on
-	// average are three times that.
+	// soakDisk, what nvmeFlags say, is six segments of 8 MiB, and soakPrompts prompts
+	// of six chunks on average are three times that.
 	soakDisk    = 48 << 20
 	soakPrompts = 192
 	soakChunks  = 11 // of the longest prompt
@@ -155,7 +155,7 @@ func TestSoak(t *testing.T) {
 	total := soakTime(t)
 	dir, address := t.TempDir(), freeAddress(t)
 	d := start(t, arenaBytes, append(nvmeFlags(dir, address), "--drain=5s")...)
-	w := &watcher{t: t, d: d, address: address, dir: dir, sums: map[string]float64{}}
+	w := newWatcher(t, d, address, dir)
 	var all soakTally
 	// tour lets clients work and says what the idle daemon has afterwards.
 	tour := func(seed uint64, length time.Duration, while func(ctx context.Context)) {

@@ -78,7 +78,8 @@ type watcher struct {
 	t       *testing.T
 	d       *daemon.Daemon
 	address string
-	dir     string
+	// dir is that of the disk.
+	dir string
 
 	mu sync.Mutex
 	// sums of the counters of lives that have ended, and those of this life.
@@ -86,6 +87,10 @@ type watcher struct {
 	// The most of memory (without the arena) and of disk.
 	memory, disk int64
 	looks        int
+}
+
+func newWatcher(t *testing.T, d *daemon.Daemon, address, dir string) *watcher {
+	return &watcher{t: t, d: d, address: address, dir: dir, sums: map[string]float64{}}
 }
 
 func (w *watcher) look(ctx context.Context) {
