@@ -24,7 +24,7 @@ func nvmeFlags(dir, address string) []string {
 func TestDeviceGoneAtStart(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "file")
 	require.NoError(t, os.WriteFile(file, []byte("not a directory"), 0o600))
-	address := freeAddress(t)
+	address := reservePort(t)
 	dir := filepath.Join(file, "nvme")
 	d := start(t, arenaBytes, nvmeFlags(dir, address)...)
 	w := newWatcher(t, d, address, dir)
@@ -42,7 +42,7 @@ func TestDeviceGoneAtStart(t *testing.T) {
 // The next start finds a disk again.
 func TestDeviceGoneAtRunTime(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "nvme")
-	address := freeAddress(t)
+	address := reservePort(t)
 	d := start(t, arenaBytes, nvmeFlags(dir, address)...)
 	w := newWatcher(t, d, address, dir)
 	c := connect(t, d)

@@ -153,7 +153,7 @@ func (k *soaker) delete(ctx context.Context, p workload.Prompt) error {
 // right, and nothing that it takes grows.
 func TestSoak(t *testing.T) {
 	total := soakTime(t)
-	dir, address := t.TempDir(), freeAddress(t)
+	dir, address := t.TempDir(), reservePort(t)
 	d := start(t, arenaBytes, append(nvmeFlags(dir, address), "--drain=5s")...)
 	w := newWatcher(t, d, address, dir)
 	var all soakTally

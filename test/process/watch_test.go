@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -19,14 +18,6 @@ import (
 
 	"github.com/larderkv/larder/test/daemon"
 )
-
-// freeAddress is one that nobody listens on now.
-func freeAddress(t *testing.T) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	require.NoError(t, l.Close())
-	return l.Addr().String()
-}
 
 // scrape reads all metrics, by name and labels.
 func scrape(ctx context.Context, address string) (map[string]float64, error) {
