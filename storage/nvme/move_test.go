@@ -2,13 +2,14 @@ package nvme
 
 import (
 	"errors"
-	"sync/atomic"
 	"testing"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
 	"golang.org/x/sys/unix"
 
 	"github.com/larderkv/larder/api/fault"
 	"github.com/larderkv/larder/storage/segment"
+	"github.com/larderkv/larder/storage/segment/simfs"
 )
 
 // A store that is closed or off has no pins; nobody looks into its tables.
@@ -42,36 +43,13 @@ func TestPinEnteredMeanwhile(t *testing.T) {
 	pinnedAre(t, "pinned", tier, true, 1)
 }
 
-// unsyncable is a file system that cannot sync files while it fails.
-type unsyncable struct {
-	segment.SystemFS
-	fails atomic.Bool
-}
-
-func (u *unsyncable) Create(name string, buffered bool) (segment.File, error) {
-	f, err := u.SystemFS.Create(name, buffered)
-	return unsyncableFile{f, u}, err
-}
-
-type unsyncableFile struct {
-	segment.File
-	u *unsyncable
-}
-
-func (f unsyncableFile) SyncData() error {
-	if f.u.fails.Load() {
-		return unix.EIO
-	}
-	return f.File.SyncData()
-}
-
 // Copies in a segment that could not be synced replace nothing, though it was
 // another's sync that failed.
 func TestMoveToBroken(t *testing.T) {
-	fs := &unsyncable{}
+	fs := simfs.New(64 << 20)
 	o := manual()
-	o.Segment.FS = fs
-	s := open(t, t.TempDir(), o)
+	o.Segment.FS, o.IndexFS = fs, vfs.NewMem()
+	s := open(t, "/tier", o)
 	defer s.Close()
 	tier := s.tier(0)
 	putChunk(t, tier, 1)
@@ -81,11 +59,16 @@ func TestMoveToBroken(t *testing.T) {
 	must(t, err)
 	to := make([]segment.Location, 1)
 	must(t, s.copyParts(t.Context(), segment.Target{Class: pinned}, []found{from}, to))
-	fs.fails.Store(true)
+	fs.Inject(func(op simfs.Op) error {
+		if op.Kind == "SyncData" {
+			return unix.EIO
+		}
+		return nil
+	})
 	if err := s.segments.Sync(t.Context()); !errors.Is(err, fault.Unavailable) {
 		t.Errorf("sync: %v", err)
 	}
-	fs.fails.Store(false)
+	fs.Inject(nil)
 	must(t, s.segments.Sync(t.Context()))
 	s.mu.Lock()
 	moved := s.relocate(&from, to[0])
