@@ -17,8 +17,8 @@
 //     in this order, so that no entry outlives its bytes. They wait for whoever
 //     is copying parts meanwhile.
 //   - Files keep within the budget; room is made on demand, by dropping the
-//     oldest segment whole that is not pinned. Chunks that were used are copied forward first, as
-//     far as writes have earned it: nine bytes for every hundred that were put.
+//     oldest segment whole that is not pinned. Chunks that were used are copied
+//     forward first, as far as writes have earned it (Options.ForwardPercent).
 //   - Pinned parts lie in segments of their own class, which the segment itself
 //     says, so that they are pinned after any restart. They take no more than
 //     their share of the budget: what is beyond it is Full. A chunk of which
