@@ -18,12 +18,10 @@ import (
 const (
 	segmentsName = "segments"
 	indexName    = "index"
-	superName    = "STORE"
-	lockName     = "LOCK"
 )
 
 // LockPath is the file that a process which has the store open holds locked.
-func LockPath(dir string) string { return filepath.Join(dir, segmentsName, lockName) }
+func LockPath(dir string) string { return filepath.Join(dir, segmentsName, segment.LockName) }
 
 // CheckReport is what Check found.
 type CheckReport struct {
@@ -85,7 +83,7 @@ func offline(dir string, f func(segments string) error) error {
 	if err := isStore(dir); err != nil {
 		return err
 	}
-	super := filepath.Join(dir, segmentsName, superName)
+	super := filepath.Join(dir, segmentsName, segment.StoreName)
 	before, err := os.ReadFile(super)
 	if err == nil {
 		err = notInUse(dir)
@@ -136,11 +134,11 @@ func isStore(dir string) error {
 		for _, e := range inner {
 			names[e.Name()] = true
 		}
-		if names[superName] {
+		if names[segment.StoreName] {
 			return nil
 		}
-		delete(names, lockName) // all that a start leaves that was cut short
-	} else if names[superName] {
+		delete(names, segment.LockName) // all that a start leaves that was cut short
+	} else if names[segment.StoreName] {
 		return fault.New(fault.Invalid, "nvme.store", "these are the segments of a store; give the directory above, as in nvme.path").With(dir, nil)
 	}
 	if len(names) == 0 {

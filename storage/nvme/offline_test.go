@@ -379,7 +379,7 @@ func TestOfflineRefuses(t *testing.T) {
 	}
 
 	// A store of a newer version.
-	super := filepath.Join(dir, segmentsName, superName)
+	super := filepath.Join(dir, segmentsName, segment.StoreName)
 	b, err := os.ReadFile(super)
 	must(t, err)
 	for page := b; len(page) > 0; page = page[segment.PageBytes:] {

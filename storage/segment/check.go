@@ -135,13 +135,13 @@ func (c *checker) each(ctx context.Context, dir string, fsys FS, only uint64, vi
 	if err != nil {
 		return err
 	}
-	if !slices.Contains(names, storeName) {
+	if !slices.Contains(names, StoreName) {
 		return storeInvalid("there is no store").With(dir, nil)
 	}
-	if err := c.superblock(filepath.Join(dir, storeName), fsys); err != nil {
+	if err := c.superblock(filepath.Join(dir, StoreName), fsys); err != nil {
 		return err
 	}
-	if c.report.InUse, err = fsys.Locked(filepath.Join(dir, lockName)); err != nil {
+	if c.report.InUse, err = fsys.Locked(filepath.Join(dir, LockName)); err != nil {
 		return systemFault(err, "store", "the lock cannot be read")
 	}
 	slices.Sort(names)
@@ -149,7 +149,7 @@ func (c *checker) each(ctx context.Context, dir string, fsys FS, only uint64, vi
 		sequence := fileSequence(n)
 		c.file = FileReport{Name: n, Condition: Foreign}
 		switch {
-		case n == storeName || n == lockName || n == newName || only != 0 && sequence != only:
+		case n == StoreName || n == LockName || n == newName || only != 0 && sequence != only:
 			continue
 		case sequence == 0:
 			c.fileDone()

@@ -8,9 +8,12 @@ import (
 	"github.com/larderkv/larder/api/fault"
 )
 
+// Names in a store's directory.
 const (
-	storeName  = "STORE"
-	lockName   = "LOCK"
+	// StoreName is the superblock's. Every Open writes it.
+	StoreName = "STORE"
+	// LockName is of the file that a process which has the store open holds locked.
+	LockName   = "LOCK"
 	newName    = "STORE.new"
 	fileSuffix = ".seg"
 )

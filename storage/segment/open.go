@@ -37,7 +37,7 @@ func Open(ctx context.Context, dir string, opt Options) (*Store, error) {
 			return nil, systemFault(err, "store", "the directory cannot be made")
 		}
 	}
-	lock, err := opt.FS.Lock(filepath.Join(dir, lockName))
+	lock, err := opt.FS.Lock(filepath.Join(dir, LockName))
 	if err != nil {
 		return nil, systemFault(err, "store", "the store cannot be locked; another process may have it open")
 	}
@@ -67,16 +67,16 @@ func inspect(dir string, opt Options) ([]string, error) {
 	if err != nil {
 		return nil, systemFault(err, "store", "the directory cannot be read")
 	}
-	if !slices.Contains(names, storeName) {
+	if !slices.Contains(names, StoreName) {
 		for _, n := range names {
 			// What a creation that was cut short leaves may be there.
-			if n != lockName && n != newName {
-				return nil, storeInvalid("the directory holds something else than a store").With(n, storeName)
+			if n != LockName && n != newName {
+				return nil, storeInvalid("the directory holds something else than a store").With(n, StoreName)
 			}
 		}
 		return names, nil
 	}
-	f, err := opt.FS.OpenReadOnly(filepath.Join(dir, storeName))
+	f, err := opt.FS.OpenReadOnly(filepath.Join(dir, StoreName))
 	if err != nil {
 		return nil, systemFault(err, "store", "the superblock cannot be opened")
 	}
@@ -132,7 +132,7 @@ func writeSuperblock(fsys FS, dir string, buffered bool, sb superblock) error {
 		_ = fsys.Remove(tmp)
 		return err
 	}
-	if err := fsys.Rename(tmp, filepath.Join(dir, storeName)); err != nil {
+	if err := fsys.Rename(tmp, filepath.Join(dir, StoreName)); err != nil {
 		return err
 	}
 	return fsys.SyncDir(dir)
@@ -178,8 +178,8 @@ func (s *Store) load(ctx context.Context) error {
 
 // loadSuperblock reads the superblock, or makes a new one.
 func (s *Store) loadSuperblock(names []string) error {
-	if slices.Contains(names, storeName) {
-		f, err := s.fs.Open(filepath.Join(s.dir, storeName), s.opt.Buffered)
+	if slices.Contains(names, StoreName) {
+		f, err := s.fs.Open(filepath.Join(s.dir, StoreName), s.opt.Buffered)
 		if err != nil {
 			return s.noDirect(err)
 		}
@@ -198,7 +198,7 @@ func (s *Store) loadSuperblock(names []string) error {
 	if err := writeSuperblock(s.fs, s.dir, s.opt.Buffered, s.super); err != nil {
 		return s.noDirect(err)
 	}
-	f, err := s.fs.Open(filepath.Join(s.dir, storeName), s.opt.Buffered)
+	f, err := s.fs.Open(filepath.Join(s.dir, StoreName), s.opt.Buffered)
 	if err != nil {
 		return s.noDirect(err)
 	}
