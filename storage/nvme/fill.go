@@ -7,6 +7,7 @@ import (
 	"math"
 
 	"github.com/larderkv/larder/api/fault"
+	"github.com/larderkv/larder/api/part"
 	"github.com/larderkv/larder/storage/index"
 	"github.com/larderkv/larder/storage/segment"
 )
@@ -22,6 +23,8 @@ type filler struct {
 	gone map[uint64]bool
 	// twice are parts that are there already.
 	twice []segment.Location
+	// buf is for reading one of two.
+	buf []byte
 }
 
 // fill opens the index, reads it, and scans what it does not vouch for.
@@ -35,7 +38,7 @@ func (s *Store) fill(ctx context.Context, dir string) (Report, error) {
 		f.scan[info.Sequence] = true
 	}
 	f.report.Segments = len(f.present)
-	if err := f.load(dir); err != nil {
+	if err := f.load(ctx, dir); err != nil {
 		return f.report, err
 	}
 	if err := f.scanAll(ctx); err != nil {
@@ -55,7 +58,7 @@ func (s *Store) fill(ctx context.Context, dir string) (Report, error) {
 }
 
 // load reads the index; one that cannot be trusted is made anew.
-func (f *filler) load(dir string) error {
+func (f *filler) load(ctx context.Context, dir string) error {
 	s := f.s
 	open := func() (err error) {
 		s.index, err = index.Open(dir, index.Options{
@@ -74,7 +77,7 @@ func (f *filler) load(dir string) error {
 		f.report.Rebuilt = "there was none"
 	}
 	if err == nil {
-		err = f.read()
+		err = f.read(ctx)
 	}
 	if !errors.Is(err, fault.Corrupt) {
 		return err
@@ -100,7 +103,7 @@ func (f *filler) load(dir string) error {
 	return open()
 }
 
-func (f *filler) read() error {
+func (f *filler) read(ctx context.Context) error {
 	s := f.s
 	for n, sc := range s.index.Scopes() {
 		s.scope(uint16(n), sc)
@@ -120,7 +123,7 @@ func (f *filler) read() error {
 		case f.scan[e.Location.Segment]:
 			return nil // the segment itself knows better
 		}
-		return f.add(&e, false)
+		return f.add(ctx, &e, false)
 	})
 	if err != nil {
 		return err
@@ -137,7 +140,7 @@ func (f *filler) read() error {
 }
 
 // add puts a part into the directory.
-func (f *filler) add(e *index.Entry, fresh bool) error {
+func (f *filler) add(ctx context.Context, e *index.Entry, fresh bool) error {
 	s, key := f.s, &e.ID.Chunk
 	chunk := s.dir.lookup(e.Scope, key, func(c *chunkRec) bool { return c.state == chunkLoaded && c.quality == e.Quality })
 	if chunk == 0 {
@@ -145,7 +148,7 @@ func (f *filler) add(e *index.Entry, fresh bool) error {
 			return f.noRoom()
 		}
 	} else if rec := s.dir.find(chunk, idOf(e.ID)); rec != 0 {
-		f.again(rec, e, fresh)
+		f.again(ctx, rec, e, fresh)
 		return nil
 	}
 	if !s.dir.addPart(chunk, idOf(e.ID), e.Checksum, e.Location) {
@@ -158,22 +161,44 @@ func (f *filler) add(e *index.Entry, fresh bool) error {
 }
 
 // again is a part that is there already: a move was cut short, or a power cut
-// brought back what had been punched. One that is pinned stays, else the older.
-func (f *filler) again(rec uint32, e *index.Entry, fresh bool) {
+// brought back what had been punched, or the index is of some time ago and names
+// a place whose bytes were given back. One that is pinned stays, else the older,
+// unless its bytes are not sound: what goes is punched, so that they are read.
+func (f *filler) again(ctx context.Context, rec uint32, e *index.Entry, fresh bool) {
 	s, p := f.s, &f.s.dir.parts.all[rec]
-	other := e.Location
-	if !s.dir.segments[p.segment].pinned && s.pinnedSegment(uint32(other.Segment)) {
-		other = p.location()
+	here := index.Entry{Scope: e.Scope, ID: e.ID, Quality: e.Quality, Location: p.location(), Checksum: p.checksum}
+	stays, goes := &here, e
+	if !s.dir.segments[p.segment].pinned && s.pinnedSegment(uint32(e.Location.Segment)) {
+		stays, goes = goes, stays
+	}
+	err := f.sound(ctx, stays)
+	if errors.Is(err, fault.Corrupt) || errors.Is(err, fault.Miss) {
+		stays, goes = goes, stays
+	}
+	if stays == e {
 		s.dir.move(rec, e.Location)
 		p.checksum = e.Checksum
 		if fresh {
 			s.index.Add(*e)
 		}
-		s.index.Remove(other)
-	} else if !fresh {
-		s.index.Remove(other)
 	}
-	f.twice = append(f.twice, other)
+	if goes == &here || !fresh {
+		s.index.Remove(goes.Location)
+	}
+	// Where something else lies, or the device did not answer, nothing is punched.
+	if err == nil || errors.Is(err, fault.Corrupt) {
+		f.twice = append(f.twice, goes.Location)
+	}
+}
+
+// sound reads a part; the errors are those of Read.
+func (f *filler) sound(ctx context.Context, e *index.Entry) error {
+	if n := e.Location.Footprint(); int64(len(f.buf)) < n {
+		f.buf = make([]byte, n)
+	}
+	var d part.Descriptor
+	_, err := f.s.segments.Read(ctx, e.Location, segment.Claim{Scope: f.s.scopes[e.Scope].Scope, ID: e.ID, Checksum: e.Checksum}, &d, f.buf)
+	return err
 }
 
 func (f *filler) noRoom() error {
@@ -191,7 +216,7 @@ func (f *filler) scanAll(ctx context.Context) error {
 			continue
 		}
 		s.index.RemoveSegment(info.Sequence)
-		err := s.segments.Scan(ctx, info.Sequence, func(e segment.Entry) error { return f.found(&e) })
+		err := s.segments.Scan(ctx, info.Sequence, func(e segment.Entry) error { return f.found(ctx, &e) })
 		switch {
 		case errors.Is(err, fault.Full) || ctx.Err() != nil:
 			return err
@@ -205,7 +230,7 @@ func (f *filler) scanAll(ctx context.Context) error {
 	return nil
 }
 
-func (f *filler) found(e *segment.Entry) error {
+func (f *filler) found(ctx context.Context, e *segment.Entry) error {
 	if e.Punched {
 		return nil
 	}
@@ -214,5 +239,5 @@ func (f *filler) found(e *segment.Entry) error {
 		return err
 	}
 	f.s.scope(number, e.Scope)
-	return f.add(&index.Entry{Scope: number, ID: e.Part.ID, Quality: e.Part.Quality, Location: e.Location, Checksum: e.Part.Checksum}, true)
+	return f.add(ctx, &index.Entry{Scope: number, ID: e.Part.ID, Quality: e.Part.Quality, Location: e.Location, Checksum: e.Part.Checksum}, true)
 }

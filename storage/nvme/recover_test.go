@@ -259,6 +259,39 @@ func TestKilled(t *testing.T) {
 	check("closed", dir, false)
 }
 
+// An index of some time ago, as a backup brings back, names places whose bytes
+// were given back since. Where a chunk was stored again elsewhere, that one is it.
+func TestIndexOfSomeTimeAgo(t *testing.T) {
+	dir := t.TempDir()
+	index, old := filepath.Join(dir, "index"), filepath.Join(t.TempDir(), "old")
+	s := open(t, dir, manual())
+	for n := range 4 {
+		putChunk(t, s.tier(0), n)
+	}
+	s.Close()
+	must(t, os.CopyFS(old, os.DirFS(index)))
+
+	s = open(t, dir, manual())
+	deleteAll(t, s.tier(0), 1, 2)
+	putChunk(t, s.tier(0), 2)
+	s.Close()
+	must(t, os.RemoveAll(index))
+	must(t, os.CopyFS(index, os.DirFS(old)))
+
+	for range 2 { // what the first start made of it, the second finds
+		s = open(t, dir, manual())
+		want(t, "old index", s.tier(0), true, 0, 2, 3)
+		s.Close()
+	}
+	s = open(t, dir, manual())
+	defer s.Close()
+	d, b := one(t, 1, 0, 0)
+	if _, err := s.tier(0).Get(t.Context(), d.ID, d, b); !errors.Is(err, fault.Corrupt) {
+		t.Errorf("a chunk whose bytes were given back: %v, want corrupt", err)
+	}
+	want(t, "read once", s.tier(0), false, 1)
+}
+
 // The index of another store is refused, and nothing is touched.
 func TestForeignIndex(t *testing.T) {
 	a, b := t.TempDir(), t.TempDir()

@@ -79,6 +79,7 @@ func (e *errand) deletes(n int) bool {
 //	P N A B C    after: and the segments that its parts lie in, 0 = gone already
 //	F N          there was no room for it
 //	d N, D N     before and after it is deleted
+//	C N          its bytes are not those that the index tells of
 //	K WHAT       before it kills itself
 //	E TEXT       what must not happen
 func writerChild() {
@@ -133,7 +134,15 @@ func (e *errand) step(tier *Tier, n int) error {
 	}
 	_, _ = os.Stdout.WriteString(said)
 	if e.Evicting { // every second of a while ago is used
-		if _, err := present(tier, n-n%2-20*writers, nil); err != nil {
+		old := n - n%2 - 20*writers
+		_, err := present(tier, old, func(err error) bool {
+			wrong := errors.Is(err, fault.Corrupt)
+			if wrong {
+				fmt.Println("C", old)
+			}
+			return wrong
+		})
+		if err != nil {
 			return err
 		}
 	}
