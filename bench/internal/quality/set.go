@@ -24,7 +24,7 @@ type Options struct {
 	Progress io.Writer
 }
 
-// Run measures all documents: about 40 s of one core for each.
+// Run measures all documents.
 func Run(ctx context.Context, o Options) ([]report.Row, error) {
 	dir, err := os.MkdirTemp("", "larder-quality-")
 	if err != nil {
