@@ -22,7 +22,8 @@
 //   - Pinned parts lie in segments of their own class, which the segment itself
 //     says, so that they are pinned after any restart. They take no more than
 //     their share of the budget: what is beyond it is Full. A chunk of which
-//     only some parts are pinned can be evicted.
+//     only some parts are pinned can be evicted. What waits to be pinned is
+//     not evicted meanwhile (Tier.Spare).
 //   - Whatever the disk does, the process goes on: errors are counted, and after
 //     too many in a row the tier is off until the next start.
 //

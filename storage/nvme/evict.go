@@ -18,7 +18,7 @@ func (s *Store) ahead(ctx context.Context) {
 	}
 	defer s.room.Unlock()
 	// What goes wrong here, the write that follows meets as well.
-	_ = s.evict(ctx, cause(&sp))
+	_ = s.evict(ctx, cause(&sp), false)
 }
 
 // dropCause is why a segment is dropped.
@@ -67,11 +67,11 @@ func (s *Store) makeRoom(ctx context.Context, force bool) error {
 	if sp.Room >= sp.SegmentBytes && !force {
 		return nil
 	}
-	return s.evict(ctx, cause(&sp))
+	return s.evict(ctx, cause(&sp), true)
 }
 
 // evictable segments hold no pins: of pinned ones those of which nothing is left
-// but headers.
+// but headers. Spared ones are another matter.
 func (s *Store) evictable(info segment.Info) bool {
 	if !isPinned(info.Class.ID) {
 		return true
@@ -82,19 +82,29 @@ func (s *Store) evictable(info segment.Info) bool {
 	return seg == nil || seg.parts == 0
 }
 
-// evict drops the oldest sealed segment that is evictable. The caller holds
-// room.
-func (s *Store) evict(ctx context.Context, why dropCause) error {
+// evict drops the oldest sealed segment that is evictable and not spared. now: a
+// write waits for it, and rather than spared ones those go that are open. The
+// caller holds room.
+func (s *Store) evict(ctx context.Context, why dropCause, now bool) error {
 	number := s.begin()
 	defer s.end(number)
+	spared := s.sparedSegments()
+	passed := 0
 	for tries := range 3 {
 		for _, info := range s.segments.Segments() {
-			if info.State != segment.StateOpen && s.evictable(info) {
+			switch {
+			case info.State == segment.StateOpen || !s.evictable(info):
+			case spared[uint32(info.Sequence)]:
+				passed++
+			default:
 				if err := s.forward(ctx, info, true); ctx.Err() != nil {
 					return err
 				}
 				return s.dropSegment(info, why)
 			}
+		}
+		if passed > 0 && !now {
+			break
 		}
 		// The oldest are full and wait to be sealed, or the budget is so small that
 		// everything is in open segments.
@@ -108,7 +118,14 @@ func (s *Store) evict(ctx context.Context, why dropCause) error {
 			return s.device(err)
 		}
 	}
-	return fault.New(fault.Full, "nvme.budget", "there is no segment to drop: what is left is pinned").With(s.opt.Segment.Budget, nil)
+	if sp, err := s.segments.Space(); err == nil && now && sp.Room >= sp.SegmentBytes {
+		return nil // what was sealed takes less
+	}
+	left := "pinned"
+	if passed > 0 {
+		left = "pinned or just about to be"
+	}
+	return fault.New(fault.Full, "nvme.budget", "there is no segment to drop: what is left is %s", left).With(s.opt.Segment.Budget, nil)
 }
 
 // dropSegment drops the file and what is in it, and counts that. Chunks with a

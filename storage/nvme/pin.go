@@ -53,12 +53,14 @@ type Moved struct {
 
 // Pin copies visible chunks into pinned segments and gives back what they took.
 // It takes them in the order of the list and returns when the copies are durable.
-// A pin holds over a restart and the loss of the index.
+// A pin holds over a restart and the loss of the index. Room for the copies is not
+// made of what the list still has to pin (Spare).
 //
 // Full: some found no room, with the bytes that the first would have needed and
 // the limit, and stay as they are. Unavailable: the device failed or ctx is over;
 // the counts are of what was done until then.
 func (t *Tier) Pin(ctx context.Context, list []keys.Key) (Moved, error) {
+	defer t.Spare(list)()
 	return t.repin(ctx, list, pinned)
 }
 
@@ -93,12 +95,14 @@ func (t *Tier) moveSome(ctx context.Context, list []keys.Key, to segment.Class, 
 	defer t.s.end(number)
 	var old []segment.Location
 	for _, key := range list {
-		var n int64
-		var err error
-		for range moveTries {
-			if n, err = t.moveChunk(ctx, key, to, &old); !errors.Is(err, fault.Miss) || !t.Has(key) {
-				break
+		n, err := t.moveNow(ctx, key, to, &old)
+		if errors.Is(err, fault.Full) && len(old) > 0 {
+			// What the chunks before it took may be room enough.
+			if err := t.s.release(ctx, old); err != nil {
+				return err
 			}
+			old = nil
+			n, err = t.moveNow(ctx, key, to, &old)
 		}
 		switch {
 		case err == nil:
@@ -116,6 +120,16 @@ func (t *Tier) moveSome(ctx context.Context, list []keys.Key, to segment.Class, 
 		}
 	}
 	return t.s.release(ctx, old)
+}
+
+// moveNow is moveChunk, again where the chunk was copied forward meanwhile.
+func (t *Tier) moveNow(ctx context.Context, key keys.Key, to segment.Class, old *[]segment.Location) (bytes int64, err error) {
+	for range moveTries {
+		if bytes, err = t.moveChunk(ctx, key, to, old); !errors.Is(err, fault.Miss) || !t.Has(key) {
+			break
+		}
+	}
+	return bytes, err
 }
 
 // outside returns the parts of a chunk that a move to the class has to copy. The
@@ -151,7 +165,6 @@ func (t *Tier) moveChunk(ctx context.Context, key keys.Key, to segment.Class, ol
 		bytes += p.location().Footprint()
 	}
 	if isPinned(to.ID) {
-		c.uses = 255 // should its segment go meanwhile, it is copied forward first
 		err = s.reservePins(bytes)
 	}
 	s.mu.Unlock()

@@ -36,6 +36,8 @@ type Store struct {
 	nextPut uint64
 	// dropping are segments that are about to go.
 	dropping map[uint32]bool
+	// sparing are the lists of pins under way.
+	sparing map[*spared]struct{}
 	// earned bytes may be written again by copying forward.
 	earned int64
 	// pinning bytes were admitted to the share of pins and are not in the
@@ -73,6 +75,7 @@ type scope struct {
 func Open(ctx context.Context, dir string, opt Options) (*Store, Report, error) {
 	s := &Store{
 		opt: opt.withDefaults(), assemblies: map[uint32]*assembly{}, putting: map[uint64]chan struct{}{}, dropping: map[uint32]bool{},
+		sparing: map[*spared]struct{}{},
 	}
 	if err := s.opt.validate(); err != nil {
 		return nil, Report{}, err
