@@ -20,6 +20,13 @@ const pinBatch = 64
 // arena has are copied down. An operator asked for it: the budget of writes does
 // not bound it. With unpin they may be evicted again.
 //
+// Room for pins is not made of chunks of the list that wait for theirs.
+//
+// A chunk can lie on two disks: one was away when it was stored again. One pin
+// keeps it, so a copy that is pinned is as good as the one that reads find; unpin
+// unpins all copies. A disk that is off keeps its pins, and may bring back one that
+// was undone meanwhile; unpin finds that then.
+//
 // Full: some found no room, as the counts say. Unavailable: a device failed, or
 // none is on; the counts are of what was done until then.
 func (t *Tiers) Pin(ctx context.Context, s arena.Scope, list []keys.Key, unpin bool) (m nvme.Moved, err error) {
@@ -28,57 +35,115 @@ func (t *Tiers) Pin(ctx context.Context, s arena.Scope, list []keys.Key, unpin b
 	if p == nil || p.disk.Off() {
 		return m, fault.New(fault.Unavailable, "nvme", "no disk serves this tenant")
 	}
-	var full error
-	for batch := range slices.Chunk(list, pinBatch) {
-		if err := t.pinSome(ctx, p, batch, unpin, &m, &full); err != nil {
-			return m, err
+	some := t.pinSome
+	if unpin {
+		some = t.unpinSome
+	} else {
+		for _, d := range p.disks {
+			defer d.Spare(list)()
 		}
 	}
-	return m, full
+	pins := pins{}
+	for batch := range slices.Chunk(list, pinBatch) {
+		if err := some(ctx, p, batch, &pins); err != nil {
+			return pins.Moved, err
+		}
+	}
+	return pins.Moved, pins.full
 }
 
-func (t *Tiers) pinSome(ctx context.Context, p *pair, list []keys.Key, unpin bool, m *nvme.Moved, full *error) error {
+// pins is what became of them so far.
+type pins struct {
+	nvme.Moved
+	full error // of the first that found no room
+}
+
+// add what one disk did; an error that is about the chunks counts only.
+func (m *pins) add(n nvme.Moved, err error) error {
+	m.Chunks += n.Chunks
+	m.Bytes += n.Bytes
+	m.Absent += n.Absent
+	m.Full += n.Full
+	if errors.Is(err, fault.Full) {
+		if m.full == nil {
+			m.full = err
+		}
+		return nil
+	}
+	return err
+}
+
+func (t *Tiers) pinSome(ctx context.Context, p *pair, list []keys.Key, m *pins) error {
 	byDisk := map[*nvme.Tier][]keys.Key{}
 	for _, key := range list {
 		disk, there := p.disk.Of(key)
-		if !there && !unpin {
-			c := tiered.Chunk{Scope: p.scope, Key: key, Layout: p.layout, From: p.source, To: disk.Pinned()}
-			err := t.writer.Write(ctx, c)
+		switch {
+		case there:
+			disk = p.pinnedAt(key, disk)
+		default:
+			err := t.writer.Write(ctx, tiered.Chunk{Scope: p.scope, Key: key, Layout: p.layout, From: p.source, To: disk.Pinned()})
 			switch {
-			case errors.Is(err, fault.Full):
-				m.Full++
-				if *full == nil {
-					*full = err
-				}
-				continue
+			case err == nil:
+				m.Bytes += p.layout.Bytes()
 			case errors.Is(err, fault.Miss), errors.Is(err, fault.Corrupt):
 				m.Absent++
 				continue
-			case err != nil:
+			case errors.Is(err, fault.Full):
+				_ = m.add(nvme.Moved{Full: 1}, err)
+				continue
+			default:
 				return err
 			}
-			m.Bytes += p.layout.Bytes()
 		}
 		byDisk[disk.Tier] = append(byDisk[disk.Tier], key)
 	}
-	for disk, list := range byDisk {
-		move := disk.Pin // nothing to do for those that came down as pins
-		if unpin {
-			move = disk.Unpin
-		}
-		n, err := move(ctx, list)
-		m.Chunks += n.Chunks
-		m.Bytes += n.Bytes
-		m.Absent += n.Absent
-		m.Full += n.Full
-		switch {
-		case errors.Is(err, fault.Full):
-			if *full == nil {
-				*full = err
-			}
-		case err != nil:
+	for disk, list := range byDisk { // nothing to do for those that came down as pins
+		if err := m.add(disk.Pin(ctx, list)); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func (t *Tiers) unpinSome(ctx context.Context, p *pair, list []keys.Key, m *pins) error {
+	byDisk := map[*nvme.Tier][]keys.Key{}
+	for _, key := range list {
+		disk, _ := p.disk.Of(key)
+		full := m.Full
+		for _, d := range p.disks {
+			if d.Tier == disk.Tier || !d.Has(key) {
+				continue
+			}
+			n, err := d.Unpin(ctx, []keys.Key{key})
+			// The chunk is counted where reads find it, unless it stays pinned here.
+			if err := m.add(nvme.Moved{Bytes: n.Bytes, Full: n.Full}, err); err != nil {
+				return err
+			}
+			if n.Full > 0 {
+				break
+			}
+		}
+		if m.Full == full {
+			byDisk[disk.Tier] = append(byDisk[disk.Tier], key)
+		}
+	}
+	for disk, list := range byDisk {
+		if err := m.add(disk.Unpin(ctx, list)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// pinnedAt is the disk where a copy of the chunk is pinned that is as good as the
+// one at found; else found.
+func (p *pair) pinnedAt(key keys.Key, found admitted) admitted {
+	list := []keys.Key{key}
+	_, quality := found.Match(list, 255)
+	for _, d := range append([]admitted{found}, p.disks...) {
+		if n, _ := d.Match(list, quality); n == 1 && d.IsPinned(key) {
+			return d
+		}
+	}
+	return found
 }

@@ -70,7 +70,9 @@ type pair struct {
 	front  storage.Tier
 	// source is the front tier for reads that are no use of a chunk.
 	source storage.Tier
-	disk   *tiered.Spread[admitted]
+	// disk are the disks together.
+	disk  *tiered.Spread[admitted]
+	disks []admitted
 }
 
 // reuse is a prompt whose leading chunks were matched.
@@ -118,7 +120,9 @@ func (t *Tiers) Open(s arena.Scope) {
 			}
 			continue
 		}
-		list = append(list, tiered.Weighted[admitted]{Name: d.Store.ID().String(), Weight: d.Weight, Device: d.admit(disk)})
+		a := d.admit(disk)
+		list = append(list, tiered.Weighted[admitted]{Name: d.Store.ID().String(), Weight: d.Weight, Device: a})
+		p.disks = append(p.disks, a)
 	}
 	disk, err := tiered.NewSpread(list)
 	t.mu.Lock()
