@@ -63,8 +63,11 @@ func TestGolden(t *testing.T) {
 	datadriven.Walk(t, "testdata/golden", func(t *testing.T, path string) {
 		dir := t.TempDir()
 		flags := []string{"--auth.cluster_secret=" + strings.Repeat("5a", 32)}
-		if name := filepath.Base(path); name == "tiers" || name == "pin" {
+		if name := filepath.Base(path); name == "tiers" || name == "pin" || name == "pin_full" {
 			flags = append(flags, "--nvme.path="+filepath.Join(dir, "disk"), "--nvme.bytes=64MiB", "--nvme.reserve_bytes=1MiB", "--nvme.buffered=true")
+			if name == "pin_full" {
+				flags = append(flags, "--nvme.pinned_percent=0")
+			}
 		}
 		d, err := daemon.Start(t.Context(), daemon.Options{Binary: binary, Bytes: 64 << 20, Flags: flags})
 		require.NoError(t, err)

@@ -6,11 +6,13 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/larderkv/larder/api/fault"
 	larderv1 "github.com/larderkv/larder/api/larder/v1"
 	"github.com/larderkv/larder/cmd/larder/internal/render"
 )
 
-const pinHelp = `Chunks that are not here, or find no room, are counted; the exit code is 0.
+const pinHelp = `Chunks that are not here, or find no room, are counted. The exit code is 0 if at
+least one is %[1]s, 6 if none is and some found no room, and 3 if none is here.
 
 ` + promptHelp
 
@@ -23,7 +25,7 @@ leaves them alone, within the share of the disk that pins may take
 (nvme.pinned_percent). They stay until larder unpin, larder clear or a deletion,
 over restarts too.
 
-` + pinHelp,
+` + fmt.Sprintf(pinHelp, "pinned"),
 	})
 }
 
@@ -31,7 +33,10 @@ func (a *app) unpinCommand() *cobra.Command {
 	return a.pinning(true, &cobra.Command{
 		Use:   "unpin [TOKEN...]",
 		Short: "Let a pinned prompt be evicted again",
-		Long:  "Copies the prompt's chunks back to where eviction finds them, as the newest.\n\n" + pinHelp,
+		Long: `Copies the prompt's chunks back to where eviction finds them, as the newest. A
+disk that is off keeps its pins: unpin again when it is back.
+
+` + fmt.Sprintf(pinHelp, "unpinned"),
 	})
 }
 
@@ -52,19 +57,34 @@ func (a *app) pinning(unpin bool, c *cobra.Command) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return a.print(render.Message(r), func() error { return a.printPin(r, unpin) })
+		if err := a.print(render.Message(r), func() error { return a.printPin(r, unpin) }); err != nil {
+			return err
+		}
+		switch {
+		case r.GetChunksAsked() == 0:
+			return withRemedy(fault.New(fault.Miss, "", "the prompt is shorter than one chunk").With(len(q.GetTokens()), nil), "only full chunks are stored")
+		case r.GetChunks() > 0:
+			return nil
+		case r.GetFull() > 0:
+			return withRemedy(fault.New(fault.Full, "", "nothing of this prompt is %s: no chunk found room", pinnedWord(unpin)),
+				"unpin or clear something, or raise nvme.pinned_percent or nvme.bytes")
+		}
+		return withRemedy(fault.New(fault.Miss, "", "nothing of this prompt is here"), "larder explain says why")
 	}
 	p.addKnown(c)
 	return c
 }
 
-func (a *app) printPin(r *larderv1.PinResponse, unpin bool) error {
-	what := "pinned"
+func pinnedWord(unpin bool) string {
 	if unpin {
-		what = "unpinned"
+		return "unpinned"
 	}
+	return "pinned"
+}
+
+func (a *app) printPin(r *larderv1.PinResponse, unpin bool) error {
 	pairs := []string{
-		what, fmt.Sprintf("%d of %d chunks", r.GetChunks(), r.GetChunksAsked()),
+		pinnedWord(unpin), fmt.Sprintf("%d of %d chunks", r.GetChunks(), r.GetChunksAsked()),
 		"written", render.Bytes(r.GetBytes()),
 	}
 	if r.GetAbsent() > 0 {
