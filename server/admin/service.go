@@ -4,7 +4,6 @@ import (
 	"context"
 	"time"
 
-	"github.com/larderkv/larder/api/fault"
 	larderv1 "github.com/larderkv/larder/api/larder/v1"
 	"github.com/larderkv/larder/server/config"
 	"github.com/larderkv/larder/server/directory"
@@ -34,8 +33,9 @@ type Below interface {
 	// Pin pins chunks, or with unpin lets them go; Full is an error beside the
 	// counts.
 	Pin(ctx context.Context, s arena.Scope, list []keys.Key, unpin bool) (nvme.Moved, error)
-	// Clear is the arena's Clear, for all tiers.
-	Clear(ctx context.Context, f arena.Filter) (chunks int, bytes int64, err error)
+	// Clear is the arena's Clear, for all tiers: host selects there, unless it is
+	// nil, and below says which scopes of tiers below are cleared.
+	Clear(ctx context.Context, host *arena.Filter, below func(storage.Scope) bool) (chunks int, bytes int64, err error)
 }
 
 // Sessions is what the service asks of server/session.
@@ -138,45 +138,6 @@ func (v *Service) epoch(n *registry.Namespace) uint64 {
 		highest = max(highest, v.options.Arena.Epoch(arena.Scope{Namespace: n.Number, Tenant: t.Number}))
 	}
 	return highest
-}
-
-// Clear implements larder.v1.Admin.
-func (v *Service) Clear(ctx context.Context, req *larderv1.ClearRequest) (*larderv1.ClearResponse, error) {
-	f := arena.Filter{Namespace: arena.Any, Tenant: arena.Any}
-	switch w := req.GetWhat().(type) {
-	case *larderv1.ClearRequest_Fingerprint:
-		n, err := v.findNamespace(w.Fingerprint)
-		if err != nil {
-			return nil, err
-		}
-		f.Namespace = int(n.Number)
-	case *larderv1.ClearRequest_Tenant:
-		t := v.options.Registry.FindTenant(w.Tenant)
-		if t == nil {
-			return nil, fault.New(fault.Miss, "tenant", "this daemon knows no such tenant").With(w.Tenant, nil)
-		}
-		f.Tenant = int(t.Number)
-	case *larderv1.ClearRequest_Everything:
-		if !w.Everything {
-			return nil, fault.New(fault.Invalid, "everything", "must be true")
-		}
-	default:
-		return nil, fault.New(fault.Invalid, "what", "name a fingerprint, a tenant or everything")
-	}
-	chunks, bytes, err := v.clear(ctx, f)
-	v.options.Sessions.EpochsChanged()
-	if err != nil {
-		return nil, err
-	}
-	return &larderv1.ClearResponse{Chunks: uint64(chunks), Bytes: uint64(bytes)}, nil
-}
-
-func (v *Service) clear(ctx context.Context, f arena.Filter) (chunks int, bytes int64, err error) {
-	if v.options.Below != nil {
-		return v.options.Below.Clear(ctx, f)
-	}
-	chunks, bytes = v.options.Arena.Clear(f)
-	return chunks, bytes, nil
 }
 
 // Config implements larder.v1.Admin.

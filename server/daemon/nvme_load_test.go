@@ -1,16 +1,20 @@
 package daemon_test
 
 import (
+	"context"
 	"path/filepath"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc/metadata"
 
 	larderv1 "github.com/larderkv/larder/api/larder/v1"
 	"github.com/larderkv/larder/server/daemon"
 	"github.com/larderkv/larder/server/internal/daemontest"
 	"github.com/larderkv/larder/server/internal/rawtest"
+	"github.com/larderkv/larder/server/objects"
 	"github.com/larderkv/larder/storage/segment"
 )
 
@@ -120,5 +124,69 @@ func TestNVMeLoadsAsItReads(t *testing.T) {
 	require.Len(t, ready, n*rawtest.Parts)
 	require.True(t, c.Release(id))
 	c.EndHold(m.GetHoldId())
+	require.NoError(t, c.End())
+}
+
+// A disk that hangs while a chunk is read from it holds up the removal of this
+// chunk, as long as its caller waits, and nobody else's loads.
+func TestNVMeRemovalOfWhatHangs(t *testing.T) {
+	dir := t.TempDir()
+	disk := &stuckDisk{waits: make(chan struct{}, 1)}
+	cfg := daemontest.Configure(t, nvmeEnv(dir, "NVME_WRITE_BACK=always", "LISTEN_METRICS=127.0.0.1:0", "STATE_DIR="+filepath.Join(dir, "state"))...)
+	d, err := daemon.New(cfg, daemon.Options{NVMeFS: disk, Notify: func(string) error { return nil }})
+	require.NoError(t, err)
+	t.Cleanup(d.Close)
+	c := rawtest.Connect(t, cfg.Listen.Socket, cfg.HandoverSocket())
+	var others []rawtest.Prompt
+	for i := range hostChunks / 2 {
+		others = append(others, c.Prompt(uint32(100+i), 1))
+		c.Store(others[i], 0, 1)
+		eventually(t, "written", func() bool { return metric(t, d.MetricsAddr(), written) >= float64(i+1) })
+	}
+	p := c.Prompt(1, 1)
+	c.Store(p, 0, 1)
+	eventually(t, "written", func() bool { return metric(t, d.MetricsAddr(), written) >= hostChunks/2+1 })
+	stuck := make(chan struct{}) // where the prompt is
+	goOn := sync.OnceFunc(func() { close(stuck) })
+	t.Cleanup(goOn)
+	disk.mu.Lock()
+	disk.stuck = stuck
+	disk.mu.Unlock()
+	for i := range hostChunks { // and in memory no more
+		c.Store(c.Prompt(uint32(200+i), 1), 0, 1)
+		eventually(t, "written", func() bool { return metric(t, d.MetricsAddr(), written) >= float64(hostChunks/2+i+2) })
+	}
+	m := c.Match(p)
+	require.Equal(t, 1, below(t, m))
+	id := c.Send(&larderv1.SessionRequest{Body: &larderv1.SessionRequest_Load{Load: &larderv1.Load{HoldId: m.GetHoldId(), Chunks: 1}}})
+	<-disk.waits
+
+	remove := func(timeout time.Duration) error {
+		ctx, cancel := context.WithTimeout(t.Context(), timeout)
+		defer cancel()
+		ctx = metadata.AppendToOutgoingContext(ctx, objects.MetadataToken, string(c.Reply.GetSessionToken()))
+		_, err := larderv1.NewObjectsClient(c.Conn).Delete(ctx, &larderv1.DeleteRequest{Object: &larderv1.DeleteRequest_ChunkKey{ChunkKey: p.Keys[0][:]}})
+		return err
+	}
+	require.Error(t, remove(time.Second/2), "deleted though it is being copied")
+	other := rawtest.Connect(t, cfg.Listen.Socket, cfg.HandoverSocket())
+	for _, o := range others[:4] {
+		m := other.Match(o)
+		require.Equal(t, 1, below(t, m), "it is in memory: the test shows nothing")
+		other.EndHold(m.GetHoldId())
+		other.Check(o, 1)
+	}
+	require.NoError(t, other.End())
+
+	goOn()
+	for done := false; !done; {
+		r := c.Recv()
+		require.Equal(t, id, r.Id)
+		done = r.GetLoad().GetDone()
+	}
+	require.True(t, c.Release(id))
+	c.EndHold(m.GetHoldId())
+	require.NoError(t, remove(time.Minute))
+	c.Check(p, 0)
 	require.NoError(t, c.End())
 }

@@ -166,7 +166,7 @@ func (r *Registry) Tenant(name string) (*Tenant, error) {
 	}
 	// The number hangs on the key, not on the name: after a change of the
 	// secret nothing of the old one is found.
-	number, err := r.options.Numbers.Tenant(sha256.Sum256(key[:]))
+	number, err := r.options.Numbers.Tenant(TenantID(key))
 	if err != nil {
 		return nil, err
 	}
@@ -179,6 +179,10 @@ func (r *Registry) Tenant(name string) (*Tenant, error) {
 func (r *Registry) TenantKey(name string) ([32]byte, error) {
 	return keys.TenantKey(r.options.Secret[:], name)
 }
+
+// TenantID is what tiers know a tenant by: nobody gets the key from it, and it is
+// the same after a restart.
+func TenantID(key [32]byte) [32]byte { return sha256.Sum256(key[:]) }
 
 // Namespaces lists all namespaces, the one of opaque files included, by
 // fingerprint.

@@ -2,7 +2,6 @@ package tiers
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"strings"
 
@@ -15,9 +14,12 @@ import (
 // Delete drops a chunk from all tiers and says whether there was one.
 //
 // Unavailable: a device is off, and if the chunk lies there, it comes back with
-// it. It is gone from all other places.
+// it; it is gone from all other places. Or the chunk is being copied by a device
+// that does not answer; then nothing was deleted.
 func (t *Tiers) Delete(ctx context.Context, s arena.Scope, key keys.Key) (was bool, err error) {
-	err = t.gate.Remove(func() error {
+	below, known := t.names(s)
+	copied := func(sc storage.Scope, k keys.Key) bool { return known && sc == below && k == key }
+	err = t.gate.Remove(ctx, copied, func() error {
 		was = t.options.Arena.Drop(s, key)
 		err := t.unserved(s)
 		if p := t.find(s); p != nil {
@@ -36,18 +38,23 @@ func (t *Tiers) unserved(s arena.Scope) error {
 	return t.without[s]
 }
 
-// Clear drops the chunks that the filter selects, of all tiers; below the host
-// also those of tenants and namespaces without a session since the start, where
-// the filter is for all. Chunks and bytes of all tiers are added up.
+// Clear drops the chunks of the arena that host selects, and those of the disks
+// for whose scope below says yes, of tenants and namespaces without a session
+// since the start too. host is nil where the arena has none of them. Chunks and
+// bytes of all tiers are added up.
 //
-// Unavailable: a device is off, and what lies there comes back with it. All
-// other places are cleared.
-func (t *Tiers) Clear(ctx context.Context, f arena.Filter) (chunks int, bytes int64, err error) {
-	err = t.gate.Remove(func() error {
-		chunks, bytes = t.options.Arena.Clear(f)
-		selects, err := t.selects(f), t.missing()
+// Unavailable: a device is off, and what lies there comes back with it; all other
+// places are cleared. Or a chunk is being copied by a device that does not answer;
+// then nothing was cleared.
+func (t *Tiers) Clear(ctx context.Context, host *arena.Filter, below func(storage.Scope) bool) (chunks int, bytes int64, err error) {
+	copied := func(sc storage.Scope, _ keys.Key) bool { return below(sc) }
+	err = t.gate.Remove(ctx, copied, func() error {
+		if host != nil {
+			chunks, bytes = t.options.Arena.Clear(*host)
+		}
+		err := t.missing()
 		for _, d := range t.drives {
-			n, b, e := d.Store.Clear(ctx, selects)
+			n, b, e := d.Store.Clear(ctx, below)
 			chunks, bytes, err = chunks+n, bytes+b, errors.Join(err, e)
 		}
 		return err
@@ -62,22 +69,4 @@ func (t *Tiers) missing() error {
 	}
 	return fault.New(fault.Unavailable, "nvme.devices", "devices could not be opened, and nothing is removed from them").
 		With(strings.Join(t.options.Missing, ", "), nil)
-}
-
-// selects translates the filter into names that outlive a process.
-func (t *Tiers) selects(f arena.Filter) func(storage.Scope) bool {
-	var namespace, tenant [32]byte
-	for _, n := range t.options.Registry.Namespaces() {
-		if int(n.Number) == f.Namespace {
-			namespace = n.Fingerprint
-		}
-	}
-	for _, n := range t.options.Registry.Tenants() {
-		if int(n.Number) == f.Tenant {
-			tenant = sha256.Sum256(n.Key[:])
-		}
-	}
-	return func(s storage.Scope) bool {
-		return (f.Namespace == arena.Any || s.Namespace == namespace) && (f.Tenant == arena.Any || s.Tenant == tenant)
-	}
 }

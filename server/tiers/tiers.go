@@ -2,7 +2,6 @@ package tiers
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"log/slog"
 	"sync"
@@ -103,7 +102,7 @@ func (t *Tiers) Open(s arena.Scope) {
 	if ns == nil || tenant == nil || len(ns.Parts) == 0 {
 		return
 	}
-	p := &pair{scope: storage.Scope{Namespace: ns.Fingerprint, Tenant: sha256.Sum256(tenant.Key[:])}, front: t.options.Arena.Tier(s), source: t.options.Arena.Background(s)}
+	p := &pair{scope: nameOf(ns, tenant), front: t.options.Arena.Tier(s), source: t.options.Arena.Background(s)}
 	for _, n := range ns.Parts {
 		p.layout = append(p.layout, storage.PartSpec{
 			Group: n.Group, Span: n.Span, HeadGroup: n.HeadGroup, RawLength: n.RawLength, Layers: uint32(len(n.Layers)),
@@ -137,6 +136,19 @@ func (t *Tiers) Open(s arena.Scope) {
 	if t.scopes[s] == nil {
 		t.scopes[s] = p
 	}
+}
+
+// names are those of a scope that outlive the process; false: it has none.
+func (t *Tiers) names(s arena.Scope) (storage.Scope, bool) {
+	ns, tenant := t.options.Registry.Lookup(s)
+	if ns == nil || tenant == nil {
+		return storage.Scope{}, false
+	}
+	return nameOf(ns, tenant), true
+}
+
+func nameOf(ns *registry.Namespace, tenant *registry.Tenant) storage.Scope {
+	return storage.Scope{Namespace: ns.Fingerprint, Tenant: registry.TenantID(tenant.Key)}
 }
 
 func (t *Tiers) find(s arena.Scope) *pair {

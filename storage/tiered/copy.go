@@ -2,7 +2,6 @@ package tiered
 
 import (
 	"context"
-	"sync"
 
 	"github.com/larderkv/larder/api/fault"
 	"github.com/larderkv/larder/api/keys"
@@ -17,18 +16,6 @@ type Chunk struct {
 	Layout storage.Layout
 	From   storage.Tier
 	To     storage.Tier
-}
-
-// Gate keeps copies apart from removals: copies hold it shared, whoever removes
-// chunks from several tiers holds it alone, so that no copy brings back what was
-// removed. A removal waits for the copies of chunks at work.
-type Gate struct{ mu sync.RWMutex }
-
-// Remove runs f while nothing is copied.
-func (g *Gate) Remove(f func() error) error {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return f()
 }
 
 // Filler is a tier that lends its own memory to what is put, so that a device
@@ -53,10 +40,13 @@ func (c *Chunk) id(p *storage.PartSpec) part.ID {
 }
 
 // copy brings all parts over and returns the bytes. Parts that are there
-// already are as good.
+// already are as good. Miss: they are not there, or are being removed.
 func (c *Chunk) copy(ctx context.Context, g *Gate) (bytes int64, err error) {
-	g.mu.RLock()
-	defer g.mu.RUnlock()
+	leave, err := g.enter(c)
+	if err != nil {
+		return 0, err
+	}
+	defer leave()
 	if filler, ok := c.To.(Filler); ok {
 		return c.fill(ctx, filler)
 	}

@@ -14,7 +14,7 @@
 // Nothing waits for the Writer: Offer never blocks, and what its queue cannot
 // take is dropped and counted. A chunk that is deleted while it is copied does
 // not come back: who deletes goes through the Gate, which waits for the copies at
-// work.
+// work of that chunk, boundedly. No copy waits for a removal.
 //
 // Concurrency: everything is safe for concurrent use. Writer has goroutines of
 // its own, which end in Close; Promoter's copies end at their timeout or in

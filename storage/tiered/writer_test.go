@@ -9,6 +9,7 @@ import (
 	"github.com/larderkv/larder/api/fault"
 	"github.com/larderkv/larder/api/keys"
 	"github.com/larderkv/larder/api/part"
+	"github.com/larderkv/larder/storage"
 )
 
 func TestPolicies(t *testing.T) { synctest.Test(t, testPolicies) }
@@ -120,8 +121,8 @@ func TestWriterErrors(t *testing.T) {
 	}
 }
 
-// A removal waits for copies at work and comes before those that wait, so
-// nothing is brought back.
+// A removal waits for the copies at work of what it removes, and those that come
+// meanwhile find nothing, so nothing is brought back.
 func TestGate(t *testing.T) { synctest.Test(t, testGate) }
 
 func testGate(t *testing.T) {
@@ -140,7 +141,7 @@ func testGate(t *testing.T) {
 	<-begun // its first part is read and about to be put
 	removed := make(chan error)
 	go func() {
-		removed <- gate.Remove(func() error {
+		removed <- gate.Remove(context.Background(), func(storage.Scope, keys.Key) bool { return true }, func() error {
 			for n := byte(1); n <= 2; n++ {
 				for _, s := range []*store{front, back} {
 					if _, err := s.Delete(context.Background(), keys.Key{n}); err != nil {

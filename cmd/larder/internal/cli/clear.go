@@ -3,12 +3,16 @@ package cli
 import (
 	"bufio"
 	"context"
+	"encoding/hex"
+	"errors"
 	"fmt"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"github.com/larderkv/larder/api/fault"
 	larderv1 "github.com/larderkv/larder/api/larder/v1"
+	"github.com/larderkv/larder/api/namespace"
 	"github.com/larderkv/larder/cmd/larder/internal/render"
 )
 
@@ -19,8 +23,10 @@ func (a *app) clearCommand() *cobra.Command {
 		Use:   "clear",
 		Short: "Drop all chunks of a namespace, of a tenant, or everything",
 		Long: `Drops the chunks at once, from memory and disks, and bumps the epoch of what was cleared, so that stores
-under way do not bring old bytes back. Engines go on by recomputing. Asks before
-it does so, unless --yes is given.`,
+under way do not bring old bytes back. Engines go on by recomputing. A tenant is
+cleared from disks even if none of its engines has connected since larderd started,
+and so is a namespace by its whole fingerprint. Asks before it does so, unless --yes
+is given.`,
 		Args: args(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
 			q, what, err := a.clearRequest(c, fingerprint, tenant, everything)
@@ -74,6 +80,9 @@ func (a *app) clearRequest(c *cobra.Command, fingerprint, tenant string, everyth
 		return nil, "", err
 	}
 	n, err := pickNamespace(known, fingerprint)
+	if whole, e := hex.DecodeString(fingerprint); errors.Is(err, fault.Miss) && e == nil && len(whole) == len(namespace.Fingerprint{}) {
+		return &larderv1.ClearRequest{What: &larderv1.ClearRequest_Fingerprint{Fingerprint: whole}}, fmt.Sprintf("all chunks of namespace %x on disks", whole[:8]), nil
+	}
 	if err != nil {
 		return nil, "", err
 	}
