@@ -1,6 +1,8 @@
 package admin
 
 import (
+	"fmt"
+
 	larderv1 "github.com/larderkv/larder/api/larder/v1"
 	"github.com/larderkv/larder/storage/arena"
 	"github.com/larderkv/larder/storage/nvme"
@@ -39,6 +41,10 @@ func state(s *nvme.Stats) (state, why string) {
 		return "off", s.Why
 	case s.IndexLost:
 		return "on, index lost", "the index is not written any more; the next start reads all segments"
+	case s.Unread > 0:
+		return "on, segments unread", fmt.Sprintf("%d segments could not be read at the start; what is in them is found when a later start can read them", s.Unread)
+	case s.Created:
+		return "on", "there was no store at the start, and a new one was made: right for a first start, else its disk may not be mounted"
 	}
 	return "on", ""
 }

@@ -80,10 +80,11 @@ func deviceMetrics() []family[nvme.Stats] {
 			"used":  func(s *nvme.Stats) float64 { return float64(s.Pinned) },
 			"limit": func(s *nvme.Stats) float64 { return float64(s.PinLimit) },
 		}),
-		metric("larder_nvme_segments", "Segment files by state. broken ones could not be sealed or read, and go when their turn comes; more than a few: look at the drive, and run larder store check when larderd is down.", gauge, "state", values{
+		metric("larder_nvme_segments", "Segment files by state. broken ones could not be sealed or read, and go when their turn comes; more than a few: look at the drive, and run larder store check when larderd is down. unread ones, which are sealed or broken too, could not be read at the start: what is in them is found when a later start can read them; look at the log and the drive, then restart larderd.", gauge, "state", values{
 			"open":   func(s *nvme.Stats) float64 { return float64(s.Segments.Open) },
 			"sealed": func(s *nvme.Stats) float64 { return float64(s.Segments.Sealed) },
 			"broken": func(s *nvme.Stats) float64 { return float64(s.Segments.Broken) },
+			"unread": func(s *nvme.Stats) float64 { return float64(s.Unread) },
 		}),
 		metric("larder_nvme_chunks", "Chunks by state. visible ones are those of namespaces and tenants that engines have named since the start, larder_nvme_parts counts all. incomplete ones miss parts and are invisible; many of them: parts are evicted from the host while they are written, raise host.bytes.", gauge, "state", values{
 			"visible":    func(s *nvme.Stats) float64 { return float64(s.Chunks) },

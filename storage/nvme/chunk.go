@@ -183,6 +183,9 @@ func (s *Store) settle(sc *scope) {
 			return locs
 		}
 		if !s.complete(sc, c) {
+			if len(s.unread) > 0 {
+				return locs // the rest may lie there
+			}
 			return s.forget(rec, locs)
 		}
 		// A better one that is complete may be there already, or a worse one.

@@ -15,7 +15,10 @@
 //   - What Delete and Clear removed is gone when they return, after a power cut
 //     too: out of view, out of the index on the disk, and its bytes punched out,
 //     in this order, so that no entry outlives its bytes. They wait for whoever
-//     is copying parts meanwhile.
+//     is copying parts meanwhile, and say so where a segment is unread that may
+//     hold some of it.
+//   - What the device did not read at a start is not lost by it: such a segment is
+//     unread until the next one, and neither compacted nor vouched for.
 //   - Files keep within the budget; room is made on demand, by dropping the
 //     oldest segment whole that is not pinned. Chunks that were used are copied
 //     forward first, as far as writes have earned it (Options.ForwardPercent).

@@ -71,16 +71,20 @@ func (s *Store) makeRoom(ctx context.Context, force bool) error {
 }
 
 // evictable segments hold no pins: of pinned ones those of which nothing is left
-// but headers. Spared ones are another matter.
-func (s *Store) evictable(info segment.Info) bool {
+// but headers, and where there is nothing else, those that are unread too. Spared
+// ones are another matter.
+func (s *Store) evictable(info segment.Info, nothingElse bool) bool {
 	if !isPinned(info.Class.ID) {
 		return true
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	seg := s.dir.segments[uint32(info.Sequence)]
-	return seg == nil || seg.parts == 0
+	return (seg == nil || seg.parts == 0) && (nothingElse || !s.unread[uint32(info.Sequence)])
 }
+
+// evictTries: what is there, what a sync seals, and what is sealed early.
+const evictTries = 3
 
 // evict drops the oldest sealed segment that is evictable and not spared. now: a
 // write waits for it, and rather than spared ones those go that are open. The
@@ -90,10 +94,10 @@ func (s *Store) evict(ctx context.Context, why dropCause, now bool) error {
 	defer s.end(number)
 	spared := s.sparedSegments()
 	passed := 0
-	for tries := range 3 {
+	for tries := range evictTries {
 		for _, info := range s.segments.Segments() {
 			switch {
-			case info.State == segment.StateOpen || !s.evictable(info):
+			case info.State == segment.StateOpen || !s.evictable(info, tries == evictTries-1):
 			case spared[uint32(info.Sequence)]:
 				passed++
 			default:
@@ -156,6 +160,7 @@ func (s *Store) dropSegment(info segment.Info, why dropCause) error {
 		s.mu.Lock()
 	}
 	delete(s.dir.segments, seq)
+	delete(s.unread, seq)
 	s.index.RemoveSegment(info.Sequence)
 	s.dropped(why, chunks)
 	s.mu.Unlock()

@@ -25,6 +25,8 @@ type filler struct {
 	twice []segment.Location
 	// buf is for reading one of two.
 	buf []byte
+	// found in the segment that is scanned.
+	found []index.Entry
 }
 
 // fill opens the index, reads it, and scans what it does not vouch for.
@@ -47,6 +49,9 @@ func (s *Store) fill(ctx context.Context, dir string) (Report, error) {
 	// Before the directory says what is alive: a punch takes off what it frees.
 	s.punch(f.twice)
 	for seq := range f.present {
+		if s.unread[uint32(seq)] {
+			continue // for all that anybody knows, all of it is alive
+		}
 		live := int64(0)
 		if seg := s.dir.segments[uint32(seq)]; seg != nil {
 			live = seg.live
@@ -163,7 +168,11 @@ func (f *filler) add(ctx context.Context, e *index.Entry, fresh bool) error {
 // again is a part that is there already: a move was cut short, or a power cut
 // brought back what had been punched, or the index is of some time ago and names
 // a place whose bytes were given back. One that is pinned stays, else the older,
-// unless its bytes are not sound: what goes is punched, so that they are read.
+// unless the other's bytes are worth more.
+//
+// The other is punched, lest it comes back after a delete; but only beside bytes
+// that are sound and durable, and only where the disk itself says that they are
+// this part's: an index from elsewhere can name any place.
 func (f *filler) again(ctx context.Context, rec uint32, e *index.Entry, fresh bool) {
 	s, p := f.s, &f.s.dir.parts.all[rec]
 	here := index.Entry{Scope: e.Scope, ID: e.ID, Quality: e.Quality, Location: p.location(), Checksum: p.checksum}
@@ -171,9 +180,11 @@ func (f *filler) again(ctx context.Context, rec uint32, e *index.Entry, fresh bo
 	if !s.dir.segments[p.segment].pinned && s.pinnedSegment(uint32(e.Location.Segment)) {
 		stays, goes = goes, stays
 	}
-	err := f.sound(ctx, stays)
-	if errors.Is(err, fault.Corrupt) || errors.Is(err, fault.Miss) {
-		stays, goes = goes, stays
+	worth := f.worth(ctx, stays)
+	if worth < sound {
+		if other := f.worth(ctx, goes); other > worth {
+			stays, goes, worth = goes, stays, other
+		}
 	}
 	if stays == e {
 		s.dir.move(rec, e.Location)
@@ -185,20 +196,46 @@ func (f *filler) again(ctx context.Context, rec uint32, e *index.Entry, fresh bo
 	if goes == &here || !fresh {
 		s.index.Remove(goes.Location)
 	}
-	// Where something else lies, or the device did not answer, nothing is punched.
-	if err == nil || errors.Is(err, fault.Corrupt) {
+	var d part.Descriptor
+	if worth == sound && s.segments.Describe(ctx, goes.Location, f.claim(goes), &d) == nil {
 		f.twice = append(f.twice, goes.Location)
 	}
 }
 
-// sound reads a part; the errors are those of Read.
-func (f *filler) sound(ctx context.Context, e *index.Entry) error {
+// worth of a place, ascending.
+type worth uint8
+
+const (
+	// unsound: other bytes lie there, or none.
+	unsound worth = iota
+	// unanswered: the device did not say.
+	unanswered
+	// undurable: a power cut may take them, since their segment could not be
+	// synced.
+	undurable
+	sound
+)
+
+// worth of a place, as reading it says.
+func (f *filler) worth(ctx context.Context, e *index.Entry) worth {
 	if n := e.Location.Footprint(); int64(len(f.buf)) < n {
 		f.buf = make([]byte, n)
 	}
 	var d part.Descriptor
-	_, err := f.s.segments.Read(ctx, e.Location, segment.Claim{Scope: f.s.scopes[e.Scope].Scope, ID: e.ID, Checksum: e.Checksum}, &d, f.buf)
-	return err
+	_, err := f.s.segments.Read(ctx, e.Location, f.claim(e), &d, f.buf)
+	switch {
+	case errors.Is(err, fault.Corrupt), errors.Is(err, fault.Miss):
+		return unsound
+	case err != nil:
+		return unanswered
+	case f.present[e.Location.Segment].State != segment.StateSealed:
+		return undurable
+	}
+	return sound
+}
+
+func (f *filler) claim(e *index.Entry) segment.Claim {
+	return segment.Claim{Scope: f.s.scopes[e.Scope].Scope, ID: e.ID, Checksum: e.Checksum}
 }
 
 func (f *filler) noRoom() error {
@@ -206,31 +243,57 @@ func (f *filler) noRoom() error {
 		With(f.s.dir.parts.used, f.s.opt.MaxParts)
 }
 
-// scanAll reads the tables of the segments that the index does not vouch for.
-// A segment that cannot be read has no parts; it goes when its time comes.
+// scanAll reads the tables of the segments that the index does not vouch for. One
+// that the device does not read is tried once more after all others, and is unread
+// then.
 func (f *filler) scanAll(ctx context.Context) error {
 	s := f.s
 	total, done := len(f.scan), 0
+	var failed []uint64
 	for _, info := range s.segments.Segments() {
 		if !f.scan[info.Sequence] {
 			continue
 		}
 		s.index.RemoveSegment(info.Sequence)
-		err := s.segments.Scan(ctx, info.Sequence, func(e segment.Entry) error { return f.found(ctx, &e) })
-		switch {
+		switch err := f.scanOne(ctx, info.Sequence); {
 		case errors.Is(err, fault.Full) || ctx.Err() != nil:
 			return err
 		case err != nil:
-			_ = s.device(fmt.Errorf("segment %d: %w", info.Sequence, err))
+			failed = append(failed, info.Sequence)
 		}
 		f.report.Scanned++
 		done++
 		s.opt.Progress(done, total)
 	}
+	for _, seq := range failed {
+		err := f.scanOne(ctx, seq)
+		if errors.Is(err, fault.Full) || ctx.Err() != nil {
+			return err
+		}
+		if err != nil {
+			s.unread[uint32(seq)] = true
+			_ = s.device(fmt.Errorf("segment %d: %w", seq, err))
+		}
+	}
+	f.report.Unread = len(s.unread)
 	return nil
 }
 
-func (f *filler) found(ctx context.Context, e *segment.Entry) error {
+// scanOne enters the parts of a segment, all or, with an error that is not Full,
+// none.
+func (f *filler) scanOne(ctx context.Context, seq uint64) error {
+	f.found = f.found[:0]
+	err := f.s.segments.Scan(ctx, seq, func(e segment.Entry) error { return f.find(&e) })
+	for i := range f.found {
+		if err != nil {
+			return err
+		}
+		err = f.add(ctx, &f.found[i], true)
+	}
+	return err
+}
+
+func (f *filler) find(e *segment.Entry) error {
 	if e.Punched {
 		return nil
 	}
@@ -239,5 +302,6 @@ func (f *filler) found(ctx context.Context, e *segment.Entry) error {
 		return err
 	}
 	f.s.scope(number, e.Scope)
-	return f.add(ctx, &index.Entry{Scope: number, ID: e.Part.ID, Quality: e.Part.Quality, Location: e.Location, Checksum: e.Part.Checksum}, true)
+	f.found = append(f.found, index.Entry{Scope: number, ID: e.Part.ID, Quality: e.Part.Quality, Location: e.Location, Checksum: e.Part.Checksum})
+	return nil
 }

@@ -80,7 +80,7 @@ func (s *Store) compact(ctx context.Context) {
 		seg := s.dir.segments[uint32(info.Sequence)]
 		due := false
 		switch {
-		case info.State == segment.StateOpen:
+		case info.State == segment.StateOpen, s.unread[uint32(info.Sequence)]:
 		case seg == nil || seg.parts == 0: // and nobody is about to enter one
 			due = len(s.putting) == 0
 		case seg.settled:

@@ -12,6 +12,8 @@ type Stats struct {
 	// nothing until the next start. Why is the last error before.
 	Off bool
 	Why string
+	// Created: there was no store at the start, and one was made.
+	Created bool
 	// IndexLost: the index is not written any more; the next start scans.
 	IndexLost bool
 
@@ -29,6 +31,8 @@ type Stats struct {
 	Evicted, DiskFull, Deleted, Cleared, Corrupt, Incomplete uint64
 	// Stale parts were not where the directory had them.
 	Stale uint64
+	// Unread segments could not be read at the start and are left for the next.
+	Unread int
 	// Segments dropped by the budget, by a full file system, and those that were
 	// sparse.
 	DroppedSegments, DiskFullSegments, Compacted uint64
@@ -62,6 +66,7 @@ func (s *Store) Stats() Stats {
 	st.Parts, st.Waiting, st.Off = s.dir.parts.used, len(s.assemblies), s.off
 	st.Metadata = s.dir.bytes()
 	st.Pinned, st.PinLimit = s.dir.pinned, s.pinLimit()
+	st.Unread, st.Created = len(s.unread), s.segments.Created()
 	st.IndexLost = s.index.Err() != nil
 	return st
 }

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/semaphore"
+
 	"github.com/larderkv/larder/api/fault"
 	"github.com/larderkv/larder/storage"
 	"github.com/larderkv/larder/storage/index"
@@ -38,6 +40,8 @@ type Store struct {
 	dropping map[uint32]bool
 	// sparing are the lists of pins under way.
 	sparing map[*spared]struct{}
+	// unread are those of which nobody knows what is in them.
+	unread map[uint32]bool
 	// earned bytes may be written again by copying forward.
 	earned int64
 	// pinning bytes were admitted to the share of pins and are not in the
@@ -49,7 +53,10 @@ type Store struct {
 	st     Stats
 
 	// room is held by whoever makes room.
-	room   sync.Mutex
+	room sync.Mutex
+	// removing is held by whoever removes from unread segments.
+	removing *semaphore.Weighted
+
 	stop   context.CancelFunc
 	keeper sync.WaitGroup
 	calls  sync.WaitGroup
@@ -76,6 +83,7 @@ func Open(ctx context.Context, dir string, opt Options) (*Store, Report, error) 
 	s := &Store{
 		opt: opt.withDefaults(), assemblies: map[uint32]*assembly{}, putting: map[uint64]chan struct{}{}, dropping: map[uint32]bool{},
 		sparing: map[*spared]struct{}{},
+		unread:  map[uint32]bool{}, removing: semaphore.NewWeighted(1),
 	}
 	if err := s.opt.validate(); err != nil {
 		return nil, Report{}, err
@@ -97,6 +105,7 @@ func Open(ctx context.Context, dir string, opt Options) (*Store, Report, error) 
 	if err != nil {
 		return nil, report, errors.Join(err, s.closeIndex(), s.segments.Close(), s.dir.close())
 	}
+	report.Created = s.segments.Created()
 	report.Took = s.opt.Segment.Now().Sub(began)
 	keep, stop := context.WithCancel(context.Background())
 	s.stop = stop
@@ -261,6 +270,10 @@ type Report struct {
 	Parts, Segments int
 	// Scanned segments, since the index did not vouch for them.
 	Scanned int
+	// Unread of those could not be read: what is in them is found at another start.
+	Unread int
+	// Created: there was no store, and one was made.
+	Created bool
 	// Stale entries of the index that named nothing.
 	Stale int
 	// Rebuilt says why there was no index to trust; empty = there was.

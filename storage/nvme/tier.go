@@ -159,7 +159,8 @@ func (s *Store) answered(f *found, err error) error {
 }
 
 // Delete implements storage.Tier. It returns when the index on the disk has
-// forgotten the chunk too.
+// forgotten the chunk too. Unavailable, besides the device's errors: a segment is
+// unread, and the chunk comes back if it lies there; it is gone from all others.
 func (t *Tier) Delete(ctx context.Context, key keys.Key) (bool, error) {
 	if err := t.s.enter(); err != nil {
 		return false, err
@@ -182,7 +183,8 @@ func (t *Tier) Delete(ctx context.Context, key keys.Key) (bool, error) {
 	t.s.mu.Unlock()
 	// Nothing here is no reason to be quick: it may have gone a moment ago, for
 	// another reason, and come back after a power cut.
-	return visible, t.s.finishRemoval(ctx, locs)
+	err := t.s.removeUnread(ctx, func(sc storage.Scope, k keys.Key) bool { return sc == t.sc.Scope && k == key })
+	return visible, errors.Join(t.s.finishRemoval(ctx, locs), err)
 }
 
 // finishRemoval returns when what was forgotten stays so, whatever happens.
@@ -212,7 +214,7 @@ func (s *Store) release(ctx context.Context, locs []segment.Location) error {
 
 // Clear drops the chunks of all scopes that want selects, whether they are
 // registered or not. Puts that began before are rejected. It returns when they
-// are gone from the disk too.
+// are gone from the disk too. Errors are those of Delete.
 func (s *Store) Clear(ctx context.Context, want func(storage.Scope) bool) (chunks int, bytes int64, err error) {
 	if err := s.enter(); err != nil {
 		return 0, 0, err
@@ -240,7 +242,8 @@ func (s *Store) Clear(ctx context.Context, want func(storage.Scope) bool) (chunk
 			return s.forget(rec, locs)
 		})
 	}
-	return chunks, bytes, errors.Join(err, s.finishRemoval(ctx, nil))
+	unread := s.removeUnread(ctx, func(sc storage.Scope, _ keys.Key) bool { return want(sc) })
+	return chunks, bytes, errors.Join(err, s.finishRemoval(ctx, nil), unread)
 }
 
 // Has says whether the chunk is visible, without a use of it.

@@ -189,7 +189,7 @@ func (s *Store) loadSuperblock(names []string) error {
 		s.super, s.next = sb, max(sb.reserved, 1)
 		return err
 	}
-	s.super = superblock{id: s.opt.ID, created: s.opt.Now()}
+	s.super, s.created = superblock{id: s.opt.ID, created: s.opt.Now()}, true
 	if s.super.id == (ID{}) {
 		if _, err := rand.Read(s.super.id[:]); err != nil {
 			return fmt.Errorf("segment: no randomness: %w", err)

@@ -23,7 +23,9 @@ type Store struct {
 	super  superblock
 	lock   io.Closer
 	direct bool
-	reads  *semaphore.Weighted
+	// created by this Open.
+	created bool
+	reads   *semaphore.Weighted
 	// punches is held by who syncs what was punched: the next one waits for it.
 	punches *semaphore.Weighted
 	// writes holds a token for each write in flight.
@@ -123,6 +125,9 @@ func (s *Store) done(g *segment) {
 
 // ID is the store's id.
 func (s *Store) ID() ID { return s.super.id }
+
+// Created says that there was no store before this Open.
+func (s *Store) Created() bool { return s.created }
 
 // Segments describes all segments, in order of age.
 func (s *Store) Segments() []Info {

@@ -159,10 +159,12 @@ type TierStatus struct {
 	Tier  Tier                   `protobuf:"varint,1,opt,name=tier,proto3,enum=larder.v1.Tier" json:"tier,omitempty"`
 	// The configured path; empty for the host tier.
 	Device string `protobuf:"bytes,2,opt,name=device,proto3" json:"device,omitempty"`
-	// "on", "off", or "on, index lost": it serves, and the next start takes
-	// longer.
+	// "on", "off", or one of these, where it serves: "on, index lost": the next
+	// start takes longer; "on, segments unread": some could not be read at the
+	// start, the next one tries again.
 	State string `protobuf:"bytes,3,opt,name=state,proto3" json:"state,omitempty"`
-	// Why it is not simply on, for a person.
+	// Why it is not simply on, for a person; of one that is on, what to look at:
+	// its store was made at this start.
 	Why string `protobuf:"bytes,4,opt,name=why,proto3" json:"why,omitempty"`
 	// Bytes.
 	Budget uint64 `protobuf:"varint,5,opt,name=budget,proto3" json:"budget,omitempty"`

@@ -42,9 +42,11 @@ type AdminClient interface {
 	// Explain says why a prompt matches only so far.
 	Explain(ctx context.Context, in *ExplainRequest, opts ...grpc.CallOption) (*ExplainResponse, error)
 	// Clear drops all chunks of a namespace, a tenant, or everything, from all
-	// tiers, and bumps the epoch of what was cleared. UNAVAILABLE: a device of a
-	// tier is off, and what lies there may come back with it; all other places are
-	// cleared.
+	// tiers, and bumps the epoch of what was cleared. Those that had no session
+	// since the start are cleared from disks too. MISS: neither had they one, nor has
+	// a disk chunks of them. UNAVAILABLE: a device of a tier is off, or could not be
+	// read in part, and what lies there may come back with it; all other places are
+	// cleared. Or a device does not answer that copies such a chunk; then nothing is.
 	Clear(ctx context.Context, in *ClearRequest, opts ...grpc.CallOption) (*ClearResponse, error)
 	// Pin keeps the chunks of a prompt on the disk: they are copied there, from the
 	// disk or the host tier, to where eviction does not reach them, and stay until
@@ -149,9 +151,11 @@ type AdminServer interface {
 	// Explain says why a prompt matches only so far.
 	Explain(context.Context, *ExplainRequest) (*ExplainResponse, error)
 	// Clear drops all chunks of a namespace, a tenant, or everything, from all
-	// tiers, and bumps the epoch of what was cleared. UNAVAILABLE: a device of a
-	// tier is off, and what lies there may come back with it; all other places are
-	// cleared.
+	// tiers, and bumps the epoch of what was cleared. Those that had no session
+	// since the start are cleared from disks too. MISS: neither had they one, nor has
+	// a disk chunks of them. UNAVAILABLE: a device of a tier is off, or could not be
+	// read in part, and what lies there may come back with it; all other places are
+	// cleared. Or a device does not answer that copies such a chunk; then nothing is.
 	Clear(context.Context, *ClearRequest) (*ClearResponse, error)
 	// Pin keeps the chunks of a prompt on the disk: they are copied there, from the
 	// disk or the host tier, to where eviction does not reach them, and stay until
