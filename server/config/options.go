@@ -109,7 +109,7 @@ func table(c *Config) []*Option {
 		}, {
 			Key: "nvme.devices", value: devices(&c.NVMe.Devices),
 			Help:   "Several disks, in place of nvme.path: for each its path, and if wanted bytes (else nvme.bytes) and weight, its share of the chunks beside the others' weights (else its bytes in GiB). In the file an entry is a path or a section {path: /mnt/a/larder, bytes: 2TiB, weight: 2}; in flags and variables /mnt/a/larder,bytes=2TiB,weight=2. A disk that fails takes its own chunks along; the others go on with its share. Chunks are found on any of the disks, so that weights and disks can change.",
-			Hazard: "A disk that is not mounted is an empty directory of another one: mount disks before the daemon starts. What is deleted while a disk is off comes back with it.",
+			Hazard: "A disk that is not mounted is an empty directory of another one, where the daemon makes a new store, as its log and larder doctor say: mount disks before it starts. What is deleted while a disk is off comes back with it.",
 		}, {
 			Key: "nvme.pinned_percent", value: number(&c.NVMe.PinnedPercent, 20, 0, 80),
 			Help:   "Share of each disk's space that pinned chunks (larder pin) may take; eviction leaves them alone. 0: none can be pinned.",

@@ -95,6 +95,12 @@ func (d *Daemon) openDevice(v *config.Device, meter *metrics.Meter) (device, err
 		}
 		return device{path: v.Path, off: err}, fault.Wrap(fault.Invalid, err, option, "cannot be used; name another directory, or see larder store check for what helps").With(v.Path, nil)
 	}
+	if report.Created {
+		warnCreated(log, v.Path)
+	}
+	if report.Unread > 0 {
+		log.Warn("segments of the nvme tier could not be read: what is in them is found when a later start can read them; look at the drive", "segments", report.Unread)
+	}
 	log.Info("nvme tier", "parts", report.Parts, "segments", report.Segments, "scanned", report.Scanned,
 		"rebuilt", report.Rebuilt, "took", report.Took)
 	return device{path: v.Path, store: store}, nil

@@ -71,8 +71,12 @@ func devices(tiers []*larderv1.TierStatus) (out []Finding) {
 		if t.GetWhy() != "" {
 			text += ": " + t.GetWhy()
 		}
+		remedy := "look at the drive and its file system, then restart larderd"
+		if t.GetState() == "on" && t.GetWhy() != "" { // its store is new
+			remedy = "at the first start with this path, nothing; else stop larderd, look with findmnt -T " + t.GetDevice() + " whether its disk is mounted there, mount it, and start larderd again"
+		}
 		out = append(out,
-			judge(t.GetState() == "on", Warn, "daemon.tier", text, "look at the drive and its file system, then restart larderd"),
+			judge(t.GetState() == "on" && t.GetWhy() == "", Warn, "daemon.tier", text, remedy),
 			judge(t.GetCorrupt() == 0, Warn, "daemon.tier.corrupt", fmt.Sprintf("%s returned %d damaged chunks since the start", t.GetDevice(), t.GetCorrupt()),
 				"replace the drive; larder store check, while larderd is down, lists what is damaged"))
 	}

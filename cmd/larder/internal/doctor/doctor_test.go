@@ -78,6 +78,9 @@ func TestEachTroubleHasARemedy(t *testing.T) {
 		{"daemon.tier", Warn, func(_ *Host, s *larderv1.StatusResponse) {
 			s.Tiers = []*larderv1.TierStatus{{State: "on"}, {Device: "/a", State: "on"}, {Device: "/b", State: "off", Why: "gone"}}
 		}},
+		{"daemon.tier", Warn, func(_ *Host, s *larderv1.StatusResponse) {
+			s.Tiers = []*larderv1.TierStatus{{Device: "/a", State: "on", Why: "a new store was made"}}
+		}},
 		{"daemon.tier.corrupt", Warn, func(_ *Host, s *larderv1.StatusResponse) {
 			s.Tiers = []*larderv1.TierStatus{{Device: "/a", State: "on", Corrupt: 1}}
 		}},
