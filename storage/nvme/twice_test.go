@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -50,11 +51,11 @@ func TestTwiceAndUnreadable(t *testing.T) {
 	must(t, os.RemoveAll(filepath.Join(dir, "index")))
 	must(t, os.CopyFS(filepath.Join(dir, "index"), os.DirFS(old)))
 
-	failed := false
+	var failed atomic.Bool
 	fails := func(sequence uint64, offset, _ int64) bool {
 		for _, l := range places {
 			if sequence == l.Segment && offset == int64(l.Group)*segment.PageBytes {
-				failed = true
+				failed.Store(true)
 				return true
 			}
 		}
@@ -62,7 +63,7 @@ func TestTwiceAndUnreadable(t *testing.T) {
 	}
 	disk.fails.Store(&fails)
 	s = open(t, dir, o)
-	if !failed {
+	if !failed.Load() {
 		t.Fatal("nothing failed")
 	}
 	want(t, "the other place", s.tier(0), true, 0, 1, 2, 3)
@@ -132,16 +133,17 @@ func TestTwiceAndNotDurable(t *testing.T) {
 		}
 		_ = s.Close()
 
-		m, failed := killed, false
+		m = killed
+		var failed atomic.Bool
 		m.segments.Inject(func(op simfs.Op) error {
 			if op.Kind == "SyncData" && strings.HasSuffix(op.Name, ".seg") {
-				failed = true
+				failed.Store(true)
 				return unix.EIO
 			}
 			return nil
 		})
 		s = m.open(t)
-		if !failed {
+		if !failed.Load() {
 			t.Fatal("nothing failed")
 		}
 		m.segments.Inject(nil)

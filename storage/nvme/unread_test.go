@@ -135,16 +135,14 @@ func TestUnread(t *testing.T) {
 func TestUnreadOnce(t *testing.T) {
 	s, disk, o, bad := halfUnread(t)
 	s.Close()
-	failed := false
+	var failed atomic.Bool // segments are opened side by side
 	fails := func(sequence uint64, offset, size int64) bool {
-		once := !failed && sequence == bad[1] && offset != size-segment.PageBytes
-		failed = failed || once
-		return once
+		return sequence == bad[1] && offset != size-segment.PageBytes && failed.CompareAndSwap(false, true)
 	}
 	disk.fails.Store(&fails)
 	s = open(t, s.dir, o)
 	defer s.Close()
-	if !failed {
+	if !failed.Load() {
 		t.Fatal("nothing failed")
 	}
 	want(t, "read again", s.tier(0), true, everyChunk()...)
