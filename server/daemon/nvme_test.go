@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -48,14 +47,6 @@ func metric(t testing.TB, addr, name string) float64 {
 }
 
 const written = `larder_nvme_writes_total{outcome="done"}`
-
-// freeAddress is one that nobody listens on now.
-func freeAddress(t testing.TB) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	require.NoError(t, l.Close())
-	return l.Addr().String()
-}
 
 // storeAll stores prompts of two chunks each, and waits until all are below.
 func storeAll(t testing.TB, c *rawtest.Client, addr string, from, to int) (prompts []rawtest.Prompt) {
@@ -162,7 +153,7 @@ func flat(p rawtest.Prompt) (b []byte) {
 // and without its index.
 func TestNVMeKilled(t *testing.T) {
 	dir := t.TempDir()
-	addr := freeAddress(t)
+	addr := reservePort(t)
 	env := append(daemonEnv(dir), "LARDER_LISTEN_METRICS="+addr)
 	for _, e := range nvmeEnv(dir, "NVME_WRITE_BACK=always") {
 		env = append(env, "LARDER_"+e)
