@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
@@ -43,9 +44,13 @@ func scopeOf(i int) storage.Scope {
 	return storage.Scope{Namespace: [32]byte{1}, Tenant: [32]byte{byte(i + 1)}}
 }
 
-// smallOptions are a budget of 16 segments of 64 KiB, three chunks each.
+// smallOptions are a budget of 16 segments of 64 KiB, three chunks each. Chunks
+// that miss parts stay, however slow the disk is.
 func smallOptions() Options {
-	return Options{Segment: segment.Options{Budget: 1 << 20, Reserve: 1 << 20, SegmentBytes: 64 << 10, Lanes: 1, Buffered: true}}
+	return Options{
+		Segment:        segment.Options{Budget: 1 << 20, Reserve: 1 << 20, SegmentBytes: 64 << 10, Lanes: 1, Buffered: true},
+		PendingTimeout: time.Hour,
+	}
 }
 
 type tested struct {

@@ -30,7 +30,7 @@ func configuration(r *rand.Rand) Options {
 			WritesInFlight: int(one(1, 4)), ReadsInFlight: int(one(1, 16)), HeaderCache: one(1, 8<<20), Buffered: one(0, 1) == 1,
 			SyncInterval: time.Duration(one(int64(time.Millisecond), int64(time.Hour))), SyncBytes: one(1, 64<<20),
 		},
-		ForwardPercent: int(one(-1, 9, 50)), MaxParts: int(one(128, 0)), Tick: time.Duration(one(int64(time.Millisecond), int64(time.Hour))),
+		PendingTimeout: time.Hour, ForwardPercent: int(one(-1, 9, 50)), MaxParts: int(one(128, 0)), Tick: time.Duration(one(int64(time.Millisecond), int64(time.Hour))),
 	}
 }
 

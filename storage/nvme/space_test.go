@@ -128,7 +128,7 @@ func TestIncomplete(t *testing.T) {
 	var now atomic.Int64 // seconds
 	o := manual()
 	o.Segment.Now = func() time.Time { return time.Unix(1000+now.Load(), 0) }
-	o.MaxPending = 3
+	o.MaxPending, o.PendingTimeout = 3, 30*time.Second
 	s := open(t, t.TempDir(), o)
 	half := func(n int) {
 		t.Helper()
