@@ -19,8 +19,9 @@ import (
 	"github.com/larderkv/larder/server/handover"
 )
 
-// patience bounds a session of a test, so that one that waits for nothing fails.
-const patience = 60 * time.Second
+// patience bounds a session of a test, so that one that waits for nothing fails. Some
+// sessions write a hundred megabytes to a disk, which may be slow.
+const patience = 4 * time.Minute
 
 // Client is one session.
 type Client struct {
