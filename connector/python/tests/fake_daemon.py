@@ -367,8 +367,11 @@ class FakeDaemon:
     def grant(self, want: engine_pb2.Credits) -> engine_pb2.CreditsReply:
         guarded = self.mode == engine_pb2.ARENA_MODE_GUARDED
         slots = [self._slot(65535 if guarded else 0) for w in want.want for _ in range(w.count)]
+        # One deadline for all, as the daemon gives it: each its own would part them
+        # by as long as this thread waits for a processor.
+        deadline = self._deadline()
         return engine_pb2.CreditsReply(
-            granted=[engine_pb2.GrantedSlot(slot=slot, deadline_ns=self._deadline()) for slot in slots]
+            granted=[engine_pb2.GrantedSlot(slot=slot, deadline_ns=deadline) for slot in slots]
         )
 
     def _credits(self, session: FakeSession, request: Request) -> None:

@@ -238,11 +238,20 @@ def test_an_exception_in_the_midst_of_reading_costs_the_connection_only(daemon: 
     pending = client.match(ROOT, KEYS)
     pending.add_callback(stop)
     session = daemon.session
-    answer = threading.Timer(0.02, lambda: session.send(daemon.request("match").id, match=engine_pb2.MatchReply()))
-    answer.start()
+    # Answered once this thread reads, so that the exception is raised here.
+    reads = threading.Event()
+    wait = client._supervisor.connection.session.wait  # type: ignore[union-attr]
+    pending._read = lambda done, until: wait(lambda: reads.set() or done(), until)
+
+    def answer() -> None:
+        assert reads.wait(PATIENCE_S)
+        session.send(daemon.request("match").id, match=engine_pb2.MatchReply())
+
+    answers = threading.Thread(target=answer)
+    answers.start()
     with pytest.raises(Stop):
         pending.result()
-    answer.join()
+    answers.join()
     del daemon.on["match"]
     daemon.wait_for(lambda: len(daemon.sessions) == 2)
     assert client.wait_ready(PATIENCE_S)
