@@ -50,8 +50,7 @@ func TestGuardedStoppedBetweenGrantAndCopy(t *testing.T) {
 	d := start(t, guardedBytes, append([]string{"--host.mode=guarded", "--host.verify=off"}, quick...)...)
 	other := connect(t, d)
 	p := newPuppet(t, d)
-	p.must(order{Do: "grant", N: 4})
-	p.enter(order{Do: "write", Fill: 0xee})
+	p.enterWrite(d, 4)
 	p.stop()
 	await(t, d, "the stopped client's session is closed", func(s *larderv1.StatusResponse) bool {
 		return s.GetCounters().GetQuarantinedSessions() > 0

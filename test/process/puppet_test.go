@@ -108,7 +108,7 @@ func (p *puppet) act(ctx context.Context, o order) (answer, error) {
 			return answer{}, err
 		}
 		return answer{}, syscall.Setuid(o.N)
-	case "connect":
+	case "connect", "fail to connect":
 		var err error
 		p.c, err = client.New(client.Options{
 			Endpoint: client.Endpoint{Socket: o.Socket}, Namespace: namespaceBytes(), CallTimeout: patience, DialTimeout: patience,
@@ -117,12 +117,13 @@ func (p *puppet) act(ctx context.Context, o order) (answer, error) {
 		if err != nil {
 			return answer{}, err
 		}
-		waitCtx, cancel := context.WithTimeout(ctx, patience)
-		if o.N > 0 { // milliseconds: for a connection that is to fail
-			waitCtx, cancel = context.WithTimeout(ctx, time.Duration(o.N)*time.Millisecond)
+		if o.Do == "fail to connect" { // and say why the first attempt did
+			for ctx.Err() == nil && p.c.LastError() == nil {
+				time.Sleep(time.Millisecond)
+			}
+			return answer{}, p.c.LastError()
 		}
-		defer cancel()
-		err = p.c.Wait(waitCtx)
+		err = p.c.Wait(ctx)
 		return answer{Shared: err == nil && p.c.SharedMemory()}, err
 	case "grant":
 		var err error
@@ -282,6 +283,24 @@ func (s *strings) must(o order) answer {
 func (s *strings) enter(o order) {
 	s.t.Helper()
 	require.True(s.t, s.do(o).Inside)
+}
+
+// enterWrite takes n credits and enters a write of the first one while their lease
+// lasts, however short it is and however busy the machine. revokes is what the
+// daemon had counted before these credits were granted.
+func (s *strings) enterWrite(d *daemon.Daemon, n int) (revokes uint64) {
+	s.t.Helper()
+	for until := time.Now().Add(patience); ; {
+		status, err := d.Status(s.t.Context())
+		require.NoError(s.t, err)
+		require.Equal(s.t, n, s.must(order{Do: "grant", N: n}).N)
+		a := s.do(order{Do: "write", Fill: 0xee})
+		if a.Inside {
+			return status.GetCounters().GetRevokes()
+		}
+		require.Contains(s.t, a.Error, "miss")
+		require.True(s.t, time.Now().Before(until), "no lease lasts until the write begins")
+	}
 }
 
 // leave lets a puppet in a section go on.

@@ -31,8 +31,7 @@ func TestStoppedBetweenGrantAndCopy(t *testing.T) {
 		d := start(t, arenaBytes, flags...)
 		other := connect(t, d)
 		p := newPuppet(t, d)
-		require.Equal(t, 4, p.must(order{Do: "grant", N: 4}).N)
-		p.enter(order{Do: "write", Fill: 0xee})
+		p.enterWrite(d, 4)
 		p.stop()
 		await(t, d, "the stopped client's slots are in quarantine", quarantined)
 
@@ -89,12 +88,11 @@ func TestStoppedBetweenLeaseAndCopy(t *testing.T) {
 // Stopped for less than the grace: the revoke is answered when the section
 // ends, and the session lives on.
 func TestStoppedWithinTheGrace(t *testing.T) {
-	d := start(t, arenaBytes, "--session.lease=300ms", "--session.revoke_grace=1m")
+	d := start(t, arenaBytes, "--session.lease=2s", "--session.revoke_grace=1m")
 	p := newPuppet(t, d)
-	p.must(order{Do: "grant", N: 2})
-	p.enter(order{Do: "write", Fill: 0xee})
+	before := p.enterWrite(d, 2)
 	p.stop()
-	await(t, d, "the grant is revoked", func(s *larderv1.StatusResponse) bool { return s.GetCounters().GetRevokes() > 0 })
+	await(t, d, "the grant is revoked", func(s *larderv1.StatusResponse) bool { return s.GetCounters().GetRevokes() > before })
 	p.signal(syscall.SIGCONT)
 	p.leave() // a miss if the revoke was read by then
 	require.Equal(t, 2, p.must(order{Do: "commit", Seed: 9, N: 2}).N, "the daemon rejects what comes late")

@@ -84,10 +84,11 @@ func newWatcher(t *testing.T, d *daemon.Daemon, address, dir string) *watcher {
 	return &watcher{t: t, d: d, address: address, dir: dir, sums: map[string]float64{}}
 }
 
-func (w *watcher) look(ctx context.Context) {
+// look says whether the daemon could be looked at.
+func (w *watcher) look(ctx context.Context) bool {
 	got, err := scrape(ctx, w.address)
 	if err != nil {
-		return // it is being restarted
+		return false // it is being restarted
 	}
 	m, err := w.d.Memory()
 	w.mu.Lock()
@@ -98,6 +99,7 @@ func (w *watcher) look(ctx context.Context) {
 	if err == nil {
 		w.memory = max(w.memory, m.Private)
 	}
+	return true
 }
 
 // ended notes that the daemon's life is over.
@@ -119,7 +121,8 @@ func (w *watcher) total(name string, label ...string) float64 {
 
 // current value of a gauge, or of a counter in this life, likewise.
 func (w *watcher) current(name string, label ...string) float64 {
-	w.look(w.t.Context())
+	// What was seen of an earlier life does not count.
+	require.Eventually(w.t, func() bool { return w.look(w.t.Context()) }, patience, time.Millisecond, "no metrics")
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return sumSeries(w.now, name, label)
