@@ -27,6 +27,10 @@ func writerOptions() segment.Options {
 	return segment.Options{ID: testID, Budget: 256 << 20, Reserve: 1, SegmentBytes: 8 << 20, Lanes: 2}
 }
 
+// writerParts are what a writer writes at most, 80 MB: whoever kills it may be
+// late, and the budget is not what is tested.
+const writerParts = 200
+
 // sizeOf gives parts of all kinds: packed, alone, and with a last page that is
 // not full.
 func sizeOf(n uint64) int {
@@ -52,7 +56,7 @@ func writerMain() {
 	}()
 	for w := range uint64(3) {
 		go func() {
-			for n := start + w; ; n += 6 {
+			for n := start + w; n < start+writerParts; n += 6 {
 				recs := []segment.Record{record(n, sizeOf(n), 1, scope(1)), record(n+3, sizeOf(n+3), 1, scope(2))}
 				ls, err := s.Append(context.Background(), segment.Target{Affinity: n}, recs)
 				fail(err)
