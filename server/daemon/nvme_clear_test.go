@@ -18,7 +18,7 @@ import (
 // a daemon that has seen no session of theirs since it started; others stay.
 func TestNVMeClearWithoutSession(t *testing.T) {
 	dir := t.TempDir()
-	addr := freeAddress(t)
+	addr := reservePort(t)
 	env := append(daemonEnv(dir), "LARDER_LISTEN_METRICS="+addr)
 	for _, e := range nvmeEnv(dir, "NVME_WRITE_BACK=always") {
 		env = append(env, "LARDER_"+e)
