@@ -66,15 +66,17 @@ func (c *Client) Close() error {
 	return nil
 }
 
-// Wait returns once a session is up. It returns early where the daemon refused
+// Wait returns once a session is up that takes new work: where the daemon drains
+// or has just gone, the one that follows. It returns early where the daemon refused
 // this client for a reason that another attempt does not change.
 func (c *Client) Wait(ctx context.Context) error {
 	for {
 		c.mu.Lock()
 		changed, last := c.changed, c.lastErr
 		c.mu.Unlock()
+		s := c.current.Load()
 		switch {
-		case c.current.Load() != nil:
+		case s != nil && s.stands():
 			return nil
 		case last != nil && permanent(last):
 			return last
@@ -96,12 +98,7 @@ func (c *Client) Wait(ctx context.Context) error {
 // not drain, and the breaker is closed.
 func (c *Client) Ready() bool {
 	s := c.current.Load()
-	if s == nil || !c.breaker.closed() {
-		return false
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return !s.draining
+	return s != nil && c.breaker.closed() && s.stands()
 }
 
 // Hello returns the daemon's answer to the hello of the current session, nil

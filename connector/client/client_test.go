@@ -113,6 +113,21 @@ func TestAbsentDaemonFailsAtOnceAndJoinsLater(t *testing.T) {
 	require.NoError(t, c.LastError())
 }
 
+// Whoever waits while the daemon drains waits for the session that follows.
+func TestWaitWhileTheDaemonDrains(t *testing.T) {
+	f := newFake(t)
+	c := ready(t, f, nil)
+	s := f.current()
+	s.send(&larderv1.SessionResponse{Body: &larderv1.SessionResponse_Draining{Draining: &larderv1.Draining{}}})
+	require.Eventually(t, func() bool { return !c.Ready() }, patience, time.Millisecond)
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	require.ErrorIs(t, c.Wait(ended), fault.Unavailable)
+	s.cancel()
+	require.NoError(t, c.Wait(t.Context()))
+	require.EqualValues(t, 2, c.Generation())
+}
+
 func TestRefusedHelloIsReportedAtOnce(t *testing.T) {
 	f := newFake(t)
 	f.refuse = &larderv1.Error{Kind: larderv1.ErrorKind_ERROR_KIND_INVALID, Field: "hello.namespace", Message: "no", Value: "7"}

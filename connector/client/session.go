@@ -135,6 +135,13 @@ func (s *session) end(err error) {
 	}
 }
 
+// stands says whether the session takes new work.
+func (s *session) stands() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.err == nil && !s.draining
+}
+
 func (s *session) send() {
 	for {
 		var m *larderv1.SessionRequest

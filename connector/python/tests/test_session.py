@@ -197,11 +197,13 @@ def test_draining_takes_no_new_work_and_leaves_once_all_is_done(daemon: FakeDaem
         client.match(ROOT, KEYS).result()
     assert client.stats.breaker_opens == 0
     assert len(daemon.sessions) == 1
+    # Who waits, waits for the next session.
+    assert not client._supervisor.wait_connected(0.0)
     # What is under way ends as usual, and then the session.
     assert load.release() is True
-    daemon.wait_for(lambda: session.over)
-    daemon.wait_for(lambda: len(daemon.sessions) == 2)
     assert client.wait_ready(PATIENCE_S)
+    assert session.over
+    assert client.generation == 2
 
 
 def test_events_of_a_later_version_are_ignored(daemon: FakeDaemon, connect: Connect) -> None:

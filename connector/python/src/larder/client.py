@@ -94,7 +94,8 @@ class Client:
         )
 
     def wait_ready(self, timeout: float) -> bool:
-        """Waits for a connection; whether the client is ready then."""
+        """Waits for a connection, where the daemon drains for the one to its
+        successor; whether the client is ready then."""
         if os.getpid() != self._pid:
             return False
         self._supervisor.wait_connected(timeout)

@@ -53,9 +53,14 @@ class Supervisor:
         self._thread.start()
 
     def wait_connected(self, timeout_s: float) -> bool:
-        """Waits for a connection."""
+        """Waits for a connection that takes new work: not for one whose daemon
+        is leaving or gone, which may still stand for a while."""
         with self._up:
-            return self._up.wait_for(lambda: self.connection is not None, timeout_s)
+            return self._up.wait_for(self._connected, timeout_s)
+
+    def _connected(self) -> bool:
+        connection = self.connection
+        return connection is not None and connection.session.alive and not connection.session.draining
 
     def close(self, timeout_s: float) -> None:
         """Ends session and thread."""
@@ -90,13 +95,14 @@ class Supervisor:
             # Whatever it is, the engine goes on and the next attempt may do.
             self._note(UnavailableError(f"cannot connect: {error!r}"))
             return False
+        # Before anybody sees the connection: who waited for it finds it ready.
+        self._breaker.hasten()
         with self._up:
             self.connection = connection
             self.generation += 1
             self.last_error = None
             self._up.notify_all()
         self._counters.add(connects=1, reconnects=1 if self.generation > 1 else 0)
-        self._breaker.hasten()
         if isinstance(connection.pool, CreditPool):
             connection.pool.start()
         if self._closing.is_set():
