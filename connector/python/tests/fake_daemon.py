@@ -123,10 +123,10 @@ class FakeSession:
 
     def serve_lane(self, lane: socket.socket) -> None:
         """Handles what comes over the lane, whose end is the stream's."""
-        with self._sending:
-            self.lane = lane
-            lane.sendall(struct.pack("<BHI", 0, 0, 0))
         with lane, contextlib.suppress(OSError, EOFError):
+            with self._sending:
+                self.lane = lane
+                lane.sendall(struct.pack("<BHI", 0, 0, 0))
             while True:
                 (size,) = struct.unpack("<I", _exactly(lane, 4))
                 self.daemon.note(self, Request.FromString(_exactly(lane, size)))

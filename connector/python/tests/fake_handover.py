@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import contextlib
 import os
 import socket
 import struct
@@ -48,9 +49,12 @@ class FakeHandover:
                 connection, _ = self._listener.accept()
             except OSError:
                 return
-            if not self._lane(connection):
-                with connection:
-                    self._hand_over(connection)
+            # A client may be gone by then, since its session is.
+            with contextlib.suppress(OSError):
+                if self._lane(connection):
+                    continue
+                self._hand_over(connection)
+            connection.close()
 
     def _lane(self, connection: socket.socket) -> bool:
         """Whether the connection is for a lane, which is then served."""
@@ -68,6 +72,8 @@ class FakeHandover:
 
     def _hand_over(self, connection: socket.socket) -> None:
         asked = connection.recv(_REQUEST)
+        if not asked:
+            return
         if self._daemon.refuse_handover is not None:
             _refuse(connection, *self._daemon.refuse_handover)
             return
@@ -77,8 +83,10 @@ class FakeHandover:
         self._daemon.lifetimes.append(read_end)
         fds = [*self._daemon.segments(), write_end]
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
-        connection.sendmsg([_HEAD.pack(0, len(fds), 0)], rights)
-        os.close(write_end)
+        try:
+            connection.sendmsg([_HEAD.pack(0, len(fds), 0)], rights)
+        finally:
+            os.close(write_end)
 
 
 def _refuse(connection: socket.socket, kind: int, text: str) -> None:
