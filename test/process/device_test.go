@@ -78,9 +78,7 @@ func TestDeviceGoneAtRunTime(t *testing.T) {
 		requireLoaded(t, c, p)
 	}
 
-	d.Kill()
-	require.NoError(t, d.Restart(t.Context()))
-	require.NoError(t, c.Wait(t.Context()))
+	restart(t, d, c)
 	require.Zero(t, w.current("larder_nvme_off"), "there is a disk again")
 	before := promoted()
 	for until := time.Now().Add(2 * patience); promoted() == before; {

@@ -105,6 +105,16 @@ func connect(t *testing.T, d *daemon.Daemon, change ...func(*client.Options)) *c
 	return c
 }
 
+// restart kills the daemon, starts another one in its place and waits for the
+// client's next session: until it has heard of the kill it has the last one.
+func restart(t *testing.T, d *daemon.Daemon, c *client.Client) {
+	t.Helper()
+	before := c.Generation()
+	d.Kill()
+	require.NoError(t, d.Restart(t.Context()))
+	require.Eventually(t, func() bool { return c.Generation() > before && c.Ready() }, patience, time.Millisecond)
+}
+
 // data makes the chunks of a prompt with the bytes that belong to them.
 func data(p workload.Prompt) []client.ChunkData {
 	chunks := make([]client.ChunkData, p.Len())

@@ -23,9 +23,7 @@ func TestNVMeOutlivesAKill(t *testing.T) {
 	defer cancel()
 	storeUntilWhole(ctx, t, c, prompts) // memory holds a third of it
 	for range 3 {
-		d.Kill()
-		require.NoError(t, d.Restart(t.Context()))
-		require.NoError(t, c.Wait(ctx))
+		restart(t, d, c)
 		hits := 0
 		for i, p := range prompts {
 			got, err := load(ctx, c, p)
