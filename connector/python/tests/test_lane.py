@@ -10,7 +10,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from fake_daemon import PATIENCE_S, FakeDaemon, FakeSession, Request
@@ -241,7 +241,15 @@ def test_an_exception_in_the_midst_of_reading_costs_the_connection_only(daemon: 
     # Answered once this thread reads, so that the exception is raised here.
     reads = threading.Event()
     wait = client._supervisor.connection.session.wait  # type: ignore[union-attr]
-    pending._read = lambda done, until: wait(lambda: reads.set() or done(), until)
+
+    def read(done: Callable[[], bool], until: float) -> None:
+        def noticed() -> bool:
+            reads.set()
+            return done()
+
+        wait(noticed, until)
+
+    pending._read = read
 
     def answer() -> None:
         assert reads.wait(PATIENCE_S)
