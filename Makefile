@@ -40,7 +40,7 @@ build: ## bin/larderd and bin/larder
 
 .PHONY: test
 test: $(PYENV)/.ready ## everything that needs no engine (PKG=./... narrows the Go side)
-	go test -timeout 5m -json $(PKG) | $(PYTHON) tools/gotest.py
+	go test -timeout 10m -json $(PKG) | $(PYTHON) tools/gotest.py
 	cd $(PYDIR) && PYTHONPATH=$(CURDIR)/tools $(CURDIR)/$(PYENV)/bin/python -m pytest -p pytest_noskip -q
 
 .PHONY: race
