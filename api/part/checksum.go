@@ -55,18 +55,27 @@ func VerifySeal(d *Descriptor) error {
 	return nil
 }
 
-// Verify checks all of a raw part's bytes against the table. Other bytes are
-// Corrupt, naming the first layer that differs; a part that is not Known is a
-// Miss. It trusts the table: d comes from Decode, or was sealed here.
+// Verify checks all of a part's stored bytes against the table. Other bytes are
+// Corrupt, naming the first layer of a raw part that differs; a part that is not
+// Known is a Miss. It trusts the table: d comes from Decode, or was sealed here.
 func Verify(d *Descriptor, data []byte) error {
-	return VerifyRange(d, data, 0, len(d.Table))
+	if !d.Coded() {
+		return VerifyRange(d, data, 0, len(d.Table))
+	}
+	if len(data) != int(d.StoredLength) {
+		return fault.New(fault.Corrupt, "part.stored_length", "wrong number of bytes").With(len(data), d.StoredLength)
+	}
+	if crc64nvme.Checksum(data) != d.Table[CodecBytes] {
+		return fault.New(fault.Corrupt, "part.table", "part %v does not match its checksum", d.ID)
+	}
+	return nil
 }
 
-// VerifyRange checks the bytes of layers [first, first+layers), which data
-// holds and nothing else.
+// VerifyRange checks the bytes of layers [first, first+layers) of a raw part,
+// which data holds and nothing else; a part that is not raw is a Miss.
 func VerifyRange(d *Descriptor, data []byte, first, layers int) error {
-	if !d.Known() {
-		return fault.New(fault.Miss, "part.encoding", "unknown encoding").With(d.Encoding, EncodingRaw)
+	if !d.Raw() {
+		return fault.New(fault.Miss, "part.encoding", "unknown encoding, or not raw").With(d.Encoding, EncodingRaw)
 	}
 	n := len(d.Table)
 	if first < 0 || layers < 1 || first > n-layers {

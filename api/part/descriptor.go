@@ -12,6 +12,23 @@ const (
 	EncodingRaw = 1
 	// RawVersion is the only version of EncodingRaw.
 	RawVersion = 1
+	// EncodingCodec: one object of codec/FORMAT.md, shorter than the raw bytes.
+	EncodingCodec = 2
+	// CodecVersion is the only version of EncodingCodec.
+	CodecVersion = 1
+)
+
+// Entries in the table of a part of EncodingCodec.
+const (
+	// CodecHeader is the checksum of the object's header, as the header says it.
+	CodecHeader = iota
+	// CodecBytes is the checksum of all stored bytes.
+	CodecBytes
+	// CodecOrigin, where it is there, is the checksum of the descriptor that the
+	// part has when it is decoded: nothing was lost.
+	CodecOrigin
+	// MaxCodecTable bounds the entries.
+	MaxCodecTable
 )
 
 // QualityExact is the quality of bytes without any lossy step in their
@@ -48,16 +65,26 @@ type Descriptor struct {
 	// StoredLength is the number of bytes that this describes; RawLength what
 	// they are without encoding. 1..MaxLength.
 	StoredLength, RawLength uint32
-	// Table holds CRC-64/NVMe values: raw, one for each layer, in order.
+	// Table holds CRC-64/NVMe values of stored bytes: raw, one for each layer, in
+	// order; coded, see CodecHeader.
 	Table []uint64
 	// Checksum covers everything above; Seal sets it.
 	Checksum uint64
 }
 
-// Known reports whether this version can verify and return the part's bytes.
-// What is not known is a miss.
-func (d *Descriptor) Known() bool {
+// Known reports whether this version can verify the part's stored bytes. What
+// is not known is a miss.
+func (d *Descriptor) Known() bool { return d.Raw() || d.Coded() }
+
+// Raw reports whether the stored bytes are the part's own.
+func (d *Descriptor) Raw() bool {
 	return d.Encoding == EncodingRaw && d.EncodingVersion == RawVersion
+}
+
+// Coded reports whether the stored bytes are an object of the codec, which must
+// be decoded first.
+func (d *Descriptor) Coded() bool {
+	return d.Encoding == EncodingCodec && d.EncodingVersion == CodecVersion
 }
 
 // Acceptable reports whether the quality is exact or no worse than worst, in
@@ -78,9 +105,18 @@ func (d *Descriptor) validate() error {
 	case len(d.Table) < 1 || len(d.Table) > MaxTable:
 		return invalid("table", "wrong number of checksums").With(len(d.Table), "1..4096")
 	}
-	if !d.Known() {
-		return nil
+	switch {
+	case d.Raw():
+		return d.validateRaw()
+	case d.Coded() && d.StoredLength >= d.RawLength:
+		return invalid("stored_length", "a part that does not shrink is stored raw").With(d.StoredLength, d.RawLength)
+	case d.Coded() && (len(d.Table) <= CodecBytes || len(d.Table) > MaxCodecTable):
+		return invalid("table", "wrong number of checksums").With(len(d.Table), "2..3")
 	}
+	return nil
+}
+
+func (d *Descriptor) validateRaw() error {
 	switch {
 	case d.StoredLength != d.RawLength:
 		return invalid("stored_length", "a raw part is stored as it is").With(d.StoredLength, d.RawLength)

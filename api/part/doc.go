@@ -4,8 +4,9 @@
 // Invariants: a descriptor has exactly one encoding, and only that decodes.
 // Its checksum covers part id, every field and the checksum table, so right
 // bytes under a wrong key fail. Raw parts have one checksum for each layer, so
-// a range of layers verifies alone. No size is taken from input beyond its
-// bounds.
+// a range of layers verifies alone; coded parts have one for the object's
+// header, which vouches for all levels and layers, and one for all of it. No
+// size is taken from input beyond its bounds.
 //
 // Functions keep nothing that they are given, and allocate only where they
 // return a slice that the caller did not provide. A Descriptor belongs to one

@@ -15,6 +15,7 @@ func FuzzDecode(f *testing.F) {
 	f.Add(d.AppendTo(nil))
 	d.Encoding, d.StoredLength = 2, 1
 	f.Add(d.AppendTo(nil))
+	f.Add(coded(f).AppendTo(nil))
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		check(t, b)
@@ -42,7 +43,13 @@ func check(t *testing.T, b []byte) {
 	if err := VerifySeal(&d); err != nil {
 		t.Fatal(err)
 	}
-	if d.Known() {
+	if d.Coded() {
+		if d.StoredLength >= d.RawLength || len(d.Table) < 2 || len(d.Table) > MaxCodecTable {
+			t.Fatalf("%+v", d)
+		}
+		_ = Verify(&d, make([]byte, d.StoredLength))
+	}
+	if d.Raw() {
 		if int(d.RawLength)%len(d.Table) != 0 || d.RawLength > MaxLength {
 			t.Fatalf("%+v", d)
 		}

@@ -76,7 +76,7 @@ func TestSealCoversEverything(t *testing.T) {
 		"ordinal":    func(d *Descriptor) { d.Ordinal++ },
 		"tokens":     func(d *Descriptor) { d.Tokens-- },
 		"quality":    func(d *Descriptor) { d.Quality++ },
-		"encoding":   func(d *Descriptor) { d.Encoding++ },
+		"encoding":   func(d *Descriptor) { d.Encoding += 8 },
 		"version":    func(d *Descriptor) { d.EncodingVersion++ },
 		"lengths":    func(d *Descriptor) { d.RawLength += 8; d.StoredLength += 8 },
 		"table":      func(d *Descriptor) { d.Table[0], d.Table[1] = d.Table[1], d.Table[0] },
@@ -116,6 +116,35 @@ func TestUnknownEncodingIsCarriedAndAMiss(t *testing.T) {
 	require.NoError(t, Decode(&back, d.AppendTo(nil)))
 	require.Equal(t, *d, back)
 	require.ErrorIs(t, Verify(&back, data), fault.Miss)
+}
+
+// coded describes 1000 zeros as an object of the codec; what is in it is the
+// codec's business.
+func coded(tb testing.TB) *Descriptor {
+	tb.Helper()
+	d := sealed(tb, 1)
+	d.Encoding, d.EncodingVersion, d.StoredLength, d.Quality = EncodingCodec, CodecVersion, 1000, 3
+	d.Table = []uint64{CodecHeader: 7, CodecBytes: crc64nvme.Checksum(make([]byte, 1000))}
+	require.NoError(tb, Seal(d))
+	return d
+}
+
+func TestCoded(t *testing.T) {
+	d := coded(t)
+	var back Descriptor
+	require.NoError(t, Decode(&back, d.AppendTo(nil)))
+	require.True(t, back.Known() && back.Coded() && !back.Raw())
+	data := make([]byte, 1000)
+	require.NoError(t, Verify(&back, data))
+	require.ErrorIs(t, VerifyRange(&back, data, 0, 1), fault.Miss)
+	require.ErrorIs(t, Verify(&back, data[:999]), fault.Corrupt)
+	data[500]++
+	require.ErrorIs(t, Verify(&back, data), fault.Corrupt)
+	// Another version is none that we know.
+	d.EncodingVersion++
+	require.NoError(t, Seal(d))
+	require.False(t, d.Known())
+	require.ErrorIs(t, Verify(d, data), fault.Miss)
 }
 
 func TestDecodeReusesMemoryAndKeepsOnError(t *testing.T) {
@@ -176,21 +205,24 @@ func TestLimits(t *testing.T) {
 		{"part.tokens", func(d *Descriptor, more int) { d.Tokens = uint16(1024 + more) }},
 		{"part.tokens", func(d *Descriptor, more int) { d.Tokens = uint16(1 - more) }},
 		{"part.encoding", func(d *Descriptor, more int) { d.Encoding = uint8(1 - more) }},
-		{"part.stored_length", func(d *Descriptor, more int) { d.Encoding, d.StoredLength = 2, uint32(64<<20+more) }},
-		{"part.stored_length", func(d *Descriptor, more int) { d.Encoding, d.StoredLength = 2, uint32(1-more) }},
+		{"part.stored_length", func(d *Descriptor, more int) { d.Encoding, d.StoredLength = 9, uint32(64<<20+more) }},
+		{"part.stored_length", func(d *Descriptor, more int) { d.Encoding, d.StoredLength = 9, uint32(1-more) }},
 		{"part.stored_length", func(d *Descriptor, more int) { d.StoredLength += uint32(more) }},
 		{"part.raw_length", func(d *Descriptor, more int) {
-			d.Encoding, d.RawLength = 2, uint32(64<<20+more)
+			d.Encoding, d.RawLength = 9, uint32(64<<20+more)
 		}},
-		{"part.raw_length", func(d *Descriptor, more int) { d.Encoding, d.RawLength = 2, uint32(1-more) }},
+		{"part.raw_length", func(d *Descriptor, more int) { d.Encoding, d.RawLength = 9, uint32(1-more) }},
 		{"part.basis", func(d *Descriptor, more int) { d.Basis = uint64(more) }},
-		{"part.table", func(d *Descriptor, more int) { d.Encoding, d.Table = 2, make([]uint64, 4096+more) }},
+		{"part.table", func(d *Descriptor, more int) { d.Encoding, d.Table = 9, make([]uint64, 4096+more) }},
 		{"part.table", func(d *Descriptor, more int) { d.Table = make([]uint64, 1-more) }},
 		{"part.table", func(d *Descriptor, more int) {
 			d.Table = make([]uint64, 1024+more)
 			d.StoredLength, d.RawLength = uint32(len(d.Table)), uint32(len(d.Table))
 		}},
 		{"part.table", func(d *Descriptor, more int) { d.Table = make([]uint64, 2+more) }},
+		{"part.table", func(d *Descriptor, more int) { *d = *coded(t); d.Table = make([]uint64, 2-more) }},
+		{"part.table", func(d *Descriptor, more int) { *d = *coded(t); d.Table = make([]uint64, 3+more) }},
+		{"part.stored_length", func(d *Descriptor, more int) { *d = *coded(t); d.StoredLength = d.RawLength - uint32(1-more) }},
 	} {
 		at, past := *sealed(t, 1), *sealed(t, 1)
 		c.set(&at, 0)

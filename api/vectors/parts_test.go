@@ -76,6 +76,11 @@ func TestParts(t *testing.T) {
 		d.Encoding, d.EncodingVersion, d.Quality, d.Basis = 2, 3, 1, 0x0102030405060708
 		d.StoredLength, d.RawLength, d.Table = 1000, 4096, []uint64{1, 1 << 63, 3}
 	})
+	// The stored bytes are no object; what is in it is the codec's business.
+	object := change(coded, func(d *D) {
+		d.EncodingVersion, d.Basis = part.CodecVersion, 0
+		d.Table = []uint64{part.CodecHeader: 1 << 63, part.CodecBytes: crc64nvme.Checksum(payload(1000))}
+	})
 	for _, v := range []struct {
 		name string
 		d    D
@@ -88,7 +93,9 @@ func TestParts(t *testing.T) {
 			d.ID = part.ID{Chunk: keys.Key(digest(0xff)), Group: 255, Span: 255, HeadGroup: 65535}
 			d.Parent, d.Ordinal, d.Tokens, d.Quality = keys.Key(digest(0xff)), 1<<32-1, 1024, 255
 		})},
-		{"coded", coded},
+		{"coded, of a later version", coded},
+		{"coded", object},
+		{"coded without loss", change(object, func(d *D) { d.Quality, d.Table = 0, append(d.Table, 5) })},
 		{"raw of a later version", change(coded, func(d *D) { d.Encoding, d.EncodingVersion = 1, 2 })},
 	} {
 		d := v.d
@@ -98,11 +105,11 @@ func TestParts(t *testing.T) {
 		require.NoError(t, part.Decode(&back, b), v.name)
 		require.Equal(t, d, back, v.name)
 		if d.Known() {
-			require.NoError(t, part.Verify(&back, payload(d.RawLength)), v.name)
+			require.NoError(t, part.Verify(&back, payload(d.StoredLength)), v.name)
 		}
 		pv := partVector{v.name, d.ID.Chunk[:], d.ID.Group, d.ID.Span, d.ID.HeadGroup, d.Parent[:], d.Ordinal, d.Tokens,
 			d.Encoding, d.EncodingVersion, d.Quality, d.Basis, d.StoredLength, d.RawLength, d.Known(), len(d.Table), nil, d.Checksum, b}
-		if !d.Known() {
+		if !d.Raw() {
 			pv.Table = d.Table
 		}
 		file.Parts = append(file.Parts, pv)
@@ -162,6 +169,11 @@ func TestParts(t *testing.T) {
 		b = put32(84, 1025)(put32(80, 1025)(put16(78, 1025)(b[:part.HeaderSize])))
 		return append(b, make([]byte, 8*1025)...)
 	})
+	good, err = part.AppendSealed(nil, &object)
+	require.NoError(t, err)
+	sum("coded and not shorter", put32(80, 4096))
+	sum("coded, one checksum", func(b []byte) []byte { return put16(78, 1)(b[:part.HeaderSize+8]) })
+	sum("coded, four checksums", func(b []byte) []byte { return append(put16(78, 4)(b), make([]byte, 16)...) })
 	sum("table empty", func(b []byte) []byte { return put16(78, 0)(b[:part.HeaderSize]) })
 	golden(t, "parts.json", file)
 }

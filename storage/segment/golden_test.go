@@ -25,7 +25,7 @@ func goldenStore(t *testing.T) *simfs.FS {
 	opt.SegmentBytes = 128 << 10
 	s := open(t, opt)
 	unknown := record(4, 1000, 1, scope(2))
-	unknown.Part.Encoding, unknown.Part.RawLength = 2, 4000
+	unknown.Part.Encoding, unknown.Part.RawLength = 9, 4000
 	require.NoError(t, part.Seal(unknown.Part))
 	appendAll(t, s, record(1, 5000, 1, scope(1)), record(2, 8192, 2, scope(2)), record(3, 1, 1, scope(1)), unknown)
 	require.NoError(t, s.Sync(context.Background()))

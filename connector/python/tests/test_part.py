@@ -28,7 +28,7 @@ def descriptor(v: dict[str, Any]) -> PartDescriptor:
         tokens=v["tokens"],
         stored_length=v["stored_length"],
         raw_length=v["raw_length"],
-        table=checksums(payload(v["raw_length"]), v["layers"]) if v["known"] else tuple(v["table"]),
+        table=tuple(v["table"]) if v.get("table") else checksums(payload(v["raw_length"]), v["layers"]),
         encoding=v["encoding"],
         encoding_version=v["encoding_version"],
         quality=v["quality"],
@@ -54,10 +54,10 @@ def test_part(v: dict[str, Any]) -> None:
     assert d.known == v["known"]
     assert PartId.decode(d.encode()[4:40]) == d.id
     if d.known:
-        d.verify(payload(d.raw_length))
+        d.verify(payload(d.stored_length))
     else:
         with pytest.raises(MissError):
-            d.verify(payload(d.raw_length))
+            d.verify(payload(d.stored_length))
 
 
 @pytest.mark.parametrize("v", VECTORS["invalid"], ids=lambda v: v["name"])
@@ -80,7 +80,23 @@ def test_verify_names_the_layer() -> None:
             d.verify(piece, first)
 
 
-CODED = {"encoding": 2}
+def test_verify_coded() -> None:
+    d = descriptor(next(v for v in VECTORS["parts"] if v["name"] == "coded")).seal()
+    assert d.known
+    assert d.coded
+    assert not d.raw
+    data = bytearray(payload(1000))
+    d.verify(data)
+    for piece, first in ((data[:999], 0), (b"", 0), (data, 1)):
+        with pytest.raises(CorruptError):
+            d.verify(piece, first)
+    data[999] ^= 1
+    with pytest.raises(CorruptError):
+        d.verify(data)
+
+
+OTHER = {"encoding": 9}
+CODED = {"encoding": 2, "raw_length": 6144, "stored_length": 6143, "table": (1, 2)}
 
 
 @pytest.mark.parametrize(
@@ -97,14 +113,17 @@ CODED = {"encoding": 2}
         ("encoding", {"encoding": 255}, {"encoding": 256}),
         ("encoding_version", {"encoding_version": 255}, {"encoding_version": 256}),
         ("encoding_version", {"encoding_version": 0}, {"encoding_version": -1}),
-        ("basis", CODED | {"basis": (1 << 64) - 1}, CODED | {"basis": 1 << 64}),
+        ("basis", OTHER | {"basis": (1 << 64) - 1}, OTHER | {"basis": 1 << 64}),
         ("basis", {"basis": 0}, {"basis": 1}),
-        ("stored_length", CODED | {"stored_length": 64 << 20}, CODED | {"stored_length": (64 << 20) + 1}),
-        ("stored_length", CODED | {"stored_length": 1}, CODED | {"stored_length": 0}),
+        ("stored_length", OTHER | {"stored_length": 64 << 20}, OTHER | {"stored_length": (64 << 20) + 1}),
+        ("stored_length", OTHER | {"stored_length": 1}, OTHER | {"stored_length": 0}),
         ("stored_length", {"stored_length": 6144}, {"stored_length": 6143}),
-        ("raw_length", CODED | {"raw_length": 64 << 20}, CODED | {"raw_length": (64 << 20) + 1}),
-        ("raw_length", CODED | {"raw_length": 1}, CODED | {"raw_length": 0}),
-        ("table", CODED | {"table": (0,) * 4096}, CODED | {"table": (0,) * 4097}),
+        ("raw_length", OTHER | {"raw_length": 64 << 20}, OTHER | {"raw_length": (64 << 20) + 1}),
+        ("raw_length", OTHER | {"raw_length": 1}, OTHER | {"raw_length": 0}),
+        ("table", OTHER | {"table": (0,) * 4096}, OTHER | {"table": (0,) * 4097}),
+        ("table", CODED, CODED | {"table": (1,)}),
+        ("table", CODED | {"table": (1, 2, 3)}, CODED | {"table": (1, 2, 3, 4)}),
+        ("stored_length", CODED, CODED | {"stored_length": 6144}),
         ("table", {"table": (0,)}, {"table": ()}),
         ("table", {"table": (0,) * 12}, {"table": (0,) * 11}),
         (

@@ -13,7 +13,9 @@ from dataclasses import dataclass, replace
 from larder.errors import CorruptError, InvalidError, MissError
 
 ENCODING_RAW = 1
+ENCODING_CODEC = 2
 RAW_VERSION = 1
+CODEC_VERSION = 1
 QUALITY_EXACT = 0
 FORMAT_VERSION = 1
 ID_BYTES = 36
@@ -91,7 +93,9 @@ class PartDescriptor:
 
     Lengths are in bytes. quality is 0 for exact, else 1 + the worst level in
     the history of the bytes. table holds, for raw parts, the CRC-64/NVMe of
-    each layer. checksum is set by seal() and decode().
+    each layer; for coded ones that of the object's header as it says it, of all
+    stored bytes, and if nothing was lost the checksum of the descriptor that the
+    decoded part has. checksum is set by seal() and decode().
     """
 
     id: PartId
@@ -109,8 +113,18 @@ class PartDescriptor:
 
     @property
     def known(self) -> bool:
-        """Whether this version can verify the bytes; else they are a miss."""
+        """Whether this version can verify the stored bytes; else they are a miss."""
+        return self.raw or self.coded
+
+    @property
+    def raw(self) -> bool:
+        """Whether the stored bytes are the part's own."""
         return self.encoding == ENCODING_RAW and self.encoding_version == RAW_VERSION
+
+    @property
+    def coded(self) -> bool:
+        """Whether the stored bytes are an object of the codec (larder.codec)."""
+        return self.encoding == ENCODING_CODEC and self.encoding_version == CODEC_VERSION
 
     def seal(self) -> PartDescriptor:
         """Return the descriptor with its checksum; INVALID if a field is."""
@@ -158,9 +172,19 @@ class PartDescriptor:
         ):
             if not low <= value <= high:
                 raise InvalidError("out of range", f"part.{name}", str(value), f"{low}..{high}")
-        if not self.known:
-            return
         layers = len(self.table)
+        if self.coded:
+            if self.stored_length >= self.raw_length:
+                raise InvalidError(
+                    "a part that does not shrink is stored raw",
+                    "part.stored_length",
+                    str(self.stored_length),
+                    str(self.raw_length),
+                )
+            if layers not in (2, 3):
+                raise InvalidError("wrong number of checksums", "part.table", str(layers), "2..3")
+        if not self.raw:
+            return
         if self.stored_length != self.raw_length:
             raise InvalidError(
                 "a raw part is stored as it is",
@@ -216,13 +240,20 @@ class PartDescriptor:
         return d
 
     def verify(self, data: bytes | bytearray | memoryview, first: int = 0) -> None:
-        """Check whole layers, from layer first on, against the table.
+        """Check whole layers, from layer first on, against the table; a coded
+        part as a whole.
 
         CORRUPT names the first layer that differs; an encoding that is not
         known is a MISS. Slow: for tests and tools.
         """
         if not self.known:
             raise MissError("unknown encoding", "part.encoding", str(self.encoding), "1")
+        if self.coded:
+            if first or len(data) != self.stored_length:
+                raise CorruptError("wrong number of bytes", "part.stored_length", str(len(data)))
+            if crc64(data) != self.table[1]:
+                raise CorruptError("the part does not match its checksum", "part.table")
+            return
         per = self.raw_length // len(self.table)
         view = memoryview(data).cast("B")
         layers, rest = divmod(len(view), per)
