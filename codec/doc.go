@@ -23,9 +23,9 @@
 // Concurrency: an Encoder or a Reader belongs to one goroutine at a time; any
 // number of them work beside one another. Shape and Params are not kept.
 //
-// `larder codec`, `larder calibrate` and benchmarks are all that uses it so far:
-// nothing outside tests decodes some layers of an object, or sets Params.Plan or
-// steps for each layer.
+// Tiers use it through storage/coded, without Params.Plan, calibration, several
+// levels in an object or steps for each layer: those are for `larder codec` and
+// `larder calibrate` so far.
 //
 // It does not: know part ids, tiers or requests, read files, start
 // goroutines, choose levels for a namespace.

@@ -93,6 +93,18 @@ func (h *Header) passOf(level int) int {
 	return h.Coarsest - min(max(level, h.Finest), h.Coarsest)
 }
 
+// Lossy says whether the object has units that are not exact, and then the
+// coarsest level that any of its tokens is kept at.
+func (h *Header) Lossy() (level int, lossy bool) {
+	for _, m := range h.modes[:h.Units()] {
+		lossy = lossy || m == basePlain
+	}
+	for _, r := range h.Plan {
+		level = max(level, int(r.Level))
+	}
+	return level, lossy
+}
+
 // Range returns where the streams of layers [low, high) of one pass lie: pass
 // 0 is the base, pass p refines it to level Coarsest - p.
 func (h *Header) Range(pass, low, high int) (offset, size int64) {
