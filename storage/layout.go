@@ -43,13 +43,13 @@ func (l Layout) Admit(d *part.Descriptor, src []byte) (int, error) {
 		return 0, err
 	}
 	if !d.Known() {
-		return 0, fault.New(fault.Invalid, "part.encoding", "this tier keeps raw parts only").With(d.Encoding, part.EncodingRaw)
+		return 0, fault.New(fault.Invalid, "part.encoding", "this tier keeps raw and coded parts only").With(d.Encoding, nil)
 	}
 	i := l.Index(d.ID)
 	switch {
 	case i < 0:
 		return 0, fault.New(fault.Invalid, "part.id", "the namespace has no such part").With(d.ID, nil)
-	case int(l[i].Layers) != len(d.Table):
+	case d.Raw() && int(l[i].Layers) != len(d.Table):
 		return 0, fault.New(fault.Invalid, "part.table", "wrong number of checksums").With(len(d.Table), l[i].Layers)
 	case uint64(d.RawLength) != l[i].RawLength:
 		return 0, fault.New(fault.Invalid, "part.raw_length", "wrong length of part %d", i).With(d.RawLength, l[i].RawLength)

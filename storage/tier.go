@@ -24,8 +24,9 @@ type Tier interface {
 	// do not match d are Corrupt and nothing is kept. Full: no room may be
 	// taken, nothing was lost.
 	Put(ctx context.Context, d *part.Descriptor, src []byte) (Outcome, error)
-	// Stat reads the descriptor of a part that a Get would find; else Miss. It
-	// does not look at the bytes and is no use of the part.
+	// Stat reads the descriptor of a part that a Get would find, as it is stored:
+	// where a Get decodes, the part is Coded. Else Miss. It does not look at the
+	// bytes and is no use of the part.
 	Stat(ctx context.Context, id part.ID, d *part.Descriptor) error
 	// Delete drops a chunk with all of its parts and says whether there was
 	// one. Readers at work finish with the bytes they came for.

@@ -152,20 +152,23 @@ func chain(root keys.Key, n *registry.Namespace, tokens []uint32) ([]keys.Key, e
 
 // visible says whether a chunk can be matched, and what pending forms of it
 // there are. It is no use of the chunk.
-func (e *explanation) visible(scope arena.Scope, key keys.Key) (complete bool, pending []arena.Inspection) {
-	if below := e.service.options.Below; below != nil && below.Has(scope, key) {
-		complete = true
+func (e *explanation) visible(scope arena.Scope, key keys.Key) (quality uint8, complete bool, pending []arena.Inspection) {
+	quality = 255
+	if below := e.service.options.Below; below != nil {
+		if q, there := below.Has(scope, key); there {
+			quality, complete = q, true
+		}
 	}
 	for _, i := range e.service.options.Arena.Inspect(key) {
 		switch {
 		case i.Info.Scope != scope:
 		case i.Complete:
-			complete = true
+			quality, complete = min(quality, i.Info.Quality), true
 		default:
 			pending = append(pending, i)
 		}
 	}
-	return complete, pending
+	return quality, complete, pending
 }
 
 // skipped adds what an engine computed though it is here.
@@ -202,17 +205,28 @@ func (e *explanation) walk() {
 		return
 	}
 	var pending []arena.Inspection
-	present := 0
+	present, lossy, firstLossy := 0, 0, 0
 	for e.tenant != nil && present < len(e.keys) {
-		complete, half := e.visible(e.scope, e.keys[present])
+		quality, complete, half := e.visible(e.scope, e.keys[present])
 		if !complete {
 			pending = half
 			break
+		}
+		if quality > 0 {
+			if lossy == 0 {
+				firstLossy = present
+			}
+			lossy++
+			e.reply.Quality = max(e.reply.Quality, uint32(quality))
 		}
 		present++
 	}
 	e.reply.ChunksPresent = uint32(present)
 	if present == len(e.keys) {
+		if lossy > 0 {
+			e.say("hit", "All %d chunks are present, %d of them, from chunk %d on, with loss (L%d at the worst): an engine that accepts exact ones only (lowest_level) finds the first %d.", present, lossy, firstLossy, e.reply.Quality-1, firstLossy)
+			return
+		}
 		e.say("hit", "All %d chunks are present. If an engine misses all the same, it asks for other keys: compare its namespace, tenant and salt.", present)
 		return
 	}
@@ -295,7 +309,7 @@ func (e *explanation) elsewhere(present int) bool {
 		if err != nil || len(first) != 1 {
 			continue
 		}
-		if there, _ := e.visible(r.Scope, first[0]); !there {
+		if _, there, _ := e.visible(r.Scope, first[0]); !there {
 			continue
 		}
 		e.other(n, t)

@@ -103,7 +103,7 @@ func wireTier(t storage.Tier) larderv1.Tier {
 // check reads the part's bytes; damage drops the chunk, as everywhere.
 func check(ctx context.Context, t storage.Tier, d *part.Descriptor) string {
 	var got part.Descriptor
-	_, err := t.Get(ctx, d.ID, &got, make([]byte, d.StoredLength))
+	_, err := t.Get(ctx, d.ID, &got, make([]byte, d.RawLength))
 	switch {
 	case err == nil:
 		return "ok"

@@ -11,6 +11,7 @@ import (
 	"github.com/larderkv/larder/server/registry"
 	"github.com/larderkv/larder/storage"
 	"github.com/larderkv/larder/storage/arena"
+	"github.com/larderkv/larder/storage/coded"
 	"github.com/larderkv/larder/storage/nvme"
 
 	"github.com/larderkv/larder/api/keys"
@@ -27,7 +28,9 @@ type Arena interface {
 
 // Below are the tiers below the host tier.
 type Below interface {
-	Has(s arena.Scope, key keys.Key) bool
+	Has(s arena.Scope, key keys.Key) (quality uint8, there bool)
+	// Codec says how chunks of a namespace are written there.
+	Codec(*registry.Namespace) coded.Mode
 	// Holders are the scopes that have the chunk, with the tier that does.
 	Holders(key keys.Key) map[arena.Scope]storage.Tier
 	// Pin pins chunks, or with unpin lets them go; Full is an error beside the
@@ -121,10 +124,14 @@ func (v *Service) Namespaces(context.Context, *larderv1.NamespacesRequest) (*lar
 	}
 	reply := &larderv1.NamespacesResponse{}
 	for _, n := range v.options.Registry.Namespaces() {
+		codec := ""
+		if v.options.Below != nil && n.Descriptor != nil {
+			codec = v.options.Below.Codec(n).String()
+		}
 		reply.Namespaces = append(reply.Namespaces, &larderv1.NamespaceStatus{
 			Fingerprint: n.Fingerprint[:], Descriptor_: n.Encoded, Epoch: v.epoch(n),
 			Chunks: uint64(max(0, content[n.Number].Chunks)), Bytes: uint64(max(0, content[n.Number].Bytes)),
-			Sessions: uint32(n.Sessions()), Parts: n.Specs,
+			Sessions: uint32(n.Sessions()), Parts: n.Specs, Codec: codec,
 		})
 	}
 	return reply, nil

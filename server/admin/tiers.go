@@ -27,7 +27,7 @@ func (v *Service) tiers(host *arena.Stats) []*larderv1.TierStatus {
 			WrittenBytes: uint64(s.UserBytes), DeviceBytes: uint64(s.DeviceBytes),
 			Queue:  uint64(s.Segments.Reading + s.Segments.Writing + s.Segments.Queued),
 			Errors: s.DeviceErrors, Corrupt: s.Corrupt, EvictedChunks: s.Evicted + s.DiskFull,
-			Pinned: uint64(s.Pinned), PinLimit: uint64(s.PinLimit),
+			Pinned: uint64(s.Pinned), PinLimit: uint64(s.PinLimit), Codec: v.options.Config.NVMe.Codec,
 		}
 		t.State, t.Why = state(&s)
 		list = append(list, t)

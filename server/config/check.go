@@ -35,6 +35,12 @@ func (c *Config) check() error {
 	if err := c.NVMe.check(); err != nil {
 		return err
 	}
+	if err := c.NVMe.checkCodecs(); err != nil {
+		return err
+	}
+	if err := c.Codec.check(); err != nil {
+		return err
+	}
 	if c.Listen.TCP != "" {
 		for _, f := range []struct{ key, path string }{
 			{"listen.tls.cert", c.Listen.TLS.Cert},

@@ -7,6 +7,7 @@ type Config struct {
 	Listen  Listen
 	Host    Host
 	NVMe    NVMe
+	Codec   Codec
 	Session Session
 	Objects Objects
 	Auth    Auth
@@ -52,8 +53,16 @@ type NVMe struct {
 	PinnedPercent int64
 	ReserveBytes  int64
 	WriteBack     string
+	Codec         string
+	Codecs        []string
 	WritesPerHour int64
 	Buffered      bool
+}
+
+// Codec bounds what coding parts may take.
+type Codec struct {
+	Workers int64
+	Bytes   int64
 }
 
 // Session bounds what engines may ask for.

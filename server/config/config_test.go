@@ -158,6 +158,12 @@ func TestStrict(t *testing.T) {
 		"disk's form":      {flag: "--nvme.devices=/a,2TiB", want: []string{"bytes=SIZE"}},
 		"disk's path":      {yaml: "nvme:\n  devices: [{bytes: 1TiB}]", want: []string{"entry 0", "path"}},
 		"no list of disks": {yaml: "nvme:\n  devices: 5", want: []string{"nvme.devices", "list"}},
+		"codec":            {env: "LARDER_NVME_CODEC=l2", want: []string{"nvme.codec", `nearest is "L2"`}},
+		"codec rule":       {env: "LARDER_NVME_CODECS=0123456=lossless", want: []string{"nvme.codecs", "8 to 64 hex digits"}},
+		"codec rule hex":   {env: "LARDER_NVME_CODECS=0123456G=lossless", want: []string{"nvme.codecs", "8 to 64 hex digits"}},
+		"codec rule mode":  {env: "LARDER_NVME_CODECS=01234567", want: []string{"nvme.codecs", "01234567", "no such mode"}},
+		"codec rules":      {env: "LARDER_NVME_CODECS=01234567=L0;0123456789=L1", want: []string{"nvme.codecs", "two rules"}},
+		"codec bytes":      {env: "LARDER_CODEC_BYTES=15MiB", want: []string{"codec.bytes", "16MiB, or 0"}},
 		"segment size":     {env: "LARDER_HOST_SEGMENT_BYTES=3MiB", want: []string{"host.segment_bytes", "power of two"}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"math"
 	"time"
 
+	"github.com/larderkv/larder/storage/coded"
 	"github.com/larderkv/larder/storage/tiered"
 )
 
@@ -123,6 +124,14 @@ func table(c *Config) []*Option {
 			Help:   "Which chunks are written to the disk: on-reuse: when they are matched again, or near eviction from the host tier; always: at once; on-evict: only near eviction; never.",
 			Hazard: "always wears the drive most. never keeps what is there and adds nothing.",
 		}, {
+			Key: "nvme.codec", value: choice(&c.NVMe.Codec, coded.Modes()...),
+			Help:   "How chunks are written to the disk: raw; lossless, about two thirds of the bytes for bfloat16; or quantized, L0 finest to L3 coarsest: L1 about a quarter, L2 about a sixth of the bytes (bench/RESULTS.md has what they cost in quality). What is there is read whatever this says. Opaque layouts stay raw.",
+			Hazard: "Coding takes processors (codec.workers). A chunk that was quantized answers only engines that accept its level (lowest_level of the connector); all others recompute it.",
+		}, {
+			Key: "nvme.codecs", value: texts(&c.NVMe.Codecs),
+			Help:   "nvme.codec for single namespaces: NAMESPACE=MODE, a namespace by the first 8 or more hex digits of its fingerprint (larder namespaces).",
+			Hazard: "As that of nvme.codec.",
+		}, {
 			Key: "nvme.writes_per_hour", value: size(&c.NVMe.WritesPerHour, 0, 0, 1024*1024*gib),
 			Help:   "Bytes that may be written to each disk in an hour, for the life of the drive. 0: no limit.",
 			Hazard: "Beyond it chunks that are evicted from the host tier are lost.",
@@ -130,6 +139,16 @@ func table(c *Config) []*Option {
 			Key: "nvme.buffered", value: boolean(&c.NVMe.Buffered, false),
 			Help:   "Allow a file system without direct I/O, such as tmpfs.",
 			Hazard: "The page cache then takes memory and CPU.",
+		},
+
+		{
+			Key: "codec.workers", value: number(&c.Codec.Workers, 0, 0, 1024),
+			Help:   "Processors that code or decode chunks at a time; writes take at most half of them. 0: half of those that the daemon may use.",
+			Hazard: "Many: engines on the host have less. Few: loads of coded chunks wait.",
+		}, {
+			Key: "codec.bytes", value: size(&c.Codec.Bytes, 0, 0, 1024*gib),
+			Help:   "Memory that parts take while they are coded, bfloat16 about three times its length; about as much again stays with the workers. What finds none waits. 0: 32MiB for each worker, at least 256MiB.",
+			Hazard: "It comes on top of host.bytes.",
 		},
 
 		{

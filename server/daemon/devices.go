@@ -27,7 +27,7 @@ func (d *Daemon) nvmeSource() *metrics.NVMe {
 		}
 		st := d.tiers.Stats()
 		return metrics.Workers{
-			Promoter: st.Promoter, Writer: st.Writer, OverBudget: st.OverBudget,
+			Codec: d.coder.Stats(), Promoter: st.Promoter, Writer: st.Writer, OverBudget: st.OverBudget,
 			Wait: st.Expected.Wait, PerMiB: st.Expected.PerMiB,
 		}
 	}}

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"encoding/hex"
 	"errors"
 	"sync"
 
@@ -14,6 +15,7 @@ import (
 	"github.com/larderkv/larder/server/registry"
 	"github.com/larderkv/larder/server/session"
 	"github.com/larderkv/larder/server/tiers"
+	"github.com/larderkv/larder/storage/coded"
 	"github.com/larderkv/larder/storage/nvme"
 	"github.com/larderkv/larder/storage/segment"
 	"github.com/larderkv/larder/storage/tiered"
@@ -44,7 +46,11 @@ func (d *Daemon) openNVMe(names *registry.Registry, watch *observers, meter *met
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
+	if d.coder, err = coded.NewPool(coded.Options{Workers: int(d.config.Codec.Workers), Bytes: d.config.Codec.Bytes}); err != nil {
+		return err
+	}
 	o := tiers.Options{
+		Pool: d.coder, Codec: d.codecOf,
 		Arena: d.arena, Registry: names, Logger: d.log, Policy: policy,
 		WritesPerHour: c.WritesPerHour, HostBytes: d.config.Host.Bytes, Promoted: meter.Promoted,
 	}
@@ -104,6 +110,11 @@ func (d *Daemon) openDevice(v *config.Device, meter *metrics.Meter) (device, err
 	log.Info("nvme tier", "parts", report.Parts, "segments", report.Segments, "scanned", report.Scanned,
 		"rebuilt", report.Rebuilt, "took", report.Took)
 	return device{path: v.Path, store: store}, nil
+}
+
+// codecOf says how chunks of a namespace are written to disks.
+func (d *Daemon) codecOf(n *registry.Namespace) coded.Mode {
+	return d.config.NVMe.CodecOf(hex.EncodeToString(n.Fingerprint[:]))
 }
 
 func (d *Daemon) closeDevices() {

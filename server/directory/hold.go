@@ -19,7 +19,9 @@ type Hold struct {
 	Refs []arena.ChunkRef
 	// Keys of the chunks, where any lies below; else nil.
 	Keys []keys.Key
-	// Quality is the worst among them.
+	// Quality is the worst among them, as the match was told. A chunk that lies
+	// below may be another one by the time that it is brought; a worse one must
+	// not be.
 	Quality uint8
 
 	instance *Instance

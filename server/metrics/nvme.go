@@ -5,6 +5,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/larderkv/larder/storage/coded"
 	"github.com/larderkv/larder/storage/nvme"
 	"github.com/larderkv/larder/storage/tiered"
 )
@@ -22,6 +23,8 @@ type Workers struct {
 	Writer   tiered.WriterStats
 	// OverBudget writes were refused by nvme.writes_per_hour.
 	OverBudget uint64
+	// Codec codes what goes to the devices.
+	Codec coded.Stats
 	// Wait for the first bytes of a load that begins now, and the time for each
 	// MiB.
 	Wait, PerMiB time.Duration
@@ -41,7 +44,7 @@ func registerNVMe(r prometheus.Registerer, n *NVMe) *nvmeMeter {
 			[]float64{200e-6, 500e-6, 1e-3, 5e-3, 20e-3, 100e-3, 500e-3, 2}),
 		devices: map[string]*DeviceMeter{},
 	}
-	r.MustRegister(m.promotions, &collector[Workers]{n.Workers, workerMetrics()})
+	r.MustRegister(m.promotions, &collector[Workers]{n.Workers, append(workerMetrics(), codecMetrics()...)})
 	for _, d := range n.Devices {
 		meter := newDeviceMeter()
 		m.devices[d.Path] = meter

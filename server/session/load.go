@@ -31,8 +31,10 @@ type load struct {
 	// coldKeys their keys.
 	cold     []int
 	coldKeys []keys.Key
-	first    uint32
-	parts    []int // nil: all
+	// worst quality that the engine was told of.
+	worst uint8
+	first uint32
+	parts []int // nil: all
 
 	// Under session.mu.
 	running  bool
@@ -63,7 +65,7 @@ func (s *session) load(id uint64, m *larderv1.Load) error {
 		return fault.New(fault.Invalid, "load.parts", "too many parts in one load").With(n, most)
 	}
 	l := &load{
-		id: id, began: time.Now(), refs: hold.Refs[m.GetFirstChunk():end], first: m.GetFirstChunk(), parts: parts, running: true,
+		id: id, began: time.Now(), refs: hold.Refs[m.GetFirstChunk():end], first: m.GetFirstChunk(), worst: hold.Quality, parts: parts, running: true,
 	}
 	if hold.Keys != nil {
 		for i, ref := range l.refs {
@@ -153,7 +155,7 @@ func (s *session) runLoad(l *load) {
 	}
 	var promotion Promotion
 	if len(l.cold) > 0 {
-		promotion = s.service.options.Below.Start(s.scope, l.coldKeys)
+		promotion = s.service.options.Below.Start(s.scope, l.coldKeys, l.worst)
 		defer promotion.End()
 	}
 	brought := 0

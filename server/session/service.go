@@ -47,8 +47,9 @@ type Arena interface {
 type Below interface {
 	// Open makes a scope known to them. It may take as long as a disk does.
 	Open(arena.Scope)
-	// Start begins to bring chunks into the arena, in the order of the list.
-	Start(s arena.Scope, list []keys.Key) Promotion
+	// Start begins to bring chunks into the arena, in the order of the list. Ones
+	// that are worse than worst by then are a miss.
+	Start(s arena.Scope, list []keys.Key, worst uint8) Promotion
 	// Prefetch is Start for nobody in particular; it returns at once.
 	Prefetch(s arena.Scope, list []keys.Key)
 	// Cost is what a load that begins now may expect: the time until its first

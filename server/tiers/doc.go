@@ -6,10 +6,13 @@
 // lets chunks be written back: those that were matched again, and by the
 // cleaner those that near the arena's eviction tail, so that dropping them loses
 // nothing. On the way down it writes what is left, the most recently used first.
+// What goes to a disk is coded as the operator says for its namespace, and decoded
+// when it comes back (storage/coded).
 //
 // Invariants: nothing here makes a match wait for a disk, nor a store for a
-// write. What cannot be brought in time is a miss. Delete and Clear remove
-// chunks from all tiers, and no copy under way brings them back.
+// write. What cannot be brought in time is a miss, and so is what is worse by
+// then than the match had said. Delete and Clear remove chunks from all tiers,
+// and no copy under way brings them back.
 //
 // What it says about the cost of a load is a measurement of the last loads, of
 // chunks as they came, and of what waits now; it is no promise. A tier that is

@@ -52,11 +52,22 @@ type behind struct {
 // Get implements storage.Tier.
 func (b behind) Get(ctx context.Context, id part.ID, d *part.Descriptor, dst []byte) (int, error) {
 	n, err := b.Tier.Get(ctx, id, d, dst)
+	if err == nil && b.better(id, d) {
+		if n, lower := b.p.below.Get(ctx, id, d, dst); lower == nil {
+			return n, nil
+		}
+		n, err = b.Tier.Get(ctx, id, d, dst)
+	}
 	if !errors.Is(err, fault.Miss) {
 		return n, err
 	}
-	n, lower := b.p.disk.Get(ctx, id, d, dst)
+	n, lower := b.p.below.Get(ctx, id, d, dst)
 	return n, lesser(err, lower)
+}
+
+// better says whether the disk has the part in a better quality than d.
+func (b behind) better(id part.ID, d *part.Descriptor) bool {
+	return d.Quality > part.QualityExact && b.p.disk.Has(id.Chunk, d.Quality-1)
 }
 
 // lesser is the disk's error, unless it is about the disk: then the part is a
@@ -74,13 +85,20 @@ func (b behind) Stat(ctx context.Context, id part.ID, d *part.Descriptor) error 
 	return err
 }
 
-// Locate is Stat that says by its name which tier has the part: the fastest
-// that does.
+// Locate is Stat that says by its name which tier has the part in its best
+// quality: the fastest that does.
 func (b behind) Locate(ctx context.Context, id part.ID, d *part.Descriptor) (tier string, err error) {
-	if err = b.Tier.Stat(ctx, id, d); !errors.Is(err, fault.Miss) {
+	err = b.Tier.Stat(ctx, id, d)
+	if err == nil && b.better(id, d) {
+		if b.p.below.Stat(ctx, id, d) == nil {
+			return b.p.below.Name(), nil
+		}
+		err = b.Tier.Stat(ctx, id, d)
+	}
+	if !errors.Is(err, fault.Miss) {
 		return b.Tier.Name(), err
 	}
-	return b.p.disk.Name(), lesser(err, b.p.disk.Stat(ctx, id, d))
+	return b.p.below.Name(), lesser(err, b.p.below.Stat(ctx, id, d))
 }
 
 // Holders are the scopes that have the chunk below, with the tier that does.
@@ -89,8 +107,8 @@ func (t *Tiers) Holders(key keys.Key) map[arena.Scope]storage.Tier {
 	defer t.mu.RUnlock()
 	found := map[arena.Scope]storage.Tier{}
 	for s, p := range t.scopes {
-		if p.disk.Has(key) {
-			found[s] = p.disk
+		if p.disk.Has(key, 255) {
+			found[s] = p.below
 		}
 	}
 	return found

@@ -81,7 +81,7 @@ func (t *Tiers) pinSome(ctx context.Context, p *pair, list []keys.Key, m *pins) 
 		case there:
 			disk = p.pinnedAt(key, disk)
 		default:
-			err := t.writer.Write(ctx, tiered.Chunk{Scope: p.scope, Key: key, Layout: p.layout, From: p.source, To: disk.Pinned()})
+			err := t.writer.Write(ctx, tiered.Chunk{Scope: p.scope, Key: key, Layout: p.layout, From: p.source, To: p.stage.Over(disk.Pinned()), Quality: 255})
 			switch {
 			case err == nil:
 				m.Bytes += p.layout.Bytes()
@@ -111,7 +111,7 @@ func (t *Tiers) unpinSome(ctx context.Context, p *pair, list []keys.Key, m *pins
 		disk, _ := p.disk.Of(key)
 		full := m.Full
 		for _, d := range p.disks {
-			if d.Tier == disk.Tier || !d.Has(key) {
+			if d.Tier == disk.Tier || !d.Has(key, 255) {
 				continue
 			}
 			n, err := d.Unpin(ctx, []keys.Key{key})

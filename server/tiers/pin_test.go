@@ -8,9 +8,11 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/larderkv/larder/api/keys"
+	"github.com/larderkv/larder/api/namespace"
 	"github.com/larderkv/larder/api/part"
 	"github.com/larderkv/larder/storage"
 	"github.com/larderkv/larder/storage/arena"
+	"github.com/larderkv/larder/storage/coded"
 	"github.com/larderkv/larder/storage/nvme"
 	"github.com/larderkv/larder/storage/segment"
 	"github.com/larderkv/larder/storage/tiered"
@@ -78,6 +80,10 @@ func stores(t *testing.T, percents ...int) (tiers *Tiers, disks []*nvme.Tier, fr
 	var err error
 	p.disk, err = tiered.NewSpread(list)
 	require.NoError(t, err)
+	pool, err := coded.NewPool(coded.Options{})
+	require.NoError(t, err)
+	p.stage = pool.Stage(&namespace.Descriptor{}, pinLayout, coded.Raw)
+	p.below = p.stage.Over(p.disk)
 	tiers = New(Options{})
 	t.Cleanup(tiers.Close)
 	tiers.scopes[pinScope] = p

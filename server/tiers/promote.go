@@ -24,14 +24,15 @@ type promotion struct {
 	p     *pair
 	scope arena.Scope
 	keys  []keys.Key
+	worst uint8
 	on    []<-chan singleflight.Result
 	// more: the meter counts it among those that have more to ask for.
 	more bool
 }
 
-// Start begins to bring chunks into the arena, in the order of the list.
-func (t *Tiers) Start(s arena.Scope, list []keys.Key) session.Promotion {
-	m := &promotion{t: t, p: t.find(s), scope: s, keys: list}
+// Start implements session.Below.
+func (t *Tiers) Start(s arena.Scope, list []keys.Key, worst uint8) session.Promotion {
+	m := &promotion{t: t, p: t.find(s), scope: s, keys: list, worst: worst}
 	if m.p != nil && len(list) > lookAhead {
 		m.more = true
 		t.meter.more(1)
@@ -72,9 +73,9 @@ func (m *promotion) Wait(ctx context.Context, i int) (arena.ChunkRef, error) {
 	case <-ctx.Done():
 		return arena.ChunkRef{}, fault.Wrap(fault.Unavailable, ctx.Err(), "load", "stopped")
 	}
-	refs, _ := m.t.options.Arena.Match(m.scope, m.keys[i][:], 255, true, nil)
+	refs, _ := m.t.options.Arena.Match(m.scope, m.keys[i][:], m.worst, true, nil)
 	if len(refs) == 0 {
-		return arena.ChunkRef{}, fault.New(fault.Miss, "load.chunk", "the chunk was evicted before it could be leased")
+		return arena.ChunkRef{}, fault.New(fault.Miss, "load.chunk", "the chunk was evicted before it could be leased, or a worse one came")
 	}
 	return refs[0], nil
 }

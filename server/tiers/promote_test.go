@@ -7,6 +7,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/larderkv/larder/api/fault"
 	"github.com/larderkv/larder/api/keys"
 	"github.com/larderkv/larder/api/part"
 	"github.com/larderkv/larder/storage"
@@ -51,4 +52,32 @@ func TestPrefetchesDoNotPileUp(t *testing.T) {
 	require.Equal(t, prefetchChunks, tiers.promoter.Waiting())
 	tiers.promoter.Close()
 	require.Zero(t, tiers.promoter.Waiting())
+}
+
+// lossy is an arena whose one chunk has lost something.
+type lossy struct {
+	Arena
+	quality uint8
+}
+
+func (l lossy) Match(_ arena.Scope, _ []byte, worst uint8, _ bool, dst []arena.ChunkRef) ([]arena.ChunkRef, uint8) {
+	if l.quality > worst {
+		return dst, 0
+	}
+	return append(dst, arena.ChunkRef{}), l.quality
+}
+
+// Between a match and its load a chunk can go and a worse one of the same key
+// come: the load gets no worse one than the match named.
+func TestLoadsGetNoWorse(t *testing.T) {
+	tiers := New(Options{Arena: lossy{quality: 3}})
+	defer tiers.Close()
+	scope := arena.Scope{Namespace: 1, Tenant: 1}
+	tiers.scopes[scope] = &pair{front: silent{}}
+	for worst, want := range []error{fault.Miss, fault.Miss, fault.Miss, nil, nil} {
+		m := tiers.Start(scope, []keys.Key{{1}}, uint8(worst))
+		_, err := m.Wait(t.Context(), 0)
+		m.End()
+		require.ErrorIs(t, err, want, "%d", worst)
+	}
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/larderkv/larder/server/registry"
 	"github.com/larderkv/larder/storage"
 	"github.com/larderkv/larder/storage/arena"
+	"github.com/larderkv/larder/storage/coded"
 	"github.com/larderkv/larder/storage/tiered"
 )
 
@@ -37,6 +38,10 @@ type Options struct {
 	Registry *registry.Registry
 	Logger   *slog.Logger
 	Policy   tiered.Policy
+	// Pool codes what is written to disks, as Codec says for a namespace, and
+	// decodes what is read.
+	Pool  *coded.Pool
+	Codec func(*registry.Namespace) coded.Mode
 	// WritesPerHour bounds the bytes written to each device; 0 = no limit.
 	WritesPerHour int64
 	// HostBytes is the arena's budget; the cleaner looks at its coldest tenth.
@@ -72,6 +77,9 @@ type pair struct {
 	// disk are the disks together.
 	disk  *tiered.Spread[admitted]
 	disks []admitted
+	// stage codes what goes to the disks; below are the disks behind it.
+	stage *coded.Stage
+	below *coded.Tier
 }
 
 // reuse is a prompt whose leading chunks were matched.
@@ -133,6 +141,8 @@ func (t *Tiers) Open(s arena.Scope) {
 		return // none serves it
 	}
 	p.disk = disk
+	p.stage = t.options.Pool.Stage(ns.Descriptor, p.layout, t.options.Codec(ns))
+	p.below = p.stage.Over(disk)
 	if t.scopes[s] == nil {
 		t.scopes[s] = p
 	}
@@ -166,10 +176,15 @@ func (t *Tiers) Match(s arena.Scope, list []keys.Key, worst uint8) (chunks int, 
 	return 0, 0
 }
 
-// Has says whether the chunk lies below.
-func (t *Tiers) Has(s arena.Scope, key keys.Key) bool {
-	n, _ := t.Match(s, []keys.Key{key}, 255)
-	return n == 1
+// Has says whether the chunk lies below, and in what quality.
+func (t *Tiers) Has(s arena.Scope, key keys.Key) (quality uint8, there bool) {
+	n, quality := t.Match(s, []keys.Key{key}, 255)
+	return quality, n == 1
+}
+
+// Codec says how chunks of a namespace are written.
+func (t *Tiers) Codec(n *registry.Namespace) coded.Mode {
+	return coded.Effective(n.Descriptor, t.options.Codec(n))
 }
 
 // Reused notes that chunks of the host tier were matched. It keeps the list. It
@@ -187,22 +202,37 @@ func (t *Tiers) Reused(s arena.Scope, list []keys.Key) {
 // Published learns of a new chunk of the host tier, as an arena.Observer does.
 func (t *Tiers) Published(info arena.ChunkInfo) {
 	if t.options.Policy.Wants(tiered.Published) {
-		t.offer(tiered.Published, info.Scope, info.Key)
+		t.offer(tiered.Published, info.Scope, info.Key, info.Quality)
 	}
 }
 
-func (t *Tiers) offer(o tiered.Occasion, s arena.Scope, key keys.Key) {
-	if p := t.find(s); p != nil && !p.disk.Off() {
-		t.writer.Offer(o, p.down(key))
+func (t *Tiers) offer(o tiered.Occasion, s arena.Scope, key keys.Key, quality uint8) {
+	p := t.find(s)
+	if p == nil || p.disk.Off() || p.below.Has(key, quality) {
+		return
+	}
+	// To code what the budget then refuses would keep processors busy for nothing.
+	if d, _ := p.disk.Of(key); p.stage.Mode() != coded.Raw && !d.within.Allows(p.stage.Expected(p.layout.Bytes())) {
+		return
+	}
+	t.writer.Offer(o, p.down(key, quality))
+}
+
+// offerReused looks up in what quality the arena has the chunks.
+func (t *Tiers) offerReused(r *reuse) {
+	for _, key := range r.keys {
+		if refs, quality := t.options.Arena.Match(r.scope, key[:], 255, false, nil); len(refs) == 1 {
+			t.offer(tiered.Reused, r.scope, key, quality)
+		}
 	}
 }
 
-func (p *pair) down(key keys.Key) tiered.Chunk {
-	return tiered.Chunk{Scope: p.scope, Key: key, Layout: p.layout, From: p.source, To: p.disk}
+func (p *pair) down(key keys.Key, quality uint8) tiered.Chunk {
+	return tiered.Chunk{Scope: p.scope, Key: key, Layout: p.layout, From: p.source, To: p.below, Quality: quality}
 }
 
 func (p *pair) up(key keys.Key) tiered.Chunk {
-	return tiered.Chunk{Scope: p.scope, Key: key, Layout: p.layout, From: p.disk, To: p.front}
+	return tiered.Chunk{Scope: p.scope, Key: key, Layout: p.layout, From: p.below, To: p.front}
 }
 
 // cleanShare of the arena, as a divisor: so much of the eviction tail is kept
@@ -223,16 +253,14 @@ func (t *Tiers) Run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case r := <-t.reused:
-			for _, key := range r.keys {
-				t.offer(tiered.Reused, r.scope, key)
-			}
+			t.offerReused(&r)
 		case <-tick.C:
 			if !t.options.Policy.Wants(tiered.Cold) {
 				continue
 			}
 			cold = t.options.Arena.Coldest(t.options.HostBytes/cleanShare, cleanChunks, cold[:0])
 			for i := range cold {
-				t.offer(tiered.Cold, cold[i].Scope, cold[i].Key)
+				t.offer(tiered.Cold, cold[i].Scope, cold[i].Key, cold[i].Quality)
 			}
 		}
 	}
@@ -245,10 +273,13 @@ func (t *Tiers) Drain(ctx context.Context) (chunks int) {
 	}
 	all := t.options.Arena.Coldest(t.options.HostBytes, 1<<30, nil)
 	for i := len(all) - 1; i >= 0 && ctx.Err() == nil; i-- {
-		if p := t.find(all[i].Scope); p != nil && !p.disk.Off() && !p.disk.Has(all[i].Key) {
-			if t.writer.Write(ctx, p.down(all[i].Key)) == nil {
-				chunks++
-			}
+		p := t.find(all[i].Scope)
+		if p == nil || p.disk.Off() {
+			continue
+		}
+		c := p.down(all[i].Key, all[i].Quality)
+		if !p.below.Has(c.Key, c.Quality) && t.writer.Write(ctx, c) == nil {
+			chunks++
 		}
 	}
 	return chunks

@@ -115,7 +115,7 @@ func (t tier) Put(ctx context.Context, d *part.Descriptor, src []byte) (storage.
 	if err := part.VerifySeal(d); err != nil {
 		return storage.Rejected, err
 	}
-	if !d.Known() {
+	if !d.Raw() {
 		return storage.Rejected, fault.New(fault.Invalid, "part.encoding", "this tier keeps raw parts only").With(d.Encoding, part.EncodingRaw)
 	}
 	index, err := t.a.partIndex(t.s, d)
@@ -252,8 +252,8 @@ func (it *item) fill(id part.ID, d *part.Descriptor, f func(d *part.Descriptor, 
 	switch err := part.VerifySeal(d); {
 	case err != nil:
 		return err
-	case !d.Known():
-		return fault.New(fault.Miss, "part.encoding", "unknown encoding").With(d.Encoding, part.EncodingRaw)
+	case !d.Raw():
+		return fault.New(fault.Miss, "part.encoding", "not raw").With(d.Encoding, part.EncodingRaw)
 	case d.ID != id:
 		return fault.New(fault.Corrupt, "part.id", "another part came").With(d.ID, id)
 	case n != len(it.data) || len(d.Table) != int(it.spec.Layers):

@@ -130,3 +130,25 @@ func TestPutPartsRefused(t *testing.T) {
 		t.Errorf("%d bytes are pinned, %d chunks wait for parts", st.Pinned, st.Waiting)
 	}
 }
+
+// What a buffer has behind the part stays, also where the device writes whole
+// pages into it: large ones begin on a page.
+func TestGetLeavesTheRest(t *testing.T) {
+	s := open(t, t.TempDir(), smallOptions())
+	defer s.Close()
+	putChunk(t, s.tier(0), 1)
+	for i := range layout {
+		want, data := one(t, 1, i, 0)
+		for _, more := range []int{0, 1, 100, 4095, 4096, 40000} {
+			b := bytes.Repeat([]byte{0xee}, 64<<10)[:len(data)+more]
+			var d part.Descriptor
+			n, err := s.tier(0).Get(t.Context(), want.ID, &d, b)
+			if err != nil || n != len(data) || !bytes.Equal(b[:n], data) {
+				t.Fatalf("part %d: %d bytes, %v, or others", i, n, err)
+			}
+			if bytes.Count(b[n:], []byte{0xee}) != more {
+				t.Errorf("part %d: the %d bytes behind it were changed", i, more)
+			}
+		}
+	}
+}

@@ -220,7 +220,7 @@ func (s *Store) complete(sc *scope, c *chunkRec) bool {
 		found := false
 		for rec := c.first; rec != 0 && !found; rec = s.dir.parts.all[rec].next {
 			q := &s.dir.parts.all[rec]
-			found = q.id == idOf(part.ID{Group: p.Group, Span: p.Span, HeadGroup: p.HeadGroup}) && uint64(q.length) == p.RawLength
+			found = q.id == idOf(part.ID{Group: p.Group, Span: p.Span, HeadGroup: p.HeadGroup}) && uint64(q.length) <= p.RawLength // shorter where it is coded
 		}
 		if !found {
 			return false

@@ -125,7 +125,7 @@ func (t *Tier) moveSome(ctx context.Context, list []keys.Key, to segment.Class, 
 // moveNow is moveChunk, again where the chunk was copied forward meanwhile.
 func (t *Tier) moveNow(ctx context.Context, key keys.Key, to segment.Class, old *[]segment.Location) (bytes int64, err error) {
 	for range moveTries {
-		if bytes, err = t.moveChunk(ctx, key, to, old); !errors.Is(err, fault.Miss) || !t.Has(key) {
+		if bytes, err = t.moveChunk(ctx, key, to, old); !errors.Is(err, fault.Miss) || !t.Has(key, 255) {
 			break
 		}
 	}

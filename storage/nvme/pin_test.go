@@ -269,7 +269,7 @@ func TestPinOldest(t *testing.T) {
 	var pins []int
 	for {
 		oldest := 0
-		for !tier.Has(keyOf(oldest)) || tier.IsPinned(keyOf(oldest)) {
+		for !tier.Has(keyOf(oldest), 255) || tier.IsPinned(keyOf(oldest)) {
 			oldest++
 		}
 		m, err := tier.Pin(t.Context(), keysOf(oldest))

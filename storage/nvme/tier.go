@@ -1,6 +1,7 @@
 package nvme
 
 import (
+	"bytes"
 	"context"
 	"errors"
 
@@ -85,8 +86,8 @@ func (t *Tier) locate(id part.ID, use bool) (found, error) {
 	return found{chunk, c.gen, rec, p.location(), segment.Claim{Scope: t.sc.Scope, ID: id, Checksum: p.checksum}}, nil
 }
 
-// Get implements storage.Tier. Where dst begins on a page and the part ends on
-// one, the device writes straight into dst.
+// Get implements storage.Tier. Where dst begins on a page and has room for the
+// part's whole pages, the device writes straight into dst.
 func (t *Tier) Get(ctx context.Context, id part.ID, d *part.Descriptor, dst []byte) (int, error) {
 	if err := ctx.Err(); err != nil {
 		return 0, fault.Wrap(fault.Unavailable, err, "get", "stopped")
@@ -103,7 +104,9 @@ func (t *Tier) Get(ctx context.Context, id part.ID, d *part.Descriptor, dst []by
 	if n > len(dst) {
 		return 0, fault.New(fault.Invalid, "get.length", "the buffer is too short").With(len(dst), n)
 	}
-	_, err = t.s.segments.Read(ctx, f.location, f.claim, d, dst[:n:n])
+	room, tail := pagesIn(dst, n)
+	_, err = t.s.segments.Read(ctx, f.location, f.claim, d, room)
+	copy(dst[n:], tail)
 	if err = t.s.answered(&f, err); err != nil {
 		return 0, err
 	}
@@ -115,6 +118,16 @@ func (t *Tier) Get(ctx context.Context, id part.ID, d *part.Descriptor, dst []by
 		return 0, fault.New(fault.Miss, "part.encoding", "unknown encoding").With(d.Encoding, part.EncodingRaw)
 	}
 	return n, nil
+}
+
+// pagesIn is as much of dst as a part of n bytes may be read into: its whole
+// pages where they fit, and a copy of what they have behind the part.
+func pagesIn(dst []byte, n int) (room, tail []byte) {
+	pages := int(footprint(n))
+	if pages > len(dst) {
+		return dst[:n:n], nil
+	}
+	return dst[:pages:pages], bytes.Clone(dst[n:pages])
 }
 
 // Stat implements storage.Tier. The descriptor comes from the disk.
@@ -246,8 +259,8 @@ func (s *Store) Clear(ctx context.Context, want func(storage.Scope) bool) (chunk
 	return chunks, bytes, errors.Join(err, s.finishRemoval(ctx, nil), unread)
 }
 
-// Has says whether the chunk is visible, without a use of it.
-func (t *Tier) Has(key keys.Key) bool {
-	n, _ := t.Match([]keys.Key{key}, 255)
+// Has implements tiered.Holder. It is no use of the chunk.
+func (t *Tier) Has(key keys.Key, worst uint8) bool {
+	n, _ := t.Match([]keys.Key{key}, worst)
 	return n == 1
 }

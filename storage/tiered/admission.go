@@ -76,6 +76,16 @@ type Admitted struct {
 	budget *Budget
 }
 
+// Allows says whether a Put of so many bytes would be admitted now; if not, it
+// counts as refused.
+func (a Admitted) Allows(bytes int64) bool {
+	ok, _ := a.budget.take(bytes, 1)
+	if ok {
+		a.budget.give(bytes)
+	}
+	return ok
+}
+
 // Put implements storage.Tier.
 func (a Admitted) Put(ctx context.Context, d *part.Descriptor, src []byte) (storage.Outcome, error) {
 	outs, err := a.PutParts(ctx, []storage.PartBytes{{Part: d, Bytes: src}})
@@ -91,7 +101,7 @@ func (a Admitted) PutParts(ctx context.Context, list []storage.PartBytes) ([]sto
 	if ok, wait := a.budget.take(n, len(list)); !ok {
 		return rejected(len(list)), fault.New(fault.Full, "admission", "the hour's budget for writes is spent").With(n, wait)
 	}
-	outs, err := putParts(ctx, a.Tier, list)
+	outs, err := PutParts(ctx, a.Tier, list)
 	for i := range list {
 		if outs[i] != storage.Kept && outs[i] != storage.Published {
 			a.budget.give(int64(len(list[i].Bytes)))

@@ -16,8 +16,8 @@ type Batcher interface {
 	PutParts(ctx context.Context, list []storage.PartBytes) ([]storage.Outcome, error)
 }
 
-// putParts is PutParts for any tier.
-func putParts(ctx context.Context, t storage.Tier, list []storage.PartBytes) ([]storage.Outcome, error) {
+// PutParts is that of a Batcher, for any tier.
+func PutParts(ctx context.Context, t storage.Tier, list []storage.PartBytes) ([]storage.Outcome, error) {
 	if b, ok := t.(Batcher); ok {
 		return b.PutParts(ctx, list)
 	}
@@ -75,7 +75,7 @@ func (c *Chunk) putBatch(ctx context.Context, parts storage.Layout, buf []byte) 
 		list[i] = storage.PartBytes{Part: d, Bytes: buf[:n:n]}
 		buf = buf[aligned(&parts[i]):]
 	}
-	outs, err := putParts(ctx, c.To, list)
+	outs, err := PutParts(ctx, c.To, list)
 	for i, out := range outs {
 		if out == storage.Kept || out == storage.Published {
 			bytes += int64(parts[i].RawLength)

@@ -16,6 +16,9 @@ type Chunk struct {
 	Layout storage.Layout
 	From   storage.Tier
 	To     storage.Tier
+	// Quality of the chunk where it is copied from, as far as it is known: what
+	// is there already in no worse quality is not copied.
+	Quality uint8
 }
 
 // Filler is a tier that lends its own memory to what is put, so that a device
@@ -28,11 +31,15 @@ type Filler interface {
 }
 
 // Holder is a tier that knows without a device whether it has a chunk.
-type Holder interface{ Has(keys.Key) bool }
+type Holder interface {
+	// Has says whether the chunk is here, in a quality no worse than worst.
+	Has(key keys.Key, worst uint8) bool
+}
 
-func has(t storage.Tier, key keys.Key) bool {
-	h, ok := t.(Holder)
-	return ok && h.Has(key)
+// there says whether the copy would bring nothing.
+func (c *Chunk) there() bool {
+	h, ok := c.To.(Holder)
+	return ok && h.Has(c.Key, c.Quality)
 }
 
 func (c *Chunk) id(p *storage.PartSpec) part.ID {

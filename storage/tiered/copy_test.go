@@ -18,7 +18,7 @@ type batcher struct {
 
 func (b *batcher) PutParts(ctx context.Context, list []storage.PartBytes) ([]storage.Outcome, error) {
 	b.batches = append(b.batches, len(list))
-	return putParts(ctx, b.store, list)
+	return PutParts(ctx, b.store, list)
 }
 
 // A chunk is written as one batch, and not at all where a part of it cannot be

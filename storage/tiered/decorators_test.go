@@ -73,3 +73,21 @@ func TestAdmission(t *testing.T) {
 		t.Error(n, err)
 	}
 }
+
+// What would be refused is known before it is brought, and counts once; asking
+// costs nothing of the budget.
+func TestAllows(t *testing.T) {
+	b := NewBudget(1000, func() time.Time { return time.Unix(0, 0) })
+	a := Admission(newStore(), b)
+	for range 3 {
+		if !a.Allows(1000) {
+			t.Fatal("asking took something of the budget")
+		}
+	}
+	if a.Allows(1001) || b.Refused() != 1 {
+		t.Errorf("%d refused", b.Refused())
+	}
+	if !Admission(newStore(), NewBudget(0, nil)).Allows(1 << 40) {
+		t.Error("no limit refused something")
+	}
+}

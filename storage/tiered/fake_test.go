@@ -148,7 +148,7 @@ func (s *store) Delete(_ context.Context, key keys.Key) (bool, error) {
 // holder is a store that knows what it has.
 type holder struct{ *store }
 
-func (h holder) Has(key keys.Key) bool {
+func (h holder) Has(key keys.Key, _ uint8) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	_, ok := h.parts[part.ID{Chunk: key}]

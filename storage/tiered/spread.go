@@ -143,8 +143,8 @@ func (s *Spread[D]) Match(list []keys.Key, worst uint8) (chunks int, quality uin
 }
 
 // Has implements Holder.
-func (s *Spread[D]) Has(key keys.Key) bool {
-	_, there := s.Of(key)
+func (s *Spread[D]) Has(key keys.Key, worst uint8) bool {
+	_, _, there := s.find([]keys.Key{key}, worst)
 	return there
 }
 
@@ -185,7 +185,7 @@ func (s *Spread[D]) PutParts(ctx context.Context, list []storage.PartBytes) ([]s
 	if len(list) == 0 {
 		return nil, nil
 	}
-	return putParts(ctx, s.at(list[0].Part.ID.Chunk), list)
+	return PutParts(ctx, s.at(list[0].Part.ID.Chunk), list)
 }
 
 // Stat implements storage.Tier.

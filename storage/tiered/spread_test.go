@@ -22,7 +22,7 @@ func (d *disk) Off() bool { return d.off.Load() }
 
 func (d *disk) Match(list []keys.Key, _ uint8) (int, uint8) {
 	for i, k := range list {
-		if d.off.Load() || !d.Has(k) {
+		if d.off.Load() || !d.Has(k, 255) {
 			return i, 0
 		}
 	}
@@ -135,7 +135,7 @@ func TestSpreadFinds(t *testing.T) {
 	}
 	lost := 0
 	for _, k := range all {
-		if !s.Has(k) {
+		if !s.Has(k, 255) {
 			lost++
 		}
 	}
@@ -143,7 +143,7 @@ func TestSpreadFinds(t *testing.T) {
 		t.Errorf("%d of %d chunks are lost with one of three devices", lost, n)
 	}
 	d, b := one(t, 0, 0) // its share goes to another
-	if _, err := s.Put(t.Context(), d, b); err != nil || !s.Has(all[0]) {
+	if _, err := s.Put(t.Context(), d, b); err != nil || !s.Has(all[0], 255) {
 		t.Errorf("put while its device is off: %v", err)
 	}
 	first.off.Store(false)
@@ -154,7 +154,7 @@ func TestSpreadFinds(t *testing.T) {
 		if ok, err := moved.Delete(t.Context(), k); !ok || err != nil {
 			t.Fatal(ok, err)
 		}
-		if s.Has(k) {
+		if s.Has(k, 255) {
 			t.Error("deleted, and still there")
 		}
 	}

@@ -145,7 +145,7 @@ func (w *Writer) Close() {
 
 // Offer a chunk. It never blocks, and says whether the chunk waits now.
 func (w *Writer) Offer(o Occasion, c Chunk) bool {
-	if !w.opt.Policy.Wants(o) || has(c.To, c.Key) {
+	if !w.opt.Policy.Wants(o) || c.there() {
 		return false
 	}
 	name := chunkName{c.Scope, c.Key}
@@ -177,7 +177,7 @@ func (w *Writer) run() {
 
 // Write copies a chunk now and counts it, whatever the policy.
 func (w *Writer) Write(ctx context.Context, c Chunk) error {
-	if has(c.To, c.Key) {
+	if c.there() {
 		return nil
 	}
 	n, err := c.copy(ctx, w.opt.Gate)

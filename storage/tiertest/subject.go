@@ -1,6 +1,8 @@
 package tiertest
 
 import (
+	"math/rand/v2"
+
 	"github.com/larderkv/larder/api/part"
 	"github.com/larderkv/larder/storage"
 )
@@ -42,6 +44,9 @@ type Subject struct {
 	// Persistent: what was published outlives Close; Open of the same directory
 	// finds it.
 	Persistent bool
+	// Bytes fills those of a part from a source that is another one for each. Nil:
+	// random ones, which no codec makes shorter.
+	Bytes func(r *rand.ChaCha8, b []byte)
 	// Open a store with its files, if it has any, in dir.
 	Open func(tb TB, dir string) Store
 }

@@ -192,8 +192,11 @@ type TierStatus struct {
 	Corrupt       uint64 `protobuf:"varint,16,opt,name=corrupt,proto3" json:"corrupt,omitempty"`
 	EvictedChunks uint64 `protobuf:"varint,17,opt,name=evicted_chunks,json=evictedChunks,proto3" json:"evicted_chunks,omitempty"`
 	// Bytes of pinned parts, of at most pin_limit.
-	Pinned        uint64 `protobuf:"varint,18,opt,name=pinned,proto3" json:"pinned,omitempty"`
-	PinLimit      uint64 `protobuf:"varint,19,opt,name=pin_limit,json=pinLimit,proto3" json:"pin_limit,omitempty"`
+	Pinned   uint64 `protobuf:"varint,18,opt,name=pinned,proto3" json:"pinned,omitempty"`
+	PinLimit uint64 `protobuf:"varint,19,opt,name=pin_limit,json=pinLimit,proto3" json:"pin_limit,omitempty"`
+	// How chunks are written where no rule for their namespace says otherwise:
+	// "raw", "lossless" or "L0" to "L3"; empty for the host tier.
+	Codec         string `protobuf:"bytes,20,opt,name=codec,proto3" json:"codec,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -359,6 +362,13 @@ func (x *TierStatus) GetPinLimit() uint64 {
 		return x.PinLimit
 	}
 	return 0
+}
+
+func (x *TierStatus) GetCodec() string {
+	if x != nil {
+		return x.Codec
+	}
+	return ""
 }
 
 type SessionStatus struct {
@@ -888,10 +898,13 @@ type NamespaceStatus struct {
 	Epoch       uint64 `protobuf:"varint,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	// Visible chunks of the host tier, and the bytes of their parts. What lies
 	// below is not counted by namespace.
-	Chunks        uint64      `protobuf:"varint,4,opt,name=chunks,proto3" json:"chunks,omitempty"`
-	Bytes         uint64      `protobuf:"varint,5,opt,name=bytes,proto3" json:"bytes,omitempty"`
-	Sessions      uint32      `protobuf:"varint,6,opt,name=sessions,proto3" json:"sessions,omitempty"`
-	Parts         []*PartSpec `protobuf:"bytes,7,rep,name=parts,proto3" json:"parts,omitempty"`
+	Chunks   uint64      `protobuf:"varint,4,opt,name=chunks,proto3" json:"chunks,omitempty"`
+	Bytes    uint64      `protobuf:"varint,5,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	Sessions uint32      `protobuf:"varint,6,opt,name=sessions,proto3" json:"sessions,omitempty"`
+	Parts    []*PartSpec `protobuf:"bytes,7,rep,name=parts,proto3" json:"parts,omitempty"`
+	// How its chunks are written to tiers below the host tier, as in
+	// TierStatus.codec; empty where there are none.
+	Codec         string `protobuf:"bytes,8,opt,name=codec,proto3" json:"codec,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -973,6 +986,13 @@ func (x *NamespaceStatus) GetParts() []*PartSpec {
 		return x.Parts
 	}
 	return nil
+}
+
+func (x *NamespaceStatus) GetCodec() string {
+	if x != nil {
+		return x.Codec
+	}
+	return ""
 }
 
 type InspectRequest struct {
@@ -1314,7 +1334,10 @@ type ExplainResponse struct {
 	AgeMs uint64 `protobuf:"varint,6,opt,name=age_ms,json=ageMs,proto3" json:"age_ms,omitempty"`
 	Cause string `protobuf:"bytes,7,opt,name=cause,proto3" json:"cause,omitempty"`
 	// Namespace fields that differ from the nearest known namespace.
-	Differences   []*FieldDifference `protobuf:"bytes,8,rep,name=differences,proto3" json:"differences,omitempty"`
+	Differences []*FieldDifference `protobuf:"bytes,8,rep,name=differences,proto3" json:"differences,omitempty"`
+	// The worst quality among the chunks that are present, each in its best form
+	// (api/PART.md); 0 = all are exact.
+	Quality       uint32 `protobuf:"varint,9,opt,name=quality,proto3" json:"quality,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1403,6 +1426,13 @@ func (x *ExplainResponse) GetDifferences() []*FieldDifference {
 		return x.Differences
 	}
 	return nil
+}
+
+func (x *ExplainResponse) GetQuality() uint32 {
+	if x != nil {
+		return x.Quality
+	}
+	return 0
 }
 
 type FieldDifference struct {
@@ -1955,7 +1985,7 @@ const file_larder_v1_admin_proto_rawDesc = "" +
 	"\bsessions\x18\x04 \x03(\v2\x18.larder.v1.SessionStatusR\bsessions\x12-\n" +
 	"\x04host\x18\x05 \x01(\v2\x19.larder.v1.HostTierStatusR\x04host\x12/\n" +
 	"\bcounters\x18\x06 \x01(\v2\x13.larder.v1.CountersR\bcounters\x12+\n" +
-	"\x05tiers\x18\a \x03(\v2\x15.larder.v1.TierStatusR\x05tiers\"\x82\x04\n" +
+	"\x05tiers\x18\a \x03(\v2\x15.larder.v1.TierStatusR\x05tiers\"\x98\x04\n" +
 	"\n" +
 	"TierStatus\x12#\n" +
 	"\x04tier\x18\x01 \x01(\x0e2\x0f.larder.v1.TierR\x04tier\x12\x16\n" +
@@ -1978,7 +2008,8 @@ const file_larder_v1_admin_proto_rawDesc = "" +
 	"\acorrupt\x18\x10 \x01(\x04R\acorrupt\x12%\n" +
 	"\x0eevicted_chunks\x18\x11 \x01(\x04R\revictedChunks\x12\x16\n" +
 	"\x06pinned\x18\x12 \x01(\x04R\x06pinned\x12\x1b\n" +
-	"\tpin_limit\x18\x13 \x01(\x04R\bpinLimit\"\xc3\x02\n" +
+	"\tpin_limit\x18\x13 \x01(\x04R\bpinLimit\x12\x14\n" +
+	"\x05codec\x18\x14 \x01(\tR\x05codec\"\xc3\x02\n" +
 	"\rSessionStatus\x12\x1d\n" +
 	"\n" +
 	"session_id\x18\x01 \x01(\x04R\tsessionId\x12\x1f\n" +
@@ -2035,7 +2066,7 @@ const file_larder_v1_admin_proto_rawDesc = "" +
 	"\x12NamespacesResponse\x12:\n" +
 	"\n" +
 	"namespaces\x18\x01 \x03(\v2\x1a.larder.v1.NamespaceStatusR\n" +
-	"namespaces\"\xde\x01\n" +
+	"namespaces\"\xf4\x01\n" +
 	"\x0fNamespaceStatus\x12 \n" +
 	"\vfingerprint\x18\x01 \x01(\fR\vfingerprint\x12\x1e\n" +
 	"\n" +
@@ -2045,7 +2076,8 @@ const file_larder_v1_admin_proto_rawDesc = "" +
 	"\x06chunks\x18\x04 \x01(\x04R\x06chunks\x12\x14\n" +
 	"\x05bytes\x18\x05 \x01(\x04R\x05bytes\x12\x1a\n" +
 	"\bsessions\x18\x06 \x01(\rR\bsessions\x12)\n" +
-	"\x05parts\x18\a \x03(\v2\x13.larder.v1.PartSpecR\x05parts\"-\n" +
+	"\x05parts\x18\a \x03(\v2\x13.larder.v1.PartSpecR\x05parts\x12\x14\n" +
+	"\x05codec\x18\b \x01(\tR\x05codec\"-\n" +
 	"\x0eInspectRequest\x12\x1b\n" +
 	"\tchunk_key\x18\x01 \x01(\fR\bchunkKey\"\xf5\x01\n" +
 	"\x0fInspectResponse\x12\x16\n" +
@@ -2074,7 +2106,7 @@ const file_larder_v1_admin_proto_rawDesc = "" +
 	"descriptor\x12\x16\n" +
 	"\x06tenant\x18\x05 \x01(\tR\x06tenant\x12\x12\n" +
 	"\x04salt\x18\x06 \x01(\tR\x04salt\x12\x18\n" +
-	"\aadapter\x18\a \x01(\fR\aadapter\"\x95\x02\n" +
+	"\aadapter\x18\a \x01(\fR\aadapter\"\xaf\x02\n" +
 	"\x0fExplainResponse\x12!\n" +
 	"\fchunks_asked\x18\x01 \x01(\rR\vchunksAsked\x12%\n" +
 	"\x0echunks_present\x18\x02 \x01(\rR\rchunksPresent\x12\x16\n" +
@@ -2083,7 +2115,8 @@ const file_larder_v1_admin_proto_rawDesc = "" +
 	"\ffirst_absent\x18\x05 \x01(\fR\vfirstAbsent\x12\x15\n" +
 	"\x06age_ms\x18\x06 \x01(\x04R\x05ageMs\x12\x14\n" +
 	"\x05cause\x18\a \x01(\tR\x05cause\x12<\n" +
-	"\vdifferences\x18\b \x03(\v2\x1a.larder.v1.FieldDifferenceR\vdifferences\"S\n" +
+	"\vdifferences\x18\b \x03(\v2\x1a.larder.v1.FieldDifferenceR\vdifferences\x12\x18\n" +
+	"\aquality\x18\t \x01(\rR\aquality\"S\n" +
 	"\x0fFieldDifference\x12\x14\n" +
 	"\x05field\x18\x01 \x01(\tR\x05field\x12\x14\n" +
 	"\x05asked\x18\x02 \x01(\tR\x05asked\x12\x14\n" +

@@ -856,7 +856,8 @@ type PartStat struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Present bool                   `protobuf:"varint,1,opt,name=present,proto3" json:"present,omitempty"`
 	Tier    Tier                   `protobuf:"varint,2,opt,name=tier,proto3,enum=larder.v1.Tier" json:"tier,omitempty"`
-	// Canonical descriptor (api/PART.md).
+	// Canonical descriptor (api/PART.md), of the part as the tier stores it: a
+	// coded one is decoded before it is sent.
 	Descriptor_   []byte `protobuf:"bytes,3,opt,name=descriptor,proto3" json:"descriptor,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

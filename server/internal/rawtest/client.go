@@ -31,6 +31,8 @@ type Client struct {
 	Handover string
 	// Reply to the hello.
 	Reply *larderv1.HelloReply
+	// Content of the parts that Fill stores and Check expects. Nil: Content.
+	Content func(key keys.Key, part int) []byte
 	// Events that came while an answer was awaited.
 	Events []*larderv1.SessionResponse
 
@@ -286,7 +288,7 @@ func (c *Client) Fill(p Prompt, from, to int, parts ...int) *larderv1.Commit {
 		parent := p.Parent(i)
 		ch := &larderv1.CommitChunk{Key: p.Keys[i][:], Parent: parent[:], Ordinal: uint32(i), Tokens: ChunkTokens}
 		for _, part := range parts {
-			copy(c.Bytes(slots[0], PartBytes), Content(p.Keys[i], part))
+			copy(c.Bytes(slots[0], PartBytes), c.content(p.Keys[i], part))
 			ch.Parts = append(ch.Parts, &larderv1.CommitPart{Part: uint32(part), Slot: slots[0], Length: PartBytes})
 			slots = slots[1:]
 		}
@@ -309,10 +311,20 @@ func (c *Client) Store(p Prompt, from, to int) {
 	}
 }
 
-// Match matches a prompt, with a hold.
-func (c *Client) Match(p Prompt) *larderv1.MatchReply {
+func (c *Client) content(key keys.Key, part int) []byte {
+	if c.Content == nil {
+		return Content(key, part)
+	}
+	return c.Content(key, part)
+}
+
+// Match matches a prompt, with a hold; exact chunks only.
+func (c *Client) Match(p Prompt) *larderv1.MatchReply { return c.MatchWorst(p, 0) }
+
+// MatchWorst is Match for chunks of a quality no worse than that.
+func (c *Client) MatchWorst(p Prompt, worst uint32) *larderv1.MatchReply {
 	m := c.Call(&larderv1.SessionRequest{Body: &larderv1.SessionRequest_Match{Match: &larderv1.Match{
-		Root: p.Root[:], Keys: keys.List(p.Keys),
+		Root: p.Root[:], Keys: keys.List(p.Keys), WorstQuality: worst,
 	}}})
 	require.Nil(c.T, m.GetError())
 	return m.GetMatch()
@@ -369,7 +381,7 @@ func (c *Client) Check(p Prompt, n int) {
 	require.Empty(c.T, l.Failed)
 	require.Len(c.T, l.Ready, n*Parts)
 	for _, part := range l.Ready {
-		require.Equal(c.T, Content(p.Keys[part.GetChunk()], int(part.GetPart())), c.Bytes(part.GetSlot(), part.GetLength()))
+		require.Equal(c.T, c.content(p.Keys[part.GetChunk()], int(part.GetPart())), c.Bytes(part.GetSlot(), part.GetLength()))
 	}
 	require.True(c.T, c.Release(l.ID))
 	c.EndHold(m.GetHoldId())

@@ -3,6 +3,8 @@ package rawtest
 import (
 	"crypto/sha256"
 	"encoding/binary"
+	"math"
+	"math/rand/v2"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -73,6 +75,24 @@ func Content(key keys.Key, part int) []byte {
 	for i := 0; i < len(b); i += sha256.Size {
 		h := sha256.Sum256(binary.LittleEndian.AppendUint32(append(key[:], byte(part)), uint32(i)))
 		copy(b[i:], h[:])
+	}
+	return b
+}
+
+// KV is Content that a codec can do something with: bfloat16 numbers, each
+// channel of its own size.
+func KV(key keys.Key, part int) []byte {
+	seed := [32]byte(key)
+	seed[0] ^= byte(part)
+	g := rand.New(rand.NewChaCha8(seed))
+	var scale [256]float64 // K and V of a token
+	for i := range scale {
+		scale[i] = math.Exp2(g.NormFloat64())
+	}
+	b := make([]byte, 0, PartBytes)
+	for i := range PartBytes / 2 {
+		v := math.Float32bits(float32(g.NormFloat64() * scale[i%len(scale)]))
+		b = binary.LittleEndian.AppendUint16(b, uint16(v>>16))
 	}
 	return b
 }

@@ -58,18 +58,30 @@ func (a *app) printChunk(r *larderv1.InspectResponse) error {
 	var rows [][]string
 	for _, p := range r.GetParts() {
 		var d part.Descriptor
-		id, length := "unreadable descriptor", ""
+		id, length, form := "unreadable descriptor", "", ""
 		if part.Decode(&d, p.GetDescriptor_()) == nil {
 			id = fmt.Sprintf("%d/%d/%d", d.ID.Group, d.ID.Span, d.ID.HeadGroup)
-			length = render.Bytes(uint64(d.StoredLength))
+			length, form = render.Bytes(uint64(d.StoredLength)), formOf(&d)
 		}
 		slot, generation := "-", "-"
 		if s := p.GetSlot(); s != nil {
 			slot, generation = fmt.Sprintf("%d:%d", s.GetSegment(), s.GetOffset()), strconv.FormatUint(uint64(s.GetGeneration()), 10)
 		}
 		rows = append(rows, []string{
-			id, tierName(p.GetTier()), length, slot, generation, strconv.FormatUint(uint64(p.GetLeases()), 10), p.GetVerified(),
+			id, tierName(p.GetTier()), length, form, slot, generation, strconv.FormatUint(uint64(p.GetLeases()), 10), p.GetVerified(),
 		})
 	}
-	return render.Table(a.Out, []string{"PART", "TIER", "BYTES", "SLOT", "GENERATION", "LEASES", "VERIFIED"}, rows)
+	return render.Table(a.Out, []string{"PART", "TIER", "BYTES", "FORM", "SLOT", "GENERATION", "LEASES", "VERIFIED"}, rows)
+}
+
+// formOf says how a part is stored, and what its bytes have lost.
+func formOf(d *part.Descriptor) string {
+	form := "raw"
+	if d.Coded() {
+		form = fmt.Sprintf("coded %.2fx", float64(d.RawLength)/float64(d.StoredLength))
+	}
+	if d.Quality > 0 {
+		form += fmt.Sprintf(", L%d", d.Quality-1)
+	}
+	return form
 }

@@ -45,10 +45,10 @@ a prefix of one: every field that KV in it depends on.`,
 				for _, n := range known {
 					rows = append(rows, []string{
 						hex.EncodeToString(n.GetFingerprint()[:8]), strconv.FormatUint(n.GetEpoch(), 10), strconv.FormatUint(n.GetChunks(), 10),
-						render.Bytes(n.GetBytes()), strconv.FormatUint(uint64(n.GetSessions()), 10), strconv.Itoa(len(n.GetParts())), summary(n),
+						render.Bytes(n.GetBytes()), strconv.FormatUint(uint64(n.GetSessions()), 10), strconv.Itoa(len(n.GetParts())), orDash(n.GetCodec()), summary(n),
 					})
 				}
-				return render.Table(a.Out, []string{"FINGERPRINT", "EPOCH", "CHUNKS", "BYTES", "SESSIONS", "PARTS", "KV"}, rows)
+				return render.Table(a.Out, []string{"FINGERPRINT", "EPOCH", "CHUNKS", "BYTES", "SESSIONS", "PARTS", "CODEC", "KV"}, rows)
 			})
 		},
 	}

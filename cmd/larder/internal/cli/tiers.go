@@ -19,7 +19,8 @@ READ and WRITTEN are bytes of parts since larderd started; AMPLIFIED is what the
 device was given, padding, index and copies included, over WRITTEN. QUEUE counts
 parts that are read or written now, or wait for it. After a start CHUNKS of a
 device are those of the namespaces and tenants that engines have named since;
-PARTS are all. A tier that is off is left out by larderd until it is restarted;
+PARTS are all. CODEC is how chunks are written; larder namespaces says it for each
+namespace. A tier that is off is left out by larderd until it is restarted;
 the reason follows the table.`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			s, err := a.status(c.Context())
@@ -46,12 +47,12 @@ func (a *app) printTiers(list []*larderv1.TierStatus) error {
 			amplified = fmt.Sprintf("%.3f", float64(t.GetDeviceBytes())/float64(t.GetWrittenBytes()))
 		}
 		rows = append(rows, []string{
-			tierName(t.GetTier()), orDash(t.GetDevice()), t.GetState(), render.Bytes(t.GetUsed()), render.Bytes(t.GetBudget()), render.Bytes(t.GetPinned()),
+			tierName(t.GetTier()), orDash(t.GetDevice()), t.GetState(), orDash(t.GetCodec()), render.Bytes(t.GetUsed()), render.Bytes(t.GetBudget()), render.Bytes(t.GetPinned()),
 			count(t.GetChunks()), count(t.GetParts()), count(t.GetHits()), read, render.Bytes(t.GetWrittenBytes()), amplified,
 			count(t.GetEvictedChunks()), count(t.GetQueue()), count(t.GetErrors()), count(t.GetCorrupt()),
 		})
 	}
-	header := []string{"TIER", "DEVICE", "STATE", "USED", "BUDGET", "PINNED", "CHUNKS", "PARTS", "HITS", "READ", "WRITTEN", "AMPLIFIED", "EVICTED", "QUEUE", "ERRORS", "CORRUPT"}
+	header := []string{"TIER", "DEVICE", "STATE", "CODEC", "USED", "BUDGET", "PINNED", "CHUNKS", "PARTS", "HITS", "READ", "WRITTEN", "AMPLIFIED", "EVICTED", "QUEUE", "ERRORS", "CORRUPT"}
 	if err := render.Table(a.Out, header, rows); err != nil {
 		return err
 	}

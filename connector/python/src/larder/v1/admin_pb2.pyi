@@ -30,7 +30,7 @@ class StatusResponse(_message.Message):
     def __init__(self, version: _Optional[str] = ..., uptime_ms: _Optional[int] = ..., state: _Optional[str] = ..., sessions: _Optional[_Iterable[_Union[SessionStatus, _Mapping]]] = ..., host: _Optional[_Union[HostTierStatus, _Mapping]] = ..., counters: _Optional[_Union[Counters, _Mapping]] = ..., tiers: _Optional[_Iterable[_Union[TierStatus, _Mapping]]] = ...) -> None: ...
 
 class TierStatus(_message.Message):
-    __slots__ = ("tier", "device", "state", "why", "budget", "used", "chunks", "parts", "hits", "misses", "read_bytes", "written_bytes", "device_bytes", "queue", "errors", "corrupt", "evicted_chunks", "pinned", "pin_limit")
+    __slots__ = ("tier", "device", "state", "why", "budget", "used", "chunks", "parts", "hits", "misses", "read_bytes", "written_bytes", "device_bytes", "queue", "errors", "corrupt", "evicted_chunks", "pinned", "pin_limit", "codec")
     TIER_FIELD_NUMBER: _ClassVar[int]
     DEVICE_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
@@ -50,6 +50,7 @@ class TierStatus(_message.Message):
     EVICTED_CHUNKS_FIELD_NUMBER: _ClassVar[int]
     PINNED_FIELD_NUMBER: _ClassVar[int]
     PIN_LIMIT_FIELD_NUMBER: _ClassVar[int]
+    CODEC_FIELD_NUMBER: _ClassVar[int]
     tier: _part_pb2.Tier
     device: str
     state: str
@@ -69,7 +70,8 @@ class TierStatus(_message.Message):
     evicted_chunks: int
     pinned: int
     pin_limit: int
-    def __init__(self, tier: _Optional[_Union[_part_pb2.Tier, str]] = ..., device: _Optional[str] = ..., state: _Optional[str] = ..., why: _Optional[str] = ..., budget: _Optional[int] = ..., used: _Optional[int] = ..., chunks: _Optional[int] = ..., parts: _Optional[int] = ..., hits: _Optional[int] = ..., misses: _Optional[int] = ..., read_bytes: _Optional[int] = ..., written_bytes: _Optional[int] = ..., device_bytes: _Optional[int] = ..., queue: _Optional[int] = ..., errors: _Optional[int] = ..., corrupt: _Optional[int] = ..., evicted_chunks: _Optional[int] = ..., pinned: _Optional[int] = ..., pin_limit: _Optional[int] = ...) -> None: ...
+    codec: str
+    def __init__(self, tier: _Optional[_Union[_part_pb2.Tier, str]] = ..., device: _Optional[str] = ..., state: _Optional[str] = ..., why: _Optional[str] = ..., budget: _Optional[int] = ..., used: _Optional[int] = ..., chunks: _Optional[int] = ..., parts: _Optional[int] = ..., hits: _Optional[int] = ..., misses: _Optional[int] = ..., read_bytes: _Optional[int] = ..., written_bytes: _Optional[int] = ..., device_bytes: _Optional[int] = ..., queue: _Optional[int] = ..., errors: _Optional[int] = ..., corrupt: _Optional[int] = ..., evicted_chunks: _Optional[int] = ..., pinned: _Optional[int] = ..., pin_limit: _Optional[int] = ..., codec: _Optional[str] = ...) -> None: ...
 
 class SessionStatus(_message.Message):
     __slots__ = ("session_id", "instance_id", "role", "engine", "tenant", "namespace", "pid", "credits", "leases", "holds", "age_ms", "tensor_rank")
@@ -174,7 +176,7 @@ class NamespacesResponse(_message.Message):
     def __init__(self, namespaces: _Optional[_Iterable[_Union[NamespaceStatus, _Mapping]]] = ...) -> None: ...
 
 class NamespaceStatus(_message.Message):
-    __slots__ = ("fingerprint", "descriptor", "epoch", "chunks", "bytes", "sessions", "parts")
+    __slots__ = ("fingerprint", "descriptor", "epoch", "chunks", "bytes", "sessions", "parts", "codec")
     FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
     DESCRIPTOR_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
@@ -182,6 +184,7 @@ class NamespaceStatus(_message.Message):
     BYTES_FIELD_NUMBER: _ClassVar[int]
     SESSIONS_FIELD_NUMBER: _ClassVar[int]
     PARTS_FIELD_NUMBER: _ClassVar[int]
+    CODEC_FIELD_NUMBER: _ClassVar[int]
     fingerprint: bytes
     descriptor: bytes
     epoch: int
@@ -189,7 +192,8 @@ class NamespaceStatus(_message.Message):
     bytes: int
     sessions: int
     parts: _containers.RepeatedCompositeFieldContainer[_part_pb2.PartSpec]
-    def __init__(self, fingerprint: _Optional[bytes] = ..., descriptor: _Optional[bytes] = ..., epoch: _Optional[int] = ..., chunks: _Optional[int] = ..., bytes: _Optional[int] = ..., sessions: _Optional[int] = ..., parts: _Optional[_Iterable[_Union[_part_pb2.PartSpec, _Mapping]]] = ...) -> None: ...
+    codec: str
+    def __init__(self, fingerprint: _Optional[bytes] = ..., descriptor: _Optional[bytes] = ..., epoch: _Optional[int] = ..., chunks: _Optional[int] = ..., bytes: _Optional[int] = ..., sessions: _Optional[int] = ..., parts: _Optional[_Iterable[_Union[_part_pb2.PartSpec, _Mapping]]] = ..., codec: _Optional[str] = ...) -> None: ...
 
 class InspectRequest(_message.Message):
     __slots__ = ("chunk_key",)
@@ -250,7 +254,7 @@ class ExplainRequest(_message.Message):
     def __init__(self, tokens: _Optional[_Iterable[int]] = ..., keys: _Optional[bytes] = ..., fingerprint: _Optional[bytes] = ..., descriptor: _Optional[bytes] = ..., tenant: _Optional[str] = ..., salt: _Optional[str] = ..., adapter: _Optional[bytes] = ...) -> None: ...
 
 class ExplainResponse(_message.Message):
-    __slots__ = ("chunks_asked", "chunks_present", "reason", "text", "first_absent", "age_ms", "cause", "differences")
+    __slots__ = ("chunks_asked", "chunks_present", "reason", "text", "first_absent", "age_ms", "cause", "differences", "quality")
     CHUNKS_ASKED_FIELD_NUMBER: _ClassVar[int]
     CHUNKS_PRESENT_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
@@ -259,6 +263,7 @@ class ExplainResponse(_message.Message):
     AGE_MS_FIELD_NUMBER: _ClassVar[int]
     CAUSE_FIELD_NUMBER: _ClassVar[int]
     DIFFERENCES_FIELD_NUMBER: _ClassVar[int]
+    QUALITY_FIELD_NUMBER: _ClassVar[int]
     chunks_asked: int
     chunks_present: int
     reason: str
@@ -267,7 +272,8 @@ class ExplainResponse(_message.Message):
     age_ms: int
     cause: str
     differences: _containers.RepeatedCompositeFieldContainer[FieldDifference]
-    def __init__(self, chunks_asked: _Optional[int] = ..., chunks_present: _Optional[int] = ..., reason: _Optional[str] = ..., text: _Optional[str] = ..., first_absent: _Optional[bytes] = ..., age_ms: _Optional[int] = ..., cause: _Optional[str] = ..., differences: _Optional[_Iterable[_Union[FieldDifference, _Mapping]]] = ...) -> None: ...
+    quality: int
+    def __init__(self, chunks_asked: _Optional[int] = ..., chunks_present: _Optional[int] = ..., reason: _Optional[str] = ..., text: _Optional[str] = ..., first_absent: _Optional[bytes] = ..., age_ms: _Optional[int] = ..., cause: _Optional[str] = ..., differences: _Optional[_Iterable[_Union[FieldDifference, _Mapping]]] = ..., quality: _Optional[int] = ...) -> None: ...
 
 class FieldDifference(_message.Message):
     __slots__ = ("field", "asked", "known")

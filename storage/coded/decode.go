@@ -1,0 +1,150 @@
+package coded
+
+import (
+	"context"
+	"encoding/binary"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/larderkv/larder/api/fault"
+	"github.com/larderkv/larder/api/part"
+	"github.com/larderkv/larder/codec"
+)
+
+// decode the object that lies at the beginning of dst into all of it, and make d
+// the descriptor of the raw part. dst has the shape's size.
+func (p *Pool) decode(ctx context.Context, d *part.Descriptor, dst []byte, stored int, shape *codec.Shape) error {
+	release, err := p.reserve(ctx, p.decodeWeight(shape))
+	if err != nil {
+		return err
+	}
+	defer release()
+	if err := p.wait(ctx, p.turns, 1); err != nil {
+		return err
+	}
+	defer p.turns.Release(1)
+	began := time.Now()
+	// A copy, since whoever maps dst may write to it: what is verified from here
+	// on is what is decoded.
+	object := p.buffer(stored)
+	defer p.giveBuffer(object)
+	copy(object, dst)
+	err = p.decodeAll(ctx, d, dst, object, shape)
+	if err == nil {
+		err = rawDescriptor(d, dst, shape.Layers)
+	}
+	took := time.Since(began)
+	p.count(func(st *Stats) {
+		st.DecodeTime += took
+		switch k, _ := fault.KindOf(err); {
+		case err == nil:
+			st.Decoded++
+			st.DecodedBytes += int64(len(dst))
+			st.DecodedStored += int64(stored)
+		case k == fault.Unavailable:
+			st.Stopped++
+		case k == fault.Miss:
+			st.Unknown++
+		default:
+			st.Corrupt++
+		}
+	})
+	return err
+}
+
+func (p *Pool) decodeAll(ctx context.Context, d *part.Descriptor, dst, object []byte, shape *codec.Shape) error {
+	h, err := codec.Parse(object)
+	switch {
+	case err != nil:
+		return err
+	case h.ObjectSize != int64(len(object)) || binary.LittleEndian.Uint64(object[h.Size-8:]) != d.Table[part.CodecHeader]:
+		return fault.New(fault.Corrupt, "coded.header", "the object is not the one that the descriptor names").With(h.ObjectSize, len(object))
+	}
+	if level, lossy := h.Lossy(); lossy && d.Quality < qualityOf(level) {
+		return fault.New(fault.Corrupt, "coded.quality", "better than the object's level").With(d.Quality, qualityOf(level))
+	}
+	w := &layers{ctx: ctx, pool: p, h: h, object: object, dst: dst, shape: shape}
+	// A unit by itself takes nearly as long as two.
+	w.step = 1 + len(shape.Fields)*shape.Heads%2
+	var others sync.WaitGroup
+	for range (shape.Layers - 1) / w.step {
+		if !p.turns.TryAcquire(1) {
+			break
+		}
+		others.Go(func() {
+			defer p.turns.Release(1)
+			w.run()
+		})
+	}
+	w.run()
+	others.Wait()
+	return w.err
+}
+
+// layers of an object that several decode.
+type layers struct {
+	ctx    context.Context
+	pool   *Pool
+	h      *codec.Header
+	object []byte
+	dst    []byte
+	shape  *codec.Shape
+	// step is how many layers one takes at a time.
+	step int
+	next atomic.Int64
+
+	once sync.Once
+	err  error
+}
+
+// run decodes layers until there are none, or one has failed.
+func (w *layers) run() {
+	r := take(w.pool, &w.pool.readers, func() *codec.Reader { return codec.NewReader(w.pool.coder) })
+	if len(w.dst) <= w.pool.keep {
+		defer give(w.pool, &w.pool.readers, r)
+	}
+	level, size := w.h.Finest, w.shape.LayerSize()
+	passes := make([][]byte, w.h.Coarsest-w.h.Finest+1)
+	for {
+		low := int(w.next.Add(int64(w.step))) - w.step
+		if low >= w.shape.Layers {
+			return
+		}
+		high := min(low+w.step, w.shape.Layers)
+		err := w.ctx.Err()
+		if err != nil {
+			err = stopped(err)
+		} else {
+			for p := range passes {
+				at, n := w.h.Range(p, low, high)
+				passes[p] = w.object[at : at+n]
+			}
+			err = r.DecodeLayers(w.dst[low*size:high*size], w.h, w.shape, passes, low, high, level)
+		}
+		if err != nil {
+			w.next.Store(int64(w.shape.Layers)) // nobody begins another
+			w.once.Do(func() { w.err = err })
+			return
+		}
+	}
+}
+
+// rawDescriptor makes d that of the decoded bytes.
+func rawDescriptor(d *part.Descriptor, raw []byte, layers int) (err error) {
+	origin := append([]uint64(nil), d.Table[part.CodecBytes+1:]...)
+	r := *d
+	r.Encoding, r.EncodingVersion, r.Basis = part.EncodingRaw, part.RawVersion, 0
+	r.StoredLength = r.RawLength
+	if r.Table, err = part.Checksums(d.Table[:0], raw, layers); err != nil {
+		return err
+	}
+	if err := part.Seal(&r); err != nil {
+		return err
+	}
+	if len(origin) > 0 && origin[0] != r.Checksum {
+		return fault.New(fault.Corrupt, "coded.origin", "part %v did not decode to the bytes that it was made of", d.ID)
+	}
+	*d = r
+	return nil
+}

@@ -1,0 +1,28 @@
+package coded
+
+import (
+	"encoding/binary"
+
+	"github.com/minio/crc64nvme"
+
+	"github.com/larderkv/larder/api/part"
+	"github.com/larderkv/larder/codec"
+)
+
+// describe makes d, the descriptor of a raw part, that of its object; only the
+// seal is left to do.
+func describe(d *part.Descriptor, object []byte, mode Mode) error {
+	size, err := codec.HeaderSize(object)
+	if err != nil {
+		return err
+	}
+	table := []uint64{
+		part.CodecHeader: binary.LittleEndian.Uint64(object[size-8:]),
+		part.CodecBytes:  crc64nvme.Checksum(object),
+	}
+	if mode == Lossless {
+		table = append(table, d.Checksum) // part.CodecOrigin
+	}
+	d.Encoding, d.EncodingVersion, d.StoredLength, d.Table = part.EncodingCodec, part.CodecVersion, uint32(len(object)), table
+	return nil
+}

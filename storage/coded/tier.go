@@ -1,0 +1,228 @@
+package coded
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+
+	"github.com/larderkv/larder/api/fault"
+	"github.com/larderkv/larder/api/keys"
+	"github.com/larderkv/larder/api/namespace"
+	"github.com/larderkv/larder/api/part"
+	"github.com/larderkv/larder/codec"
+	"github.com/larderkv/larder/storage"
+	"github.com/larderkv/larder/storage/tiered"
+)
+
+// Stage codes the parts of one namespace.
+type Stage struct {
+	pool   *Pool
+	mode   Mode
+	layout storage.Layout
+	shapes map[place]*codec.Shape
+}
+
+// Stage of a namespace, whose parts are layout. Where the codec cannot look into
+// them, the mode is Raw.
+func (p *Pool) Stage(d *namespace.Descriptor, layout storage.Layout, mode Mode) *Stage {
+	return &Stage{pool: p, mode: Effective(d, mode), layout: layout, shapes: shapesOf(d)}
+}
+
+// Effective is the mode that a stage of the namespace has.
+func Effective(d *namespace.Descriptor, mode Mode) Mode {
+	if shapesOf(d) == nil {
+		return Raw
+	}
+	return mode
+}
+
+// Mode says how parts are written.
+func (s *Stage) Mode() Mode { return s.mode }
+
+// Expected is what so many raw bytes will be when they are written, by what was
+// written until now.
+func (s *Stage) Expected(raw int64) int64 {
+	st := s.pool.Stats()
+	if s.mode == Raw || st.EncodedBytes == 0 {
+		return raw
+	}
+	return int64(float64(raw) * float64(st.EncodedStored) / float64(st.EncodedBytes))
+}
+
+// Over puts the stage in front of a tier.
+func (s *Stage) Over(t storage.Tier) *Tier { return &Tier{t, s} }
+
+// Tier takes and gives raw parts, and keeps coded ones in another tier.
+type Tier struct {
+	under storage.Tier
+	stage *Stage
+}
+
+var (
+	_ storage.Tier   = (*Tier)(nil)
+	_ tiered.Batcher = (*Tier)(nil)
+	_ tiered.Holder  = (*Tier)(nil)
+)
+
+// Name implements storage.Tier: it is the tier's under it.
+func (t *Tier) Name() string { return t.under.Name() }
+
+// Stat implements storage.Tier.
+func (t *Tier) Stat(ctx context.Context, id part.ID, d *part.Descriptor) error {
+	return t.under.Stat(ctx, id, d)
+}
+
+// Delete implements storage.Tier.
+func (t *Tier) Delete(ctx context.Context, chunk keys.Key) (bool, error) {
+	return t.under.Delete(ctx, chunk)
+}
+
+// Has implements tiered.Holder: an exact chunk would be written in the mode's
+// quality, any other in its own.
+func (t *Tier) Has(key keys.Key, worst uint8) bool {
+	if worst == part.QualityExact {
+		worst = t.stage.mode.Quality()
+	}
+	h, ok := t.under.(tiered.Holder)
+	return ok && h.Has(key, worst)
+}
+
+// Get implements storage.Tier. The tier under it writes raw parts straight into
+// dst.
+func (t *Tier) Get(ctx context.Context, id part.ID, d *part.Descriptor, dst []byte) (int, error) {
+	shape := t.stage.shapes[placeOf(id)]
+	room := len(dst)
+	if shape != nil {
+		room = shape.RawSize()
+	}
+	if len(dst) < room {
+		if err := t.under.Stat(ctx, id, d); err != nil {
+			return 0, err
+		}
+		return 0, fault.New(fault.Invalid, "get.length", "the buffer is too short").With(len(dst), room)
+	}
+	dst = dst[:room:room]
+	n, err := t.under.Get(ctx, id, d, dst)
+	if err != nil || d.Raw() {
+		return n, err
+	}
+	err = t.decode(ctx, d, dst, n, shape)
+	switch k, _ := fault.KindOf(err); {
+	case err == nil:
+		return room, nil
+	case k == fault.Corrupt:
+		// Whoever asked may have gone; the chunk must go all the same.
+		_, e := t.under.Delete(context.WithoutCancel(ctx), id.Chunk)
+		err = errors.Join(err, e)
+	}
+	clear(dst)
+	return 0, err
+}
+
+func (t *Tier) decode(ctx context.Context, d *part.Descriptor, dst []byte, n int, shape *codec.Shape) error {
+	switch {
+	case shape == nil || !d.Coded():
+		t.stage.pool.count(func(st *Stats) { st.Unknown++ })
+		return fault.New(fault.Miss, "part.encoding", "nothing here decodes it").With(d.Encoding, nil)
+	case int(d.RawLength) != len(dst):
+		return fault.New(fault.Corrupt, "part.raw_length", "not the namespace's").With(d.RawLength, len(dst))
+	}
+	return t.stage.pool.decode(ctx, d, dst, n, shape)
+}
+
+// Put implements storage.Tier.
+func (t *Tier) Put(ctx context.Context, d *part.Descriptor, src []byte) (storage.Outcome, error) {
+	outs, err := t.PutParts(ctx, []storage.PartBytes{{Part: d, Bytes: src}})
+	return outs[0], err
+}
+
+// PutParts implements tiered.Batcher: parts are coded side by side. Nothing is
+// written where one is refused before that.
+func (t *Tier) PutParts(ctx context.Context, list []storage.PartBytes) ([]storage.Outcome, error) {
+	if t.stage.mode == Raw {
+		return tiered.PutParts(ctx, t.under, list)
+	}
+	total := int64(0)
+	for i := range list {
+		if shape := t.stage.shapes[placeOf(list[i].Part.ID)]; shape != nil {
+			total += encodeWeight(shape)
+		}
+	}
+	release, err := t.stage.pool.reserve(ctx, total)
+	if err != nil {
+		return rejected(len(list)), err
+	}
+	defer release()
+	coded := make([]storage.PartBytes, len(list))
+	errs := make([]error, len(list))
+	var next atomic.Int64
+	var all sync.WaitGroup
+	for range min(len(list), t.stage.pool.encodings()) {
+		all.Go(func() {
+			for i := next.Add(1) - 1; int(i) < len(list); i = next.Add(1) - 1 {
+				coded[i], errs[i] = t.stage.encode(ctx, list[i])
+			}
+		})
+	}
+	all.Wait()
+	defer func() {
+		for i := range coded {
+			if coded[i].Part != nil && coded[i].Part.Coded() && !list[i].Part.Coded() {
+				t.stage.pool.giveBuffer(coded[i].Bytes)
+			}
+		}
+	}()
+	for _, err := range errs {
+		if err != nil {
+			return rejected(len(list)), err
+		}
+	}
+	return tiered.PutParts(ctx, t.under, coded)
+}
+
+func rejected(n int) []storage.Outcome {
+	outs := make([]storage.Outcome, n)
+	for i := range outs {
+		outs[i] = storage.Rejected
+	}
+	return outs
+}
+
+// encode a raw part as the mode says; any other is as it is.
+func (s *Stage) encode(ctx context.Context, p storage.PartBytes) (storage.PartBytes, error) {
+	// What is damaged must not be coded: its checksums would be right again.
+	if _, err := s.layout.Admit(p.Part, p.Bytes); err != nil || !p.Part.Raw() {
+		return p, err
+	}
+	mode := s.mode
+	if p.Part.Quality != part.QualityExact && mode > Lossless {
+		mode = Lossless
+	}
+	object, err := s.pool.encode(ctx, p.Bytes, s.shapes[placeOf(p.Part.ID)], mode)
+	if err != nil {
+		return p, err
+	}
+	d := *p.Part
+	d.Quality = max(d.Quality, mode.Quality())
+	shorter := len(object) < len(p.Bytes)
+	if shorter {
+		p.Bytes = object
+		if err := describe(&d, object, mode); err != nil {
+			return p, err
+		}
+	} else {
+		s.pool.giveBuffer(object)
+	}
+	s.pool.count(func(st *Stats) {
+		if !shorter {
+			st.Kept++
+			return
+		}
+		st.Encoded++
+		st.EncodedBytes += int64(d.RawLength)
+		st.EncodedStored += int64(d.StoredLength)
+	})
+	p.Part = &d
+	return p, part.Seal(&d)
+}
