@@ -64,7 +64,7 @@ class Client:
             options.breaker_failures, options.breaker_open_s, lambda: self._counters.add(breaker_opens=1)
         )
         self._epoch: int | None = None
-        self._hold_keys: OrderedDict[int, bytes] = OrderedDict()
+        self._hold_keys: OrderedDict[int, tuple[bytes, int]] = OrderedDict()
         self._hold_lock = threading.Lock()
         self._connector = Connector(options, self._timers, self._breaker, self._counters)
         self._supervisor = Supervisor(
@@ -166,7 +166,7 @@ class Client:
             found = reply.match
             self._counters.add(chunks_matched=found.chunks)
             if streamed and found.hold_id:
-                self._keep_keys(found.hold_id, keys)
+                self._keep_keys(found.hold_id, keys, found.quality)
             return found
 
         def late(reply: engine_pb2.SessionResponse) -> None:
@@ -232,13 +232,15 @@ class Client:
         parts: Sequence[int] = (),
         *,
         keys: bytes | None = None,
+        worst_quality: int = 0,
     ) -> Load:
         """Starts loading chunks [first_chunk, first_chunk + chunks) of a hold;
         parts: indexes into hello.parts, none = all. Failures show in
         Load.batches.
 
-        keys: the same n x 32 bytes as in the match; needed only on a
-        connection without shared memory, where another client matched."""
+        keys: the same n x 32 bytes as in the match, and worst_quality the
+        quality that its reply named; needed only on a connection without shared
+        memory, where another client matched."""
         try:
             connection = self._admit()
         except LarderError as error:
@@ -248,7 +250,7 @@ class Client:
             wanted = self._wanted(connection, first_chunk, chunks, parts)
             self._counters.add(loads=1)
             if connection.arena is None:
-                return self._load_streamed(connection, hold_id, first_chunk, chunks, wanted, keys)
+                return self._load_streamed(connection, hold_id, first_chunk, chunks, wanted, keys, worst_quality)
         except LarderError as error:
             self._breaker.forget()
             self._counters.failure(error.kind)
@@ -280,10 +282,11 @@ class Client:
         chunks: int,
         parts: Sequence[int],
         keys: bytes | None,
+        worst_quality: int,
     ) -> Load:
         if keys is None:
             with self._hold_lock:
-                keys = self._hold_keys.get(hold_id)
+                keys, worst_quality = self._hold_keys.get(hold_id, (None, 0))
         if keys is None:
             raise InvalidError("without shared memory a load needs the keys that were matched", "load.keys", "none")
         if len(keys) < 32 * (first_chunk + chunks):
@@ -293,11 +296,13 @@ class Client:
         wanted = [keys[32 * i : 32 * i + 32] for i in range(first_chunk, first_chunk + chunks)]
         # The stream has its own verdict on the daemon.
         self._breaker.forget()
-        return StreamedLoad(connection.objects, connection.hello, wanted, first_chunk, parts, self._counters)
+        return StreamedLoad(
+            connection.objects, connection.hello, wanted, first_chunk, parts, self._counters, worst_quality
+        )
 
-    def _keep_keys(self, hold_id: int, keys: bytes) -> None:
+    def _keep_keys(self, hold_id: int, keys: bytes, quality: int) -> None:
         with self._hold_lock:
-            self._hold_keys[hold_id] = keys
+            self._hold_keys[hold_id] = keys, quality
             while len(self._hold_keys) > _KEPT_HOLDS:
                 self._hold_keys.popitem(last=False)
 

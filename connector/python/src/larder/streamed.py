@@ -41,7 +41,9 @@ class StreamedLoad(Load):
         first_chunk: int,
         parts: Sequence[int],
         counters: Counters,
+        worst_quality: int = 0,
     ) -> None:
+        self._worst_quality = worst_quality
         self.failed: list[FailedPart] = []
         self._objects = objects
         self._counters = counters
@@ -62,7 +64,7 @@ class StreamedLoad(Load):
             left = until - time.monotonic()
             if left <= 0:
                 raise UnavailableError("the load was not ready in time", "deadline_s", limit=f"{deadline_s:.3f} s")
-            for got in self._objects.get_parts([part for _, _, part in wanted], timeout=left):
+            for got in self._objects.get_parts([part for _, _, part in wanted], self._worst_quality, timeout=left):
                 if got.index >= len(wanted):
                     raise UnavailableError("the daemon sent garbage", "get.head.index", str(got.index))
                 chunk, part, _ = wanted[got.index]

@@ -57,6 +57,8 @@ class StubDaemon:
     credits: int | None = None
     # Raised by commit, if set.
     refuse_commit: LarderError | None = None
+    # Of chunks that are not exact, as they were committed or as a tier made them.
+    qualities: dict[bytes, int] = field(default_factory=dict)
     # Where matched chunks lie; None: not said.
     tiers: Callable[[list[bytes]], list[engine_pb2.TierRun]] | None = None
     # What was said to be computed: hold, first chunk, its key, seconds to load and to compute.
@@ -142,8 +144,9 @@ class StubClient:
             daemon = self.daemon
             with daemon.lock:
                 split = [keys[i : i + 32] for i in range(0, len(keys), 32)]
-                count = next((i for i, k in enumerate(split) if not self._complete(k)), len(split))
-                reply = engine_pb2.MatchReply(chunks=count)
+                count = next((i for i, k in enumerate(split) if not self._matches(k, worst_quality)), len(split))
+                worst = max((daemon.qualities.get(k, 0) for k in split[:count]), default=0)
+                reply = engine_pb2.MatchReply(chunks=count, quality=worst)
                 if daemon.tiers is not None:
                     reply.tiers.extend(daemon.tiers(split[:count]))
                 if count and hold_ms != (1 << 32) - 1:
@@ -158,6 +161,9 @@ class StubClient:
         else:
             resolve()
         return pending
+
+    def _matches(self, key: bytes, worst: int) -> bool:
+        return self._complete(key) and self.daemon.qualities.get(key, 0) <= worst
 
     def _complete(self, key: bytes) -> bool:
         return len(self.daemon.chunks.get(key, ())) == len(self._parts)
@@ -209,6 +215,8 @@ class StubClient:
         reply = engine_pb2.CommitReply()
         with daemon.lock:
             for chunk in chunks:
+                if chunk.key not in daemon.chunks or chunk.quality < daemon.qualities.get(chunk.key, 0):
+                    daemon.qualities[chunk.key] = chunk.quality
                 stored = daemon.chunks.setdefault(chunk.key, {})
                 for part in chunk.parts:
                     data = part.credit.view[: part.length].tobytes()

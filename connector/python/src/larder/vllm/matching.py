@@ -29,7 +29,9 @@ class MatchClient(Protocol):
         """Goes up with each connection."""
         ...
 
-    def match(self, root: bytes, keys: bytes, *, hold_ms: int = 0) -> Pending[engine_pb2.MatchReply]:
+    def match(
+        self, root: bytes, keys: bytes, *, hold_ms: int = 0, worst_quality: int = 0
+    ) -> Pending[engine_pb2.MatchReply]:
         """How many leading chunks can be loaded."""
         ...
 
@@ -54,7 +56,9 @@ class Match:
     """A match under way or answered. Its hold lives until end, renewed as
     often as keep is called in time."""
 
-    def __init__(self, client: MatchClient, root: bytes, keys: bytes, hold_ms: int, now: float) -> None:
+    def __init__(
+        self, client: MatchClient, root: bytes, keys: bytes, hold_ms: int, now: float, worst_quality: int = 0
+    ) -> None:
         self._client = client
         self._hold_ms = hold_ms
         self._ended = False
@@ -65,7 +69,7 @@ class Match:
         self.learnt = False
         self.keys = keys
         self.generation = client.generation
-        self.pending = client.match(root, keys, hold_ms=hold_ms)
+        self.pending = client.match(root, keys, hold_ms=hold_ms, worst_quality=worst_quality)
 
     @property
     def done(self) -> bool:
@@ -94,6 +98,12 @@ class Match:
         """Leading chunks that the daemon has; 0 while that is not known."""
         reply = self.reply
         return 0 if reply is None else reply.chunks
+
+    @property
+    def quality(self) -> int:
+        """The worst quality among them."""
+        reply = self.reply
+        return 0 if reply is None else reply.quality
 
     @property
     def hold_id(self) -> int:

@@ -41,13 +41,15 @@ class LoadOp:
 
 @dataclass(frozen=True)
 class StoreOp:
-    """One chunk to read from pages after the step's computation."""
+    """One chunk to read from pages after the step's computation. quality: 0
+    exact, else 1 + the worst level of what it rests on."""
 
     request_id: str
     ordinal: int
     key: bytes
     parent: bytes
     blocks: tuple[int, ...]
+    quality: int = 0
 
 
 @dataclass

@@ -194,7 +194,7 @@ class Saver:
         chunks = []
         for op, taken in written:
             parts = [CommitPart(p.index, c, p.length) for p, c in zip(self._parts, taken, strict=True)]
-            chunks.append(CommitChunk(op.key, op.parent, op.ordinal, self._chunk_tokens, parts))
+            chunks.append(CommitChunk(op.key, op.parent, op.ordinal, self._chunk_tokens, parts, op.quality))
         pending = self._client.commit(chunks)
         if pending.error is not None:
             # Nothing was sent, or the connection is gone; dead credits are

@@ -14,6 +14,7 @@ from larder.load_costs import LoadCosts
 from larder.namespace import NamespaceDescriptor, diff
 from larder.vllm.choosing import Choosing
 from larder.vllm.inflight import InFlight, InFlightLoads
+from larder.vllm.lineage import Lineage
 from larder.vllm.lora import AdapterDigests
 from larder.vllm.matching import Match, MatchClient
 from larder.vllm.metadata import Handshake, LoadOp, StepMetadata, StoreOp, WorkerReport
@@ -72,6 +73,7 @@ class SchedulerHalf:
         # Chunks whose load failed: until when they are left alone.
         self._failed: dict[bytes, float] = {}
         self._planner: StorePlanner | None = None
+        self._lineage: Lineage | None = None
         # With a connection, unless everything is to be loaded.
         self._choosing: Choosing | None = None
         self._step_wait_s = settings.step_wait_us / 1e6
@@ -96,8 +98,14 @@ class SchedulerHalf:
             )
         self._chunk_tokens = namespace.chunk_tokens
         self._fingerprint = namespace.fingerprint()
+        self._lineage = Lineage(namespace.chunk_tokens)
         self._planner = StorePlanner(
-            namespace.chunk_tokens, self._block_tokens, self._settings.backfill_chunks, self._present, self.stats
+            namespace.chunk_tokens,
+            self._block_tokens,
+            self._settings.backfill_chunks,
+            self._present,
+            self.stats,
+            self._lineage,
         )
         if self._settings.load_or_recompute:
             costs = LoadCosts(namespace.chunk_tokens, self._step_tokens, self._settings.load_deadline_ms / 1000)
@@ -191,6 +199,9 @@ class SchedulerHalf:
                 deadline=deadline,
             )
         )
+        if self._lineage is not None and match is not None:
+            # Before any other request can use the pages.
+            self._lineage.lost(state, first, last, match.quality)
         keys = tuple(state.key(c) for c in range(first, last))
         runs = () if match is None else tuple(match.runs(first, last, now))
         load = InFlight(request, match, keys, deadline + _GRACE_S, runs)
@@ -293,7 +304,9 @@ class SchedulerHalf:
         state.matches += 1
         state.waited = False
         state.waiting_since = None
-        state.match = match = Match(client, state.root, state.all_keys(chunks), hold_ms, self._clock())
+        state.match = match = Match(
+            client, state.root, state.all_keys(chunks), hold_ms, self._clock(), self._settings.worst_quality
+        )
         self._asked[state.request_id] = match
 
     def _keys(self, state: RequestState, hello: Any, tokens: int) -> int:

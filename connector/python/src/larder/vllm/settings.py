@@ -10,6 +10,7 @@ from typing import Any, get_type_hints
 from larder.errors import InvalidError
 
 DEFAULT_CHUNK_TOKENS = 256
+_LEVELS = ("exact", "L0", "L1", "L2", "L3")
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,13 @@ class Settings:
     weights_epoch: int = 0
     # auto: canonical where an adapter proves itself; opaque: pages as they are.
     layout: str = "auto"
+
+    # The lowest level of the codec that is loaded: exact, or L0 (finest) to L3.
+    # Chunks that tiers keep with loss (nvme.codec) answer only engines that
+    # accept it. What such an engine computes on top of one is stored with that
+    # quality: it never answers a request for exact. Hazard: outputs differ from
+    # those of the exact model.
+    lowest_level: str = "exact"
 
     # Store chunks that generation completes, not only those of prompts.
     store_generated: bool = True
@@ -100,11 +108,20 @@ class Settings:
             raise InvalidError("must not be empty", "kv_connector_extra_config.socket")
         if self.layout not in ("auto", "opaque"):
             raise InvalidError("unknown layout", "kv_connector_extra_config.layout", self.layout, "auto or opaque")
+        if self.lowest_level not in _LEVELS:
+            raise InvalidError(
+                "unknown level", "kv_connector_extra_config.lowest_level", self.lowest_level, ", ".join(_LEVELS)
+            )
         if self.copy_threads < 1:
             raise InvalidError("too few", "kv_connector_extra_config.copy_threads", str(self.copy_threads), "1")
         for name in ("hold_ms", "load_deadline_ms", "call_timeout_ms"):
             if getattr(self, name) < 10:
                 raise InvalidError("too short", f"kv_connector_extra_config.{name}", str(getattr(self, name)), "10")
+
+    @property
+    def worst_quality(self) -> int:
+        """lowest_level as the API counts (api/PART.md)."""
+        return _LEVELS.index(self.lowest_level)
 
     def chunk_tokens_for(self, block_tokens: int) -> int:
         """Returns the tokens of a chunk; INVALID where the block allows none."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from larder.vllm.lineage import Lineage
 from larder.vllm.metadata import StoreOp
 from larder.vllm.present import PresentKeys
 from larder.vllm.request_state import STORE_TRIES, RequestState
@@ -15,8 +16,15 @@ class StorePlanner:
     runs."""
 
     def __init__(
-        self, chunk_tokens: int, block_tokens: int, backfill: int, present: PresentKeys, stats: SchedulerStats
+        self,
+        chunk_tokens: int,
+        block_tokens: int,
+        backfill: int,
+        present: PresentKeys,
+        stats: SchedulerStats,
+        lineage: Lineage,
     ) -> None:
+        self._lineage = lineage
         self._chunk_tokens = chunk_tokens
         self._blocks = chunk_tokens // block_tokens
         self._backfill = backfill
@@ -41,7 +49,7 @@ class StorePlanner:
         chosen += [c for c in fresh if state.key(c) not in self._present]
         self._present.add((state.key(c) for c in chosen), now)
         self._stats.stores_planned += len(chosen)
-        return [self._op(state, c) for c in chosen]
+        return [self._op(state, c, q) for c, q in zip(chosen, self._lineage.store(state, chosen), strict=True)]
 
     def unclear(self, state: RequestState, before: int, chunks: int) -> bool:
         """Whether the answer to a request's match decides on chunks of its local hit."""
@@ -67,7 +75,7 @@ class StorePlanner:
         state.backlog[:0] = range(known, state.unclear)
         state.unclear = 0
 
-    def _op(self, state: RequestState, chunk: int) -> StoreOp:
+    def _op(self, state: RequestState, chunk: int, quality: int) -> StoreOp:
         first = chunk * self._blocks
         return StoreOp(
             state.request_id,
@@ -75,4 +83,5 @@ class StorePlanner:
             state.key(chunk),
             state.key(chunk - 1),
             tuple(state.blocks[first : first + self._blocks]),
+            quality,
         )

@@ -1,0 +1,147 @@
+"""What an engine computes on top of lossy KV says so, however the pages came to it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+from simulated_engine import MakeEngine, MakePrompt, SimulatedEngine
+from stub_daemon import StubDaemon
+
+from larder.errors import InvalidError
+from larder.vllm.lineage import Lineage
+from larder.vllm.request_policy import RequestPolicy
+from larder.vllm.request_state import RequestState
+from larder.vllm.settings import Settings
+
+L2 = 3
+ACCEPTS_L2 = {"lowest_level": "L2"}
+
+
+def stored(daemon: StubDaemon, since: int = 0) -> list[tuple[int, int]]:
+    """Ordinal and quality of the chunks committed since then."""
+    return [(ordinal, daemon.qualities[key]) for key, _, ordinal, _ in daemon.commits[since:]]
+
+
+def lose(daemon: StubDaemon, keys: Sequence[bytes]) -> None:
+    """A tier keeps these at L2. Their bytes stay, so that pages can be checked."""
+    daemon.qualities.update(dict.fromkeys(keys, L2))
+
+
+def exact(engine: MakeEngine, daemon: StubDaemon, prompt: list[int]) -> list[bytes]:
+    """Another engine stores a prompt's chunks; their keys."""
+    engine().generate("before", prompt, max_tokens=1)
+    assert stored(daemon) == [(i, 0) for i in range(len(prompt) // 64)]
+    return [key for key, *_ in daemon.commits]
+
+
+def test_exact_is_the_default(engine: MakeEngine, daemon: StubDaemon, prompt: MakePrompt) -> None:
+    keys = exact(engine, daemon, prompt(300))
+    lose(daemon, keys[2:])
+    e = engine()
+    e.generate("r", prompt(300), max_tokens=1)
+    assert e.external["r"] == 128
+    assert stored(daemon, 4) == [(2, 0), (3, 0)]
+
+
+@pytest.mark.parametrize(("level", "tokens"), [("exact", 0), ("L0", 0), ("L1", 0), ("L2", 256), ("L3", 256)])
+def test_the_lowest_level(engine: MakeEngine, daemon: StubDaemon, prompt: MakePrompt, level: str, tokens: int) -> None:
+    lose(daemon, exact(engine, daemon, prompt(300)))
+    e = engine(extra={"lowest_level": level})
+    e.generate("r", prompt(300), max_tokens=1)
+    assert e.external.get("r", 0) == tokens
+
+
+def longer(engine: MakeEngine, daemon: StubDaemon, prompt: MakePrompt) -> SimulatedEngine:
+    """An engine that has loaded four lossy chunks and computed a fifth on top."""
+    lose(daemon, exact(engine, daemon, prompt(300)))
+    e = engine(extra=ACCEPTS_L2)
+    e.generate("r", prompt(330), max_tokens=1)
+    assert e.external["r"] == 256
+    return e
+
+
+def test_what_is_computed_on_top(engine: MakeEngine, daemon: StubDaemon, prompt: MakePrompt) -> None:
+    longer(engine, daemon, prompt)
+    assert stored(daemon, 4) == [(4, L2)]
+    # An engine that wants exact chunks gets none of them; what it computes is.
+    other = engine()
+    other.generate("exact", prompt(330), max_tokens=1)
+    assert not other.external.get("exact")
+    assert stored(daemon, 5) == [(i, 0) for i in range(5)]
+
+
+def test_other_prompts_are_exact(engine: MakeEngine, daemon: StubDaemon, prompt: MakePrompt) -> None:
+    e = longer(engine, daemon, prompt)
+    e.generate("other", [7, *prompt(300)], max_tokens=1)
+    assert stored(daemon, 5) == [(i, 0) for i in range(4)]
+
+
+def test_pages_of_the_engines_own_cache(engine: MakeEngine, daemon: StubDaemon, prompt: MakePrompt) -> None:
+    """The next request has the lossy pages without a load; so has the one after
+    it, which goes on from there."""
+    e = longer(engine, daemon, prompt)
+    e.generate("again", prompt(400), max_tokens=1)
+    assert not e.external.get("again")
+    assert stored(daemon, 5) == [(5, L2)]
+    e.generate("further", prompt(460), max_tokens=1)
+    assert stored(daemon, 6) == [(6, L2)]
+
+
+def test_what_was_loaded_is_not_stored_as_exact(engine: MakeEngine, daemon: StubDaemon, prompt: MakePrompt) -> None:
+    e = longer(engine, daemon, prompt)
+    keys = [key for key, *_ in daemon.commits[:5]]
+    for key in keys:
+        daemon.evict(key)
+        del daemon.qualities[key]
+    daemon.restart()
+    e.generate("again", prompt(330), max_tokens=1)
+    assert stored(daemon, 5) == [(i, L2) for i in range(5)]
+
+
+def test_half_a_chunk_is_enough(engine: MakeEngine, daemon: StubDaemon, prompt: MakePrompt) -> None:
+    """Only the fourth chunk is lossy, and the engine's cache gives its first half
+    to a prompt that then goes elsewhere: another chunk, of half-lossy pages."""
+    keys = exact(engine, daemon, prompt(300))
+    e = engine(extra=ACCEPTS_L2)
+    e.generate("first", prompt(200), max_tokens=1)
+    lose(daemon, keys[3:])
+    e.generate("r", prompt(300), max_tokens=1)
+    assert e.external["r"] > 0
+    fork = [*prompt(192 + 32), *(token + 1 for token in prompt(300)[192 + 32 :])]
+    before = len(daemon.commits)
+    e.generate("fork", fork, max_tokens=1)
+    assert stored(daemon, before) == [(3, L2)]
+    # And what covers that chunk as a whole, though nobody loaded it.
+    e.generate("fork again", [*fork, *range(64)], max_tokens=1)
+    assert stored(daemon, before + 1)[0] == (4, L2)
+
+
+def state_of(tokens: list[int], chunk: int = 64) -> RequestState:
+    class Request:
+        request_id = "r"
+        num_prompt_tokens = len(tokens)
+        prompt_token_ids = all_token_ids = tokens
+
+    state = RequestState(Request(), RequestPolicy())
+    state.make_keys(bytes(32), bytes(32), chunk, len(tokens))
+    return state
+
+
+def test_what_is_forgotten_counts_for_everything() -> None:
+    lineage = Lineage(64, most=3)
+    states = [state_of([n] * 128) for n in range(3)]
+    lineage.lost(states[0], 0, 2, 2)
+    assert lineage.store(states[0], [0, 1]) == [2, 2]
+    assert lineage.store(states[1], [0, 1]) == [0, 0]
+    lineage.lost(states[1], 1, 2, 4)
+    assert lineage.store(states[1], [0, 1]) == [0, 4]
+    lineage.lost(states[2], 0, 1, 1)  # the fourth
+    assert lineage.store(state_of([9] * 128), [0, 1]) == [2, 2]
+
+
+def test_a_wrong_level_is_named() -> None:
+    assert Settings.parse({}).worst_quality == 0
+    assert Settings.parse({"lowest_level": "L3"}).worst_quality == 4
+    with pytest.raises(InvalidError, match="lowest_level"):
+        Settings.parse({"lowest_level": "L4"})
