@@ -9,6 +9,5 @@
 // own input and output, which is more than the second-level cache holds. Levels
 // are those of codec.DefaultStep.
 //
-// Everything that a caller pays for is inside: quantization, counting, tables,
-// header, checksums. Memory is there already. Nothing here starts a goroutine.
+// How parts are coded and measured is package coding's.
 package speed

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/larderkv/larder/bench/coding"
 	"github.com/larderkv/larder/bench/internal/entropy"
 	"github.com/larderkv/larder/bench/internal/pairs"
 	"github.com/larderkv/larder/bench/internal/report"
@@ -14,12 +15,12 @@ import (
 
 // variants: what has a bar has the name without a level.
 var variants = []variant{
-	{"", codec.Plain, 1, 1},
-	{".lossless", codec.Lossless, 0, 0},
-	{".L0", codec.Plain, 0, 0},
-	{".L2", codec.Plain, 2, 2},
-	{".L3", codec.Plain, 3, 3},
-	{".nested", codec.Plain, 0, 3},
+	{"", coding.Way{Mode: codec.Plain, Finest: 1, Coarsest: 1}},
+	{".lossless", coding.Way{Mode: codec.Lossless, Finest: 0, Coarsest: 0}},
+	{".L0", coding.Way{Mode: codec.Plain, Finest: 0, Coarsest: 0}},
+	{".L2", coding.Way{Mode: codec.Plain, Finest: 2, Coarsest: 2}},
+	{".L3", coding.Way{Mode: codec.Plain, Finest: 3, Coarsest: 3}},
+	{".nested", coding.Way{Mode: codec.Plain, Finest: 0, Coarsest: 3}},
 }
 
 // bars in GB/s of bf16, of the fastest kernel.
@@ -51,10 +52,10 @@ func Rows(ctx context.Context, plan pairs.Plan, only string) (rows, discarded []
 						return rows, discarded, err
 					}
 				}
-				r.spec.Beside = fmt.Sprintf("synthetic KV; %s, %.3f bits an element, all in", w.name, w.bits)
-				f := w.encode
+				r.spec.Beside = fmt.Sprintf("synthetic KV; %s, %.3f bits an element, all in", w.Kernel(), w.bits)
+				f := w.Encode
 				if r.level >= 0 {
-					f = w.decode(r.level)
+					f = w.Decode(r.level)
 				}
 				attempts, err := pairs.Measure(ctx, plan, w.arm(f))
 				if err != nil {
@@ -87,16 +88,16 @@ func (v *variant) rows(kernel rans.Kernel, named bool) []spec {
 		}
 		list = append(list, spec{s, level})
 	}
-	if v.finest == v.coarsest {
+	if v.Finest == v.Coarsest {
 		prefix, suffix := "codec", v.name
-		if v.mode == codec.Lossless {
+		if v.Mode == codec.Lossless {
 			prefix, suffix = prefix+v.name, ""
 		}
-		add(prefix+".decode"+suffix, v.finest)
+		add(prefix+".decode"+suffix, v.Finest)
 		add(prefix+".encode"+suffix, -1)
 		return list
 	}
-	for level := v.coarsest; level >= v.finest; level-- {
+	for level := v.Coarsest; level >= v.Finest; level-- {
 		add(fmt.Sprintf("codec%s.decode.L%d", v.name, level), level)
 	}
 	add("codec"+v.name+".encode", -1)

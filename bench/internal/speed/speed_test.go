@@ -24,8 +24,8 @@ func TestWork(t *testing.T) {
 			w, err := newWork(k, &variants[j], shape(1), raw)
 			require.NoError(t, err)
 			require.Less(t, w.bits, 11.5, "it does not shrink")
-			require.NoError(t, w.encode(0))
-			require.NoError(t, w.decode(1)(0))
+			require.NoError(t, w.Encode(0))
+			require.NoError(t, w.Decode(1)(0))
 		}
 	}
 	for name := range bars {

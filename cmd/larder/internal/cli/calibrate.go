@@ -16,7 +16,7 @@ import (
 
 // calibrateFlags say what the files hold, and how the basis is to be.
 type calibrateFlags struct {
-	rawFlags
+	kvFlags
 	unit, config, pairing string
 	joined, positions     int
 }
@@ -40,16 +40,17 @@ type learned struct {
 func (a *app) calibrateCommand() *cobra.Command {
 	f := &calibrateFlags{}
 	c := &cobra.Command{
-		Use: "calibrate BASIS RAW...", Short: "Compute the basis of calibrated coding from recorded KV",
-		Long: `Works on files alone and asks no larderd. Each raw file is the KV of one prompt
-from its start: parts one after another as larder codec encode reads them, with
-all heads and layers of the model. Steps of --fields are those of level 0 in units
-of a unit's rms. --config is the model's config.json, which says how positions
-turn the keys: RoPE kinds default, linear and llama3. Others are refused: code
-such a cache plain.`,
+		Use: "calibrate BASIS KV...", Short: "Compute the basis of calibrated coding from recorded KV",
+		Long: `Works on files alone and asks no larderd. Each file is the KV of one prompt from
+its start, as larder codec encode reads it, with all heads and layers of the model.
+Steps of --fields are those of level 0 in units of a unit's rms. --config is the
+model's config.json, which says how positions turn the keys: RoPE kinds default,
+linear and llama3. Others are refused: code such a cache plain.
+
+` + kvHelp,
 		Args: args(cobra.MinimumNArgs(2)),
 		RunE: func(c *cobra.Command, list []string) error {
-			o, err := f.options()
+			o, err := f.options(list[1])
 			if err != nil {
 				return err
 			}
@@ -75,17 +76,18 @@ such a cache plain.`,
 	return c
 }
 
-func (f *calibrateFlags) options() (calibrate.Options, error) {
+// options are those for files like the one at path.
+func (f *calibrateFlags) options(path string) (calibrate.Options, error) {
 	o := calibrate.Options{Sinks: f.params.Sinks}
 	unit, err := basis.ParseUnit(f.unit)
 	if err != nil {
 		return o, err
 	}
 	steps := func(k codec.Kind) float32 { return calibrate.DefaultStep(unit, k) }
-	if err := f.parseFields(codec.Plain, steps); err != nil {
+	if err := f.describe(path, codec.Plain, steps); err != nil {
 		return o, err
 	}
-	o.Shape = basis.Shape{Unit: unit, Layers: f.shape.Layers, Heads: f.shape.Heads, Joined: f.joined}
+	o.Shape = basis.Shape{Unit: unit, FirstLayer: f.shape.FirstLayer, Layers: f.shape.Layers, Heads: f.shape.Heads, Joined: f.joined}
 	if unit == basis.Bundle {
 		o.Shape.Joined = f.shape.Heads
 	}
@@ -121,17 +123,13 @@ func (a *app) calibrate(c *cobra.Command, to string, from []string, f *calibrate
 	if err != nil {
 		return nil, err
 	}
-	if err := f.check(); err != nil {
-		return nil, err
-	}
 	out := &learned{LearnerMemory: l.Memory(), Unit: o.Shape.Unit.String()}
 	start := cpuSeconds()
-	raw := make([]byte, f.shape.RawSize())
 	for i, path := range from {
 		if err := c.Context().Err(); err != nil {
 			return nil, err
 		}
-		err := eachPart(path, raw, func(n int) error { return l.Add(raw, &f.shape, n*f.shape.Tokens) })
+		err := f.eachPart(path, func(n int, s *codec.Shape, raw []byte) error { return l.Add(raw, s, n*f.shape.Tokens) })
 		if err != nil {
 			return nil, err
 		}

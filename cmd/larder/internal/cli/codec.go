@@ -14,32 +14,33 @@ import (
 
 	"github.com/larderkv/larder/cmd/larder/internal/render"
 	"github.com/larderkv/larder/codec"
-	"github.com/larderkv/larder/codec/basis"
 	"github.com/larderkv/larder/codec/rans"
 )
 
 func (a *app) codecCommand() *cobra.Command {
 	c := &cobra.Command{
-		Use: "codec", Short: "Code KV bytes in files: encode, decode, inspect",
-		Long: `Works on files alone and asks no larderd. A raw file is parts one after another,
-each of layers x heads x tokens x fields, little-endian, as --fields, --layers,
---heads and --tokens say. A coded file is their objects one after another.`,
+		Use: "codec", Short: "Code KV bytes in files: encode, decode, inspect, bench",
+		Long: `Works on files alone and asks no larderd. A coded file is the objects of parts of
+KV one after another.
+
+` + kvHelp,
 		Args: args(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	c.AddCommand(a.encodeCommand(), a.decodeCommand(), a.inspectObjectCommand())
+	c.AddCommand(a.encodeCommand(), a.decodeCommand(), a.inspectObjectCommand(), a.benchCodecCommand())
 	return c
 }
 
 // encodeFlags are what encode is asked for.
 type encodeFlags struct {
-	rawFlags
+	kvFlags
 	levels, mode, basis string
 	calibration         codec.Calibration
 }
 
-// parse reads "k:bf16:128,v:bf16:128:0.07" and "0-3", and the basis.
-func (f *encodeFlags) parse() error {
+// parse reads "k:bf16:128,v:bf16:128:0.07" and "0-3", the basis, and what the file of
+// KV says of itself.
+func (f *encodeFlags) parse(path string) error {
 	mode, err := codec.ParseMode(f.mode)
 	if err != nil {
 		return err
@@ -53,7 +54,7 @@ func (f *encodeFlags) parse() error {
 		}
 		f.params.Calibration = &f.calibration
 	}
-	if err := f.parseFields(mode, codec.DefaultStep); err != nil {
+	if err := f.describe(path, mode, codec.DefaultStep); err != nil {
 		return err
 	}
 	if mode < codec.Plain {
@@ -121,14 +122,17 @@ func (a *app) printCoded(list []coded) error {
 func (a *app) encodeCommand() *cobra.Command {
 	f := &encodeFlags{}
 	c := &cobra.Command{
-		Use: "encode RAW CODED", Short: "Encode a raw file", Args: args(cobra.ExactArgs(2)),
-		Long: `Fields are KIND:DTYPE:DIMS with an optional :STEP, the step of level 0 in units
-of a head's rms. Kinds: k, v, latent, rope, opaque. The first part is the start
+		Use: "encode KV CODED", Short: "Encode a file of KV", Args: args(cobra.ExactArgs(2)),
+		Long: kvHelp + `
+
+Fields are KIND:DTYPE:DIMS with an optional :STEP, the step of level 0 in units
+of a head's rms. Kinds: k, v, latent, rope, opaque. Types: fp32, bf16, fp16, fp8_e4m3,
+fp8_e5m2; u8 for opaque. The first part is the start
 of a prompt: its --sinks tokens stay exact. Calibrated parts follow one another
 in the prompt: the n-th has --position plus n times --tokens; their steps are the
 basis's, times --scale.`,
 		RunE: func(_ *cobra.Command, list []string) error {
-			if err := f.parse(); err != nil {
+			if err := f.parse(list[0]); err != nil {
 				return err
 			}
 			out, err := a.encodeFile(list[0], list[1], f)
@@ -150,20 +154,17 @@ basis's, times --scale.`,
 }
 
 func (a *app) encodeFile(from, to string, f *encodeFlags) ([]coded, error) {
-	if err := f.check(); err != nil {
-		return nil, err
-	}
 	coder, err := rans.New(rans.Options{})
 	if err != nil {
 		return nil, err
 	}
 	e := codec.NewEncoder(coder)
-	raw, object := make([]byte, f.shape.RawSize()), []byte(nil)
+	var object []byte
 	var list []coded
 	err = replace(to, func(w io.Writer) error {
 		params := f.params
-		return eachPart(from, raw, func(n int) (err error) {
-			if object, err = e.Encode(object[:0], raw, &f.shape, &params); err != nil {
+		return f.eachPart(from, func(n int, s *codec.Shape, raw []byte) (err error) {
+			if object, err = e.Encode(object[:0], raw, s, &params); err != nil {
 				return err
 			}
 			h, err := codec.Parse(object)
@@ -172,7 +173,7 @@ func (a *app) encodeFile(from, to string, f *encodeFlags) ([]coded, error) {
 			}
 			list = append(list, describe(n, h))
 			params.Sinks = 0
-			f.calibration.Position += f.shape.Tokens
+			f.calibration.Position += s.Tokens
 			_, err = w.Write(object)
 			return err
 		})
@@ -229,52 +230,6 @@ func fill(r io.Reader, dst []byte, n int64) ([]byte, error) {
 		return w.Bytes(), usagef("the file ends after %d of %d bytes", got, n)
 	}
 	return w.Bytes(), nil
-}
-
-func (a *app) decodeCommand() *cobra.Command {
-	level, basisFile := 0, ""
-	c := &cobra.Command{
-		Use: "decode CODED RAW", Short: "Decode a coded file", Args: args(cobra.ExactArgs(2)),
-		RunE: func(_ *cobra.Command, list []string) error {
-			if level < codec.L0 || level > codec.L3 {
-				return usagef("--level is %d, not 0 to 3", level)
-			}
-			coder, err := rans.New(rans.Options{})
-			if err != nil {
-				return err
-			}
-			r := codec.NewReader(coder)
-			if basisFile != "" {
-				b, err := readBasis(basisFile)
-				if err != nil {
-					return err
-				}
-				r.SetBases(func(id basis.ID) *basis.Basis {
-					if id != b.ID() {
-						return nil
-					}
-					return b
-				})
-			}
-			var raw []byte
-			return replace(list[1], func(w io.Writer) error {
-				return objects(list[0], func(h *codec.Header, object []byte) error {
-					if n := h.RawSize(); cap(raw) < n {
-						raw = make([]byte, n)
-					}
-					raw = raw[:h.RawSize()]
-					if err := r.Decode(raw, object[:h.Prefix(level)], h.Uncoded(), level); err != nil {
-						return err
-					}
-					_, err := w.Write(raw)
-					return err
-				})
-			})
-		},
-	}
-	c.Flags().IntVar(&level, "level", 0, "level to decode at; only the prefix that holds it is looked at")
-	c.Flags().StringVar(&basisFile, "basis", "", "file of the basis of calibrated objects")
-	return c
 }
 
 func (a *app) inspectObjectCommand() *cobra.Command {

@@ -124,6 +124,11 @@ func checkName(name string) error {
 // What lies at path and is no regular file stays: a rename over /dev/null would
 // take it from the whole host.
 func replace(path string, write func(io.Writer) error) error {
+	return replaceFile(path, func(f *os.File) error { return write(f) })
+}
+
+// replaceFile is replace for what is not written from front to back.
+func replaceFile(path string, write func(*os.File) error) error {
 	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
 		return usagef("%s is no regular file and stays as it is; larder get NAME > FILE writes into anything", path)
 	}

@@ -3,7 +3,7 @@
 // header's length, a JSON object of names with dtype, shape and data_offsets, the
 // tensors' bytes.
 //
-// It is strict where the reference is, and where it only warns. A name or a field
+// It is strict, also where the reference only warns. A name or a field
 // that comes twice is an error, and so is an unknown field; the tensors' bytes
 // follow one another without gap or overlap from the header to the file's end; each
 // has the length that its dtype and shape say. Only the dtypes that the codec has
