@@ -1,6 +1,7 @@
 package codec
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"math/rand/v2"
@@ -220,16 +221,25 @@ func FuzzBody(f *testing.F) {
 		f.Add(uint8(i), uint8(0), []byte{0, 0, 0})
 		f.Add(uint8(i), uint8(3), []byte{200, 1, 9, 90, 0, 255})
 	}
-	r := NewReader(newCoder(f))
-	out := make([]byte, s.RawSize())
+	all := everyKernel(f)
+	out, want := make([]byte, s.RawSize()), make([]byte, s.RawSize())
 	f.Fuzz(func(t *testing.T, which, level uint8, changes []byte) {
 		obj := append([]byte(nil), objects[int(which)%len(objects)]...)
 		for ; len(changes) >= 3; changes = changes[3:] {
 			obj[int(binary.LittleEndian.Uint16(changes))%len(obj)] = changes[2]
 		}
 		resign(obj)
-		if err := r.Decode(out, obj, s, int(level%4)); err != nil {
-			require.Truef(t, refused(err), "%v", err)
+		// The reference's answer is every kernel's.
+		wrong := all[len(all)-1].Decode(want, obj, s, int(level%4))
+		if wrong != nil {
+			require.Truef(t, refused(wrong), "%v", wrong)
+		}
+		for _, r := range all {
+			err := r.Decode(out, obj, s, int(level%4))
+			require.Equalf(t, wrong == nil, err == nil, "%v: %v, the reference: %v", r.kernel, err, wrong)
+			if err == nil {
+				require.Truef(t, bytes.Equal(want, out), "%v decodes to other bytes", r.kernel)
+			}
 		}
 	})
 }
