@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from larderd import REPOSITORY
 
-from larder import codec
+from larder import basis, codec
 from larder.coding import Array, Codec, Coding, arrays
 from larder.errors import CorruptError, InvalidError, LarderError, MissError, UnavailableError
 
@@ -28,7 +28,7 @@ BITS: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def by_command(tmp_path_factory: pytest.TempPathFactory) -> Codec:
+def command(tmp_path_factory: pytest.TempPathFactory) -> Path:
     binary = tmp_path_factory.mktemp("larder") / "larder"
     subprocess.run(
         ["go", "build", "-o", str(binary), "./cmd/larder"],  # noqa: S607 - the Go that made the rest
@@ -36,7 +36,12 @@ def by_command(tmp_path_factory: pytest.TempPathFactory) -> Codec:
         env={**os.environ, "CGO_ENABLED": "0"},
         check=True,
     )
-    return Codec(binary, 300)
+    return binary
+
+
+@pytest.fixture(scope="module")
+def by_command(command: Path) -> Codec:
+    return Codec(command, 300)
 
 
 def bf16(values: Any) -> Array:
@@ -87,6 +92,26 @@ def test_order_of_fields_and_memory(by_command: Codec) -> None:
     assert by_command.encode(turned, Coding(mode="lossless")) == data
     big = {kind: a.astype(">u2") for kind, a in kv.items()}
     assert by_command.encode(big, Coding(mode="lossless")) == data
+
+
+def test_calibrated(command: Path, by_command: Codec, folder: Path) -> None:
+    kv = cache(layers=1, heads=2, tokens=150)
+    raw, file = folder / "raw", folder / "basis"
+    raw.write_bytes(codec.decode(by_command.encode(kv, Coding(mode="raw")), 0, LIMIT))
+    shape = ["--heads", "2", "--tokens", "150", "--fields", "k:bf16:16,v:bf16:16"]
+    subprocess.run([command, "calibrate", file, raw, *shape, "--unit", "bundle", "--pairing", "none"], check=True)
+    data = by_command.encode(kv, Coding("calibrated", basis=file))
+    for level in range(4):
+        got = by_command.decode(data, LIMIT, level, file)
+        o = codec.parse(data, LIMIT)
+        alone = np.frombuffer(codec.decode(data, level, LIMIT, basis.parse(file.read_bytes())), np.uint8)
+        same(arrays(o, alone), got)
+        assert got["k"].shape == kv["k"].shape
+    assert abs(numbers(got["k"]) - numbers(kv["k"])).max() < 3
+    with pytest.raises(MissError):
+        by_command.decode(data, LIMIT)
+    with pytest.raises(MissError):
+        by_command.encode(kv, Coding("calibrated", basis=raw))
 
 
 @st.composite

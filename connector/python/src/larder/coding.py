@@ -36,10 +36,10 @@ class Coding:
     """How an object is coded.
 
     mode: raw, lossless, plain or calibrated. finest, coarsest: the levels that it
-    holds, 0 to 3; one that is not wanted costs nothing to leave out at the fine end.
-    sinks: leading tokens that stay exact, 0 but for a prompt's first chunk. steps: of
-    level 0 by kind, in units of a head's rms; left out, the codec's. types: by kind,
-    where the array's type does not say it: fp8_e4m3 or fp8_e5m2 for uint8.
+    holds, 0 (the finest) to 3. sinks: leading tokens that stay exact, 0 but for a
+    prompt's first chunk. steps: of level 0 by kind, in units of a head's rms; left
+    out, the codec's. types: by kind, where the array's type does not say it: fp8_e4m3
+    or fp8_e5m2 for uint8.
 
     basis, for calibrated alone: its file; position of the first token in its prompt,
     first_head the number of the first head in the model.
