@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/larderkv/larder/codec"
 	"github.com/larderkv/larder/codec/rans"
@@ -39,13 +38,13 @@ type Part struct {
 // Work is parts, their objects with one kernel, and the memory that coding them
 // takes: that of the parts once more, the objects, and an Encoder's and a Reader's.
 type Work struct {
+	Turns
 	kernel  rans.Kernel
 	encoder *codec.Encoder
 	reader  *codec.Reader
 	parts   []Part
 	out     [][]byte
 	coded   [][]byte
-	next    int // the part that a measurement begins with
 }
 
 // New encodes all parts, of which there is at least one, and checks that they come
@@ -60,6 +59,7 @@ func New(kernel rans.Kernel, parts []Part, bases codec.Bases) (*Work, error) {
 	w.reader.SetBases(bases)
 	w.out, w.coded = make([][]byte, len(parts)), make([][]byte, len(parts))
 	for i := range parts {
+		w.Bytes = append(w.Bytes, len(parts[i].Raw))
 		w.out[i] = make([]byte, len(parts[i].Raw))
 		if err := w.Encode(i); err != nil {
 			return nil, err
@@ -134,17 +134,3 @@ func (w *Work) Decode(level int) func(i int) error {
 
 // Decoded are the bytes that Decode made last of a part.
 func (w *Work) Decoded(i int) []byte { return w.out[i] }
-
-// Measure calls f for part after part, once at least, until it has worked for so
-// long; the next measurement goes on with the next part. n is their uncoded bytes.
-func (w *Work) Measure(f func(i int) error, atLeast time.Duration) (n int64, took time.Duration, err error) {
-	for began := time.Now(); n == 0 || took < atLeast; took = time.Since(began) {
-		i := w.next
-		w.next = (w.next + 1) % len(w.parts)
-		if err := f(i); err != nil {
-			return n, took, err
-		}
-		n += int64(len(w.parts[i].Raw))
-	}
-	return n, took, nil
-}

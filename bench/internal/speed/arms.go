@@ -40,9 +40,9 @@ func newWork(kernel rans.Kernel, v *variant, s *codec.Shape, raw [][]byte) (*wor
 }
 
 // arm measures f over the objects: uncoded bytes in GB/s.
-func (w *work) arm(f func(i int) error) pairs.Arm {
-	return pairs.Arm{Name: w.Kernel().String(), Run: func(context.Context) (pairs.Sample, error) {
-		n, took, err := w.Measure(f, armTime)
+func arm(name string, turns *coding.Turns, f func(i int) error) pairs.Arm {
+	return pairs.Arm{Name: name, Run: func(context.Context) (pairs.Sample, error) {
+		n, took, err := turns.Measure(f, armTime)
 		if err != nil {
 			return pairs.Sample{}, err
 		}

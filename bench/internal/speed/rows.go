@@ -28,8 +28,8 @@ var bars = map[string]float64{"codec.decode": 6, "codec.encode": 3.5, "codec.los
 
 // Rows measures codec.decode and codec.encode (L1 alone), the other levels,
 // lossless, and all levels in one object: with the fastest kernel, and L1 and
-// lossless with the others, whose names are then behind the rows'. Rows of the
-// entropy stage are entropy's. plan.Pairs is at least 15. Rows whose name does
+// lossless with the others, whose names are then behind the rows'; and zstd on the
+// same bytes. Rows of the entropy stage are entropy's. plan.Pairs is at least 15. Rows whose name does
 // not contain only are left out.
 func Rows(ctx context.Context, plan pairs.Plan, only string) (rows, discarded []report.Row, err error) {
 	raw := make([][]byte, objects)
@@ -57,7 +57,7 @@ func Rows(ctx context.Context, plan pairs.Plan, only string) (rows, discarded []
 				if r.level >= 0 {
 					f = w.Decode(r.level)
 				}
-				attempts, err := pairs.Measure(ctx, plan, w.arm(f))
+				attempts, err := pairs.Measure(ctx, plan, arm(w.Kernel().String(), &w.Turns, f))
 				if err != nil {
 					return rows, discarded, fmt.Errorf("%s: %w", r.spec.Name, err)
 				}
@@ -66,8 +66,17 @@ func Rows(ctx context.Context, plan pairs.Plan, only string) (rows, discarded []
 			}
 		}
 	}
-	stage, old, err := entropy.Rows(ctx, plan, only)
-	return append(rows, stage...), append(discarded, old...), err
+	for _, more := range []func() ([]report.Row, []report.Row, error){
+		func() ([]report.Row, []report.Row, error) { return zstdRows(ctx, plan, only, raw) },
+		func() ([]report.Row, []report.Row, error) { return entropy.Rows(ctx, plan, only) },
+	} {
+		list, old, err := more()
+		rows, discarded = append(rows, list...), append(discarded, old...)
+		if err != nil {
+			return rows, discarded, err
+		}
+	}
+	return rows, discarded, nil
 }
 
 type spec struct {

@@ -32,3 +32,13 @@ func TestWork(t *testing.T) {
 		require.True(t, names[name], name)
 	}
 }
+
+func TestZstd(t *testing.T) {
+	raw := [][]byte{kv(seed, 1), kv(seed+1, 1)}
+	g, err := newGeneral(raw)
+	require.NoError(t, err)
+	require.InDelta(t, 16, g.bits(), 2, "KV looks like noise to it")
+	require.NoError(t, g.decode(1))
+	require.Equal(t, raw[1], g.out[1])
+	require.NoError(t, g.close())
+}
