@@ -1,0 +1,146 @@
+package deadline
+
+import "time"
+
+// candidates is how many prefixes are looked at in one choice.
+const candidates = 64
+
+// curve is what choosing needs, all prefix sums over objects: entry k is for the
+// first k of them.
+type curve struct {
+	classes []class
+	sizes   [][]float64 // of the classes
+	coarse  []float64   // loss of the coarse level, nats
+	tokens  []int
+	total   float64 // tokens of all
+}
+
+func newCurve(o *Options) curve {
+	c := curve{classes: classes(o), coarse: make([]float64, len(o.Objects)+1), tokens: make([]int, len(o.Objects)+1)}
+	for i := range o.Objects {
+		c.tokens[i+1] = c.tokens[i] + o.Objects[i].Tokens
+	}
+	c.total = float64(c.tokens[len(o.Objects)])
+	all := 0.0
+	for _, v := range o.Losses[0] {
+		all += v
+	}
+	for k, n := range c.tokens {
+		c.coarse[k] = all * float64(n) / c.total
+	}
+	c.sizes = make([][]float64, len(c.classes))
+	for j, cl := range c.classes {
+		c.sizes[j] = make([]float64, len(o.Objects)+1)
+		for i := range o.Objects {
+			c.sizes[j][i+1] = c.sizes[j][i] + float64(o.Objects[i].Bytes[cl.pass][cl.layer])
+		}
+	}
+	return c
+}
+
+// loss is what the first k objects lose if so many bytes of refinements come.
+func (c *curve) loss(k int, bytes float64) float64 {
+	loss, share := c.coarse[k], float64(c.tokens[k])/c.total
+	for j, cl := range c.classes {
+		size := c.sizes[j][k]
+		if bytes < size {
+			return loss - cl.gain*share*bytes/size
+		}
+		bytes -= size
+		loss -= cl.gain * share
+	}
+	return loss
+}
+
+// compute is what is left of computing the objects from k on.
+func (c *Controller) compute(now time.Duration, k int) time.Duration {
+	r := c.o.Recompute
+	if r == nil || k == len(c.o.Objects) {
+		return 0
+	}
+	took := r.Cost.Cost(r.First+c.curve.tokens[k], r.First+c.curve.tokens[len(c.o.Objects)])
+	if c.computing && k == c.keep {
+		took -= now - c.began
+	}
+	return max(0, took)
+}
+
+// until is when fetching has to end so that the objects from k on are computed in
+// time. Where that goes on beside fetching it may be in time or not.
+func (c *Controller) until(now time.Duration, k int) (time.Duration, bool) {
+	took := c.compute(now, k)
+	if r := c.o.Recompute; r != nil && r.Beside {
+		return c.o.Deadline, now+took <= c.o.Deadline
+	}
+	return c.o.Deadline - took, now+took <= c.o.Deadline
+}
+
+// needed is how many bytes have still to come until the first k objects have
+// their coarse level, with what is on its way before them.
+func (c *Controller) needed(k int) float64 {
+	if c.have >= k {
+		return 0
+	}
+	return float64(c.flying + c.unasked[k])
+}
+
+// choose returns how many objects to fetch: of those that meet the deadline the
+// number with the least loss, computing at its price; if none does, the one that
+// is done first. Of equals, the larger.
+func (c *Controller) choose(now time.Duration, e Estimate) int {
+	most := len(c.o.Objects)
+	if c.computing || c.refining {
+		most = c.keep
+	}
+	best := c.weigh(now, e, most)
+	stride := (most + candidates - 1) / candidates
+	look := func(k int) {
+		if w := c.weigh(now, e, k); w.better(best) {
+			best = w
+		}
+	}
+	for k := most - stride; k > 0; k -= stride {
+		look(k)
+	}
+	if c.have < most {
+		look(c.have)
+	}
+	look(0)
+	return best.keep
+}
+
+// weighed is what is expected of fetching so many objects.
+type weighed struct {
+	keep   int
+	inTime bool
+	loss   float64 // if in time
+	end    float64 // seconds from now
+}
+
+func (w weighed) better(than weighed) bool {
+	if w.inTime != than.inTime {
+		return w.inTime
+	}
+	if w.inTime {
+		return w.loss < than.loss
+	}
+	return w.end < than.end
+}
+
+func (c *Controller) weigh(now time.Duration, e Estimate, k int) weighed {
+	fetch := 0.0
+	if needed := c.needed(k); needed > 0 {
+		fetch = needed / e.Lower // of 0: endless
+	}
+	took := c.compute(now, k).Seconds()
+	until, feasible := c.until(now, k)
+	left := (until - now).Seconds() - fetch
+	w := weighed{keep: k, inTime: feasible && left >= 0, end: fetch + took}
+	if c.o.Recompute.Beside {
+		w.end = max(fetch, took)
+	}
+	if w.inTime {
+		w.loss = c.curve.loss(k, left*e.Mean) + c.o.Recompute.Price*took
+	}
+	return w
+}
