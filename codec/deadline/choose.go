@@ -85,62 +85,85 @@ func (c *Controller) needed(k int) float64 {
 }
 
 // choose returns how many objects to fetch: of those that meet the deadline the
-// number with the least loss, computing at its price; if none does, the one that
-// is done first. Of equals, the larger.
+// number with the least loss, computing at its price. What may be counted on
+// decides what that is; if nothing meets it, what comes on average. Of equals, the
+// larger.
+//
+// If nothing does then, what is done first is taken, but until the deadline only of
+// what goes on fetching and computes nothing in vain: a link may recover, and computing, which is late for sure,
+// ends at most so much later as it takes. To give up at once lost many deadlines:
+// early samples say little, and have latency in them.
 func (c *Controller) choose(now time.Duration, e Estimate) int {
+	best := c.best(now, e.Lower, e.Mean, 0)
+	if !best.inTime {
+		best = c.best(now, e.Mean, e.Mean, 0)
+	}
+	if !best.inTime && now < c.o.Deadline {
+		best = c.best(now, e.Mean, e.Mean, c.have+1)
+	}
+	return best.keep
+}
+
+// best is the best choice of least objects or more, if coarse levels come at a
+// rate of rate, refinements at mean.
+func (c *Controller) best(now time.Duration, rate, mean float64, least int) weighed {
 	most := len(c.o.Objects)
 	if c.computing || c.refining {
 		most = c.keep
 	}
-	best := c.weigh(now, e, most)
+	best := c.weigh(now, rate, mean, most)
 	stride := (most + candidates - 1) / candidates
-	look := func(k int) {
-		if w := c.weigh(now, e, k); w.better(best) {
-			best = w
+	for k := most - stride; k > least; k -= stride {
+		best = best.or(c.weigh(now, rate, mean, k))
+	}
+	for _, k := range [...]int{c.have, least} {
+		if k >= least && k < most {
+			best = best.or(c.weigh(now, rate, mean, k))
 		}
 	}
-	for k := most - stride; k > 0; k -= stride {
-		look(k)
-	}
-	if c.have < most {
-		look(c.have)
-	}
-	look(0)
-	return best.keep
+	return best
 }
 
 // weighed is what is expected of fetching so many objects.
 type weighed struct {
-	keep   int
-	inTime bool
-	loss   float64 // if in time
-	end    float64 // seconds from now
+	keep       int
+	computable bool    // what is computed would be in time
+	inTime     bool    // everything would be
+	loss       float64 // if in time
+	end        float64 // seconds from now
 }
 
-func (w weighed) better(than weighed) bool {
-	if w.inTime != than.inTime {
-		return w.inTime
+// or is the better of two, w if they are equal.
+func (w weighed) or(other weighed) weighed {
+	better := other.end < w.end
+	switch {
+	case w.inTime != other.inTime:
+		better = other.inTime
+	case w.inTime:
+		better = other.loss < w.loss
+	case w.computable != other.computable:
+		better = other.computable
 	}
-	if w.inTime {
-		return w.loss < than.loss
+	if better {
+		return other
 	}
-	return w.end < than.end
+	return w
 }
 
-func (c *Controller) weigh(now time.Duration, e Estimate, k int) weighed {
+func (c *Controller) weigh(now time.Duration, rate, mean float64, k int) weighed {
 	fetch := 0.0
 	if needed := c.needed(k); needed > 0 {
-		fetch = needed / e.Lower // of 0: endless
+		fetch = needed / rate // of 0: endless
 	}
 	took := c.compute(now, k).Seconds()
 	until, feasible := c.until(now, k)
 	left := (until - now).Seconds() - fetch
-	w := weighed{keep: k, inTime: feasible && left >= 0, end: fetch + took}
+	w := weighed{keep: k, computable: feasible && now < c.o.Deadline, inTime: feasible && left >= 0, end: fetch + took}
 	if c.o.Recompute.Beside {
 		w.end = max(fetch, took)
 	}
 	if w.inTime {
-		w.loss = c.curve.loss(k, left*e.Mean) + c.o.Recompute.Price*took
+		w.loss = c.curve.loss(k, left*mean) + c.o.Recompute.Price*took
 	}
 	return w
 }

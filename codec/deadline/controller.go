@@ -5,6 +5,9 @@ import "time"
 // recheck is how often a request that is late is decided anew while nothing comes.
 const recheck = 100 * time.Millisecond
 
+// lateTimer is how late a caller's timer may be for the last call.
+const lateTimer = 10 * time.Millisecond
+
 // Action is what to do now.
 type Action uint8
 
@@ -33,7 +36,7 @@ type Step struct {
 	// it is first less than all, and then it only falls, which begins anew.
 	Keep int
 	// Again is when to call Next even though nothing has come, on the caller's
-	// clock; 0: not before something comes.
+	// clock, at most 10 ms later; 0: not before something comes.
 	Again time.Duration
 }
 
@@ -119,7 +122,8 @@ func (c *Controller) count() {
 }
 
 // Next decides. While nothing is known of the link, coarse ranges are fetched as
-// long as computing could still take their place. The range of a Fetch counts as
+// long as computing could still take their place in time, or until the deadline.
+// The range of a Fetch counts as
 // asked for: the caller asks for it, and may call again at once to have several on
 // their way.
 func (c *Controller) Next(now time.Duration, e Estimate) Step {
@@ -174,12 +178,16 @@ func (c *Controller) decide(now time.Duration, e Estimate) {
 	if r.Beside && keep < len(c.o.Objects) && (!c.computing || keep != c.keep) {
 		c.computing, c.began = true, now
 	}
+	if keep != c.keep && !c.refining {
+		c.refineAt = 0 // what was passed over may be kept now
+	}
 	c.keep = keep
 }
 
-// lastCall is when computing all that is not there yet has to begin.
+// lastCall is when computing all that is not there yet has to begin, with time for
+// a timer that is late.
 func (c *Controller) lastCall(now time.Duration) time.Duration {
-	return c.o.Deadline - c.compute(now, min(c.have, c.keep))
+	return c.o.Deadline - c.compute(now, min(c.have, c.keep)) - lateTimer
 }
 
 func (c *Controller) again(now time.Duration) time.Duration {

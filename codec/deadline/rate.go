@@ -108,7 +108,7 @@ func (r *Rate) Estimate() Estimate {
 			return Estimate{}
 		}
 		mean := float64(r.bytes) / r.seconds
-		return Estimate{mean / 2, mean}
+		return Estimate{Lower: mean / 2, Mean: mean}
 	}
 	r.sorted = append(r.sorted[:0], r.samples...)
 	slices.SortFunc(r.sorted, func(a, b sample) int { return cmp.Compare(a.rate, b.rate) })
