@@ -95,12 +95,12 @@ proto-check: $(BIN)/buf $(BIN)/protoc-gen-go $(BIN)/protoc-gen-go-grpc $(PROTOEN
 
 # What the Python side of a set, if it has one, runs in: an engine, or the test environment. An
 # engine's model is the demo's: MODEL, or one that is there, or one made for it.
-BENCH_PYTHON := $(if $(filter engine codec-quality,$(SET)),engine,$(if $(filter nvme codec-entropy codec-speed,$(SET)),,$(PYENV)/.ready))
+BENCH_PYTHON := $(if $(filter engine codec-quality,$(SET)),engine,$(if $(filter nvme codec-entropy codec-speed deadline,$(SET)),,$(PYENV)/.ready))
 BENCH := go run ./bench/cmd/larder-bench $(if $(filter engine codec-quality,$(SET)),-python $(ENGINE_PYTHON)) \
   $(if $(filter engine,$(SET)),-model "$$($(ENGINE_PYTHON) test/demo/demo.py --print-model --model "$${MODEL:-}" | tail -1)")
 
 .PHONY: bench
-bench: build $(BENCH_PYTHON) ## one set of benchmarks: SET=path|engine|nvme|codec-entropy|codec-speed|codec-quality OUT=file.json (BENCHFLAGS: larder-bench -h)
+bench: build $(BENCH_PYTHON) ## one set of benchmarks: SET=path|engine|nvme|codec-entropy|codec-speed|codec-quality|deadline OUT=file.json (BENCHFLAGS: larder-bench -h)
 	mkdir -p $(dir $(OUT))
 	$(BENCH) -set $(SET) -out $(OUT) $(BENCHFLAGS)
 

@@ -24,11 +24,12 @@ import (
 	"github.com/larderkv/larder/bench/internal/quality"
 	"github.com/larderkv/larder/bench/internal/report"
 	"github.com/larderkv/larder/bench/internal/rig"
+	"github.com/larderkv/larder/bench/internal/slowlink"
 	"github.com/larderkv/larder/bench/internal/speed"
 )
 
 // sets that can be measured.
-const sets = "path, engine, nvme, codec-entropy, codec-speed, codec-quality"
+const sets = "path, engine, nvme, codec-entropy, codec-speed, codec-quality, deadline"
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -105,6 +106,8 @@ func run(ctx context.Context) error {
 		rows, discarded, err = entropy.Rows(ctx, pairs.Plan{Pairs: count, Seed: uint64(time.Now().UnixNano())}, *only)
 	case "codec-speed":
 		rows, discarded, err = speed.Rows(ctx, pairs.Plan{Pairs: count, Seed: uint64(time.Now().UnixNano())}, *only)
+	case "deadline":
+		rows, err = slowlink.Run(ctx, slowlink.Options{Seed: 1, Only: *only, Resamples: 2000})
 	case "codec-quality":
 		if *model == "" || *documents == "" || *calibration == "" {
 			return errors.New("codec-quality wants -model, -documents and -calibration")
