@@ -22,12 +22,11 @@
 //   - If bytes come as fast as the rate says, and some choice meets the deadline,
 //     everything is there in time.
 //
-// What it assumes: losses add up over layers and are shared by tokens evenly.
-// Both are wrong in general, since errors of layers meet and late tokens matter
-// more; bench/RESULTS.md (set deadline) has sums beside measured mixtures. What is
-// computed counts as exact, as it does in CacheGen, though it is computed on a
-// prefix that is not. (What was computed so has the prefix's quality, and never
-// answers an exact request.)
+// What it assumes: losses add up over layers, and tokens share them evenly. On the
+// model measured the first holds and the second does not: late tokens matter more
+// (bench/RESULTS.md, set deadline). What is computed counts as exact, as it does in
+// CacheGen; it has the quality of the prefix that it was computed on, and never
+// answers an exact request.
 //
 // A Controller and a Rate belong to one goroutine at a time.
 //

@@ -53,6 +53,22 @@ func (m *Model) Objects(chunks int, times float64) []deadline.Object {
 	return out
 }
 
+// even returns a model all of whose layers lose what they lose on average.
+func (m *Model) even() *Model {
+	flat := func(l deadline.Losses) deadline.Losses {
+		out := make(deadline.Losses, len(l))
+		for p, row := range l {
+			for range row {
+				out[p] = append(out[p], at(l, p, 1)/float64(len(row)))
+			}
+		}
+		return out
+	}
+	out := *m
+	out.Loss, out.OtherLoss = flat(m.Loss), flat(m.OtherLoss)
+	return &out
+}
+
 // at is what is lost if all layers of a share of the tokens are as pass makes them.
 func at(l deadline.Losses, pass int, share float64) float64 {
 	sum := 0.0

@@ -164,7 +164,8 @@ type Options struct {
 	Resamples int
 }
 
-// Run gives the rows: for each kind of link without and with computing, and that
+// Run gives the rows: for each kind of link without computing, the same if all
+// layers lost the same, with computing, and that
 // at a price at which it is only done where fetching would be late, the figures of
 // the controller beside the paper's rule, with those of the published code in the
 // note. Computing beside fetching is counted as if a suffix could be computed before
@@ -184,12 +185,14 @@ func Run(ctx context.Context, o Options) ([]report.Row, error) {
 		for _, v := range []struct {
 			name    string
 			compute bool
+			model   *Model
 			ours    Ours
 		}{
-			{"", false, Ours{Depth: 4}},
-			{".compute", true, Ours{Depth: 4}},
-			{".compute.late", true, Ours{Depth: 4, Price: 1e6}},
-			{".compute.beside", true, Ours{Depth: 4, Beside: true, LayersFirst: true}},
+			{"", false, m, Ours{Depth: 4}},
+			{".even", false, m.even(), Ours{Depth: 4}},
+			{".compute", true, m, Ours{Depth: 4}},
+			{".compute.late", true, m, Ours{Depth: 4, Price: 1e6}},
+			{".compute.beside", true, m, Ours{Depth: 4, Beside: true, LayersFirst: true}},
 		} {
 			name := "deadline." + s.name + v.name
 			list := figures(s.deadline, s.chunks*m.ChunkTokens)
@@ -204,7 +207,7 @@ func Run(ctx context.Context, o Options) ([]report.Row, error) {
 				to *[]Outcome
 				by rule
 			}{{&a.ours, v.ours.run}, {&a.paper, cacheGenPaper}, {&a.code, cacheGenCode}, {&a.best, soonest(v.ours.Beside)}} {
-				if *arm.to, err = s.run(ctx, m, v.compute, arm.by); err != nil {
+				if *arm.to, err = s.run(ctx, v.model, v.compute, arm.by); err != nil {
 					return nil, err
 				}
 			}
