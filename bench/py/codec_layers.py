@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ class Coded:
 
     @property
     def layers(self) -> int:
-        return self.kv.shape[0]
+        return int(self.kv.shape[0])
 
     def kl(self, state: NDArray[np.int64]) -> float:
         """Return the KL when layer l of chunk c is at pass state[c, l], EXACT, or
@@ -142,7 +143,7 @@ def check(d: Coded, seed: int) -> list[dict[str, Any]]:
 
 
 def mean(values: list[Any]) -> NDArray[np.float64]:
-    return np.mean(np.array(values, dtype=np.float64), axis=0)
+    return np.asarray(np.mean(np.array(values, dtype=np.float64), axis=0))
 
 
 def losses(tables: list[dict[str, Any]]) -> list[list[float]]:
@@ -151,7 +152,7 @@ def losses(tables: list[dict[str, Any]]) -> list[list[float]]:
 
 def expected(state: NDArray[np.int64], loss: list[list[float]]) -> float:
     share = 1 / state.shape[0]
-    return sum(loss[p][layer] * share for chunk in state for layer, p in enumerate(chunk) if p >= 0)
+    return share * math.fsum(loss[p][layer] for chunk in state for layer, p in enumerate(chunk) if p >= 0)
 
 
 def summary(
