@@ -215,6 +215,7 @@ func TestComputingBeside(t *testing.T) {
 	require.Equal(t, 2, c.Next(0, perMs).Keep)
 	// From then on it only falls; what was begun is nearly done.
 	require.Equal(t, 2, c.Next(150*time.Millisecond, Estimate{1e5, 1e5}).Keep)
+	require.Equal(t, 50*time.Millisecond, c.compute(150*time.Millisecond, 2))
 	// It is late. To begin anew takes longer than what is left to fetch.
 	require.Equal(t, 2, c.Next(400*time.Millisecond, Estimate{2e4, 2e4}).Keep)
 	require.Equal(t, 0, c.Next(400*time.Millisecond, Estimate{1, 1}).Keep)
@@ -311,4 +312,27 @@ func TestDirectoryOfAnObject(t *testing.T) {
 	}
 	require.Equal(t, object, got)
 	require.Zero(t, c.Loss(1))
+}
+
+func TestKeepAndRefinements(t *testing.T) {
+	o := withComputing(4, 500*time.Millisecond)
+	o.Recompute.Price = 1000
+	o.Objects[3].Bytes = [][]int64{{1000, 1000}, {500, 500}, {1000, 1000}} // the best refinements of all
+	c := newController(t, o)
+	first, second := c.Next(0, perMs).Range, c.Next(0, perMs).Range
+	require.NoError(t, c.Arrived(first))
+	s := c.Next(0, Estimate{8e3, 8e3})
+	require.Equal(t, Wait, s.Action)
+	require.Equal(t, 1, s.Keep, "the others would be late")
+	require.NoError(t, c.Arrived(second))
+	// No refinement is asked for yet: the number may rise, and nothing is passed over.
+	take(t, c, 0, perMs, 22)
+	require.Equal(t, 3, c.Passes(3, 0))
+
+	c = newController(t, o)
+	take(t, c, 0, perMs, 2)
+	s = c.Next(0, Estimate{1e3, 1e6})
+	require.Equal(t, 1, s.Range.Pass)
+	require.Equal(t, 1, s.Keep)
+	require.Equal(t, 1, c.Next(0, perMs).Keep, "refinements have begun")
 }

@@ -1,6 +1,7 @@
 package deadline
 
 import (
+	"math/rand/v2"
 	"slices"
 	"testing"
 	"time"
@@ -29,9 +30,14 @@ type tester interface {
 // at every step.
 func drive(t tester, o Options, rate float64, depth int) result {
 	t.Helper()
+	return driveBy(t, o, rate, depth, func() Estimate { return Estimate{rate, rate} })
+}
+
+// driveBy is the same for a Controller that believes what estimate says.
+func driveBy(t tester, o Options, rate float64, depth int, estimate func() Estimate) result {
+	t.Helper()
 	c, err := New(o)
 	require.NoError(t, err)
-	known := Estimate{rate, rate}
 	var r result
 	var now, free, computed time.Duration
 	type onTheWay struct {
@@ -67,7 +73,7 @@ func drive(t tester, o Options, rate float64, depth int) result {
 	}
 	refined, before := false, n
 	for range 100000 {
-		s := c.Next(now, known)
+		s := c.Next(now, estimate())
 		require.True(t, s.Keep >= 0 && s.Keep <= n)
 		if o.Recompute == nil {
 			require.Equal(t, n, s.Keep)
@@ -106,7 +112,7 @@ func drive(t tester, o Options, rate float64, depth int) result {
 			if o.Recompute != nil && o.Recompute.Beside {
 				r.end = max(now, computed)
 			}
-			require.Equal(t, Stop, c.Next(now, known).Action, "over is over")
+			require.Equal(t, Stop, c.Next(now, Estimate{rate, rate}).Action, "over is over")
 			return r
 		case Wait:
 			require.True(t, s.Again == 0 || s.Again > now)
@@ -219,6 +225,17 @@ func TestTheDeadlineIsMetWhereItCanBe(t *testing.T) {
 	})
 	require.Positive(t, met)
 	require.Positive(t, missed)
+}
+
+// Whatever is believed of the link, the order holds and it ends.
+func TestOrderHoldsForAnyEstimate(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		o, rate := drawOptions(t), rapid.Float64Range(500, 50000).Draw(t, "rate")
+		g := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 1))
+		driveBy(t, o, rate, rapid.IntRange(1, 4).Draw(t, "depth"), func() Estimate {
+			return Estimate{rate * g.ExpFloat64(), rate * g.ExpFloat64() * float64(g.IntN(3))}
+		})
+	})
 }
 
 func TestMoreTimeGivesMore(t *testing.T) {
