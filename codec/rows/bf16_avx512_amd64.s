@@ -141,35 +141,77 @@ reconstructSymbolsRow:
 	VZEROUPPER
 	RET
 
-// STATS: 16 channels of one row.
-#define STATS(v, pivot, sum, sq, x) \
-	VPMOVZXWD v, x; \
-	VPSLLD $16, x, x; \
-	VSUBPS pivot, x, x; \
-	VADDPS x, sum, sum; \
+// STATS: 32 channels of one row.
+//	Z29 the upper half, in every 32 bits; x, y scratch
+#define STATS(v, pivotE, pivotO, sumE, sumO, sqE, sqO, x, y) \
+	VMOVDQU64 v, y; \
+	VPSLLD $16, y, x; \
+	VPANDD Z29, y, y; \
+	VSUBPS pivotE, x, x; \
+	VSUBPS pivotO, y, y; \
+	VADDPS x, sumE, sumE; \
+	VADDPS y, sumO, sumO; \
 	VMULPS x, x, x; \
-	VADDPS x, sq, sq
+	VMULPS y, y, y; \
+	VADDPS x, sqE, sqE; \
+	VADDPS y, sqO, sqO
 
-#define PIVOT(v, pivot) \
-	VPMOVZXWD v, pivot; \
-	VPSLLD $16, pivot, pivot
+#define PIVOT(v, even, odd) \
+	VMOVDQU64 v, odd; \
+	VPSLLD $16, odd, even; \
+	VPANDD Z29, odd, odd
+
+// Of even and odd channels, the first 16 and the others: for VPERMI2PS.
+DATA firsts<>+0(SB)/8, $0x0000001000000000
+DATA firsts<>+8(SB)/8, $0x0000001100000001
+DATA firsts<>+16(SB)/8, $0x0000001200000002
+DATA firsts<>+24(SB)/8, $0x0000001300000003
+DATA firsts<>+32(SB)/8, $0x0000001400000004
+DATA firsts<>+40(SB)/8, $0x0000001500000005
+DATA firsts<>+48(SB)/8, $0x0000001600000006
+DATA firsts<>+56(SB)/8, $0x0000001700000007
+GLOBL firsts<>(SB), RODATA|NOPTR, $64
+
+DATA others<>+0(SB)/8, $0x0000001800000008
+DATA others<>+8(SB)/8, $0x0000001900000009
+DATA others<>+16(SB)/8, $0x0000001a0000000a
+DATA others<>+24(SB)/8, $0x0000001b0000000b
+DATA others<>+32(SB)/8, $0x0000001c0000000c
+DATA others<>+40(SB)/8, $0x0000001d0000000d
+DATA others<>+48(SB)/8, $0x0000001e0000000e
+DATA others<>+56(SB)/8, $0x0000001f0000000f
+GLOBL others<>(SB), RODATA|NOPTR, $64
+
+// IN_ORDER: the 32 channels of even and odd to p.
+//	Z30 firsts, Z31 others
+#define IN_ORDER(even, odd, p) \
+	VMOVDQA64 Z30, Z0; \
+	VMOVDQA64 Z31, Z1; \
+	VPERMI2PS odd, even, Z0; \
+	VPERMI2PS odd, even, Z1; \
+	VMOVUPS Z0, 0+p; \
+	VMOVUPS Z1, 64+p
 
 // func statsAVX512(sum, sq *float32, src *byte, stride, groups, rows int)
 //
-// 64 channels over all rows, then the next 64.
-//	Z16-Z19 sums; Z20-Z23 sums of squares; Z24-Z27 pivots
+// 64 channels over all rows, then the next 64. Rows lie apart, which no prefetcher
+// of hardware follows well: those 8 further on are asked for, with the 64 channels
+// beside, which come next.
+//	Z16-Z19 sums of even and odd channels; Z20-Z23 of squares; Z24-Z27 pivots
 TEXT ·statsAVX512(SB), NOSPLIT, $0-48
 	MOVQ sum+0(FP), DI
 	MOVQ sq+8(FP), R10
 	MOVQ src+16(FP), SI
 	MOVQ stride+24(FP), R11
 	MOVQ groups+32(FP), BX
+	MOVL $0xffff0000, AX
+	VPBROADCASTD AX, Z29
+	VMOVDQU64 firsts<>(SB), Z30
+	VMOVDQU64 others<>(SB), Z31
 
 statsGroup:
-	PIVOT((SI), Z24)
-	PIVOT(32(SI), Z25)
-	PIVOT(64(SI), Z26)
-	PIVOT(96(SI), Z27)
+	PIVOT((SI), Z24, Z25)
+	PIVOT(64(SI), Z26, Z27)
 	VPXORQ Z16, Z16, Z16
 	VPXORQ Z17, Z17, Z17
 	VPXORQ Z18, Z18, Z18
@@ -180,26 +222,26 @@ statsGroup:
 	VPXORQ Z23, Z23, Z23
 	MOVQ rows+40(FP), CX
 	MOVQ SI, AX
+	LEAQ (SI)(R11*8), DX
 
 statsRow:
 	DECQ CX
 	JZ statsDone
 	ADDQ R11, AX
-	STATS((AX), Z24, Z16, Z20, Z0)
-	STATS(32(AX), Z25, Z17, Z21, Z1)
-	STATS(64(AX), Z26, Z18, Z22, Z2)
-	STATS(96(AX), Z27, Z19, Z23, Z3)
+	ADDQ R11, DX
+	PREFETCHT0 (DX)
+	PREFETCHT0 64(DX)
+	PREFETCHT0 128(DX)
+	PREFETCHT0 192(DX)
+	STATS((AX), Z24, Z25, Z16, Z17, Z20, Z21, Z0, Z1)
+	STATS(64(AX), Z26, Z27, Z18, Z19, Z22, Z23, Z2, Z3)
 	JMP statsRow
 
 statsDone:
-	VMOVUPS Z16, (DI)
-	VMOVUPS Z17, 64(DI)
-	VMOVUPS Z18, 128(DI)
-	VMOVUPS Z19, 192(DI)
-	VMOVUPS Z20, (R10)
-	VMOVUPS Z21, 64(R10)
-	VMOVUPS Z22, 128(R10)
-	VMOVUPS Z23, 192(R10)
+	IN_ORDER(Z16, Z17, 0(DI))
+	IN_ORDER(Z18, Z19, 128(DI))
+	IN_ORDER(Z20, Z21, 0(R10))
+	IN_ORDER(Z22, Z23, 128(R10))
 	ADDQ $256, DI
 	ADDQ $256, R10
 	ADDQ $128, SI
