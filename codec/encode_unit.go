@@ -1,11 +1,12 @@
 package codec
 
 import (
-	"bytes"
 	"encoding/binary"
+	"math/bits"
 	"slices"
 
 	"github.com/larderkv/larder/codec/rans"
+	"github.com/larderkv/larder/codec/rows"
 )
 
 // encoding is a unit on its way through the second half of an Encoder, and the
@@ -17,11 +18,16 @@ type encoding struct {
 	raw   []byte
 	state rans.State
 	modes [L3 + 1]uint8
-	// escapes are the places, token x dims + channel, of values without a symbol.
-	escapes []int
-	// channels in the order of classes; working memory.
-	channels []int
+	// escapes are the places of values without a symbol, tokens first.
+	escapes []place
+	// Working memory of findEscapes.
+	masks []uint64
+	found []place
+	below []int
 }
+
+// place is an element of a unit.
+type place struct{ token, channel int32 }
 
 // flagState: the base stream has the state of the unit's entropy coder, else it
 // is the one that an encoder starts with.
@@ -212,18 +218,22 @@ func (n *encoding) plainHead(h *Header, s *fieldStats) {
 
 // valueAt returns a function that gives the value of an element at the coarsest
 // level.
-func (n *encoding) valueAt(h *Header) func(at int) int16 {
+func (n *encoding) valueAt(h *Header) func(at place) int16 {
 	if keepsValues(h, &n.u) {
-		return func(at int) int16 { return n.q[at] }
+		return func(at place) int16 { return n.q[int(at.token)*n.u.dims+int(at.channel)] }
 	}
-	mean, inv, _ := n.unit.inSteps(&n.mean, h.Finest)
-	return func(at int) int16 {
-		t, c := at/n.u.dims, at%n.u.dims
-		if t < h.Sinks {
-			return 0
+	places := n.early.Places(n.u.tokens)
+	var mean []float32
+	var inv float32
+	return func(at place) int16 {
+		if b := n.unit.plane[places[at.channel]+int(at.token)]; b != 0 {
+			return int16(b) - valueZero
 		}
-		x := fromBF16(binary.LittleEndian.Uint16(n.u.row(n.raw, t)[2*c:]))
-		return int16(roundEven(float32(float32(x-mean[c]) * inv)))
+		if mean == nil {
+			mean, inv, _ = n.unit.inSteps(&n.mean, h.Finest)
+		}
+		x := fromBF16(binary.LittleEndian.Uint16(n.u.row(n.raw, int(at.token))[2*at.channel:]))
+		return int16(roundEven(float32(float32(x-mean[at.channel]) * inv)))
 	}
 }
 
@@ -247,8 +257,7 @@ func (n *encoding) losslessHead(h *Header, s *fieldStats) {
 	head = appendPacked(head, n.classOf, classBits(len(tables)))
 	places := n.findEscapes(escapes)
 	for _, at := range places {
-		t, c := at/u.dims, at%u.dims
-		head = append(head, u.dtype.exponentOf(u.dtype.bits(u.row(n.raw, t), c)))
+		head = append(head, u.dtype.exponentOf(u.dtype.bits(u.row(n.raw, int(at.token)), int(at.channel))))
 	}
 	if u.dtype == BF16 {
 		size := u.tokens * u.dims
@@ -264,28 +273,40 @@ func (n *encoding) losslessHead(h *Header, s *fieldStats) {
 	n.streams[0] = head
 }
 
-// findEscapes sets n.escapes to the places of the count symbols 0 of n.arranged,
-// tokens first.
-func (n *encoding) findEscapes(count int) []int {
-	n.escapes = n.escapes[:0]
+// findEscapes sets n.escapes to the places of the symbols 0 of n.arranged, of which
+// there are count.
+func (n *encoding) findEscapes(count int) []place {
+	resize(&n.escapes, count)
 	if count == 0 {
 		return n.escapes
 	}
-	classes, tokens := &n.order.classes, n.u.tokens
-	rest, channels := n.arranged, classes.Order(&n.channels)
-	for c := 0; len(rest) > 0; c++ {
-		k := classes.Channels(c)
-		symbols := rest[:k*tokens]
-		for at := 0; ; at++ {
-			next := bytes.IndexByte(symbols[at:], 0)
-			if next < 0 {
-				break
+	masks := resize(&n.masks, len(n.arranged)/rows.Step)
+	n.ops.Zeros(masks, n.arranged)
+	// Channel after channel, then sorted by token, which keeps that order: below is
+	// where the next place of a token goes.
+	tokens := n.u.tokens
+	below := resize(&n.below, tokens+1)
+	clear(below)
+	found := resize(&n.found, count)[:0]
+	for ch, from := range n.order.classes.Places(tokens) {
+		for at := from; at < from+tokens; at = at/64*64 + 64 {
+			mask := masks[at/64] >> (at % 64)
+			if left := from + tokens - at; left < 64 {
+				mask &= 1<<left - 1
 			}
-			at += next
-			n.escapes = append(n.escapes, at%tokens*n.u.dims+channels[at/tokens])
+			for ; mask != 0; mask &= mask - 1 {
+				t := at - from + bits.TrailingZeros64(mask)
+				below[t+1]++
+				found = append(found, place{int32(t), int32(ch)})
+			}
 		}
-		rest, channels = rest[wholeSteps(k*tokens):], channels[k:]
 	}
-	slices.Sort(n.escapes)
+	for t := range tokens {
+		below[t+1] += below[t]
+	}
+	for _, p := range found {
+		n.escapes[below[p.token]] = p
+		below[p.token]++
+	}
 	return n.escapes
 }

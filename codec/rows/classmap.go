@@ -48,25 +48,6 @@ func (m *ClassMap) Size(tokens int) int {
 	return n
 }
 
-// Order returns the channels, class after class, in *buffer's memory.
-func (m *ClassMap) Order(buffer *[]int) []int {
-	var next [MaxClasses]int
-	n := 0
-	for c, k := range m.counts[:m.classes] {
-		next[c] = n
-		n += k
-	}
-	if cap(*buffer) < n {
-		*buffer = make([]int, n)
-	}
-	*buffer = (*buffer)[:n]
-	for ch, c := range m.classOf {
-		(*buffer)[next[c]] = ch
-		next[c]++
-	}
-	return *buffer
-}
-
 // Places returns where each channel begins in an arranged unit of so many tokens.
 // It is m's working memory: the next call with other tokens changes it.
 func (m *ClassMap) Places(tokens int) []int {

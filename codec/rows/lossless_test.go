@@ -130,8 +130,6 @@ func TestPlaces(t *testing.T) {
 	var m rows.ClassMap
 	m.Build([]uint8{1, 0, 1, 0, 0}, 3)
 	require.Equal(t, []int{64, 0, 80, 16, 32}, m.Places(16))
-	var buffer []int
-	require.Equal(t, []int{1, 3, 4, 0, 2}, m.Order(&buffer))
 }
 
 func TestMeanCost(t *testing.T) {
@@ -157,4 +155,27 @@ func TestMeanCost(t *testing.T) {
 	require.Equal(t, float32(-7), rows.RoundMean(-500, 1, 2, 7))
 	require.Equal(t, uint32(1<<23), rows.Log2(1))
 	require.Equal(t, uint32(3<<22), rows.Log2(2))
+}
+
+func TestZeros(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		rng := source(t)
+		b := make([]byte, rapid.IntRange(0, 300).Draw(t, "n"))
+		few := rapid.IntRange(1, 50).Draw(t, "few")
+		want := make([]uint64, (len(b)+63)/64)
+		for i := range b {
+			if b[i] = byte(1 + rng.IntN(255)); rng.IntN(few) == 0 {
+				b[i] = 0
+				want[i/64] |= 1 << (i % 64)
+			}
+		}
+		for _, o := range both() {
+			got := make([]uint64, len(want))
+			for i := range got {
+				got[i] = rng.Uint64()
+			}
+			o.Zeros(got, b)
+			require.Equal(t, want, got, "wide %v", o.Wide())
+		}
+	})
 }

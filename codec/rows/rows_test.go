@@ -335,6 +335,7 @@ func TestLengths(t *testing.T) {
 		"split bf16":  func() { o.SplitBF16(make([]byte, 64), make([]byte, 63), make([]byte, 128), 128, 1, 64) },
 		"join bf16":   func() { o.JoinBF16(make([]byte, 127), 128, 1, 64, make([]byte, 64), make([]byte, 64), 0) },
 		"sums":        func() { o.SumBytes(make([]uint32, 64), make([]byte, 65)) },
+		"zeros":       func() { o.Zeros(make([]uint64, 1), make([]byte, 65)) },
 		"quantize to symbols": func() {
 			o.QuantizeSymbolsBF16(make([]byte, 64), make([]int16, 63), make([]byte, 128), 128, 1, make([]float32, 64), 1, 1)
 		},

@@ -78,3 +78,6 @@ func meanCostAVX512(mean, variance *float32, groups int, step, scale, most, floo
 
 //go:noescape
 func pairsAVX512(ctx, digits *byte, groups int)
+
+//go:noescape
+func zerosAVX512(masks *uint64, b *byte, groups int)

@@ -39,4 +39,5 @@ func remapAVX512(*byte, *byte, int, *Remap) int { panic("rows: no assembly") }
 func meanCostAVX512(*float32, *float32, int, float32, float32, float32, float32) uint64 {
 	panic("rows: no assembly")
 }
-func pairsAVX512(*byte, *byte, int) { panic("rows: no assembly") }
+func pairsAVX512(*byte, *byte, int)   { panic("rows: no assembly") }
+func zerosAVX512(*uint64, *byte, int) { panic("rows: no assembly") }
