@@ -116,6 +116,22 @@
 	FREQ_WORDS; \
 	ADVANCE(hi, lo, src)
 
+// DECODE_STEP_NARROW: the same with a narrow table. Symbols by slot, as there; what
+// belongs to a symbol by its narrow index, in one look-up each.
+#define DECODE_STEP_NARROW(hi, lo, t, src, dst) \
+	VMOVDQU64 (src), Z8; \
+	VPMOVB2M lo, K1; \
+	LOOKUP_SLOT(Table_slotSym, t, lo, Z11, Z3); \
+	VPBROADCASTD Table_before4(t), Z9; \
+	VMOVDQU64 Z3, (dst); \
+	VPSUBUSB Z9, Z3, Z9; \
+	VPERMB Table_narrowFreq(t), Z9, Z4; \
+	VPERMB Table_narrowStart(t), Z9, Z5; \
+	VPSUBB Z5, lo, Z5; \
+	ADDQ $64, dst; \
+	FREQ_WORDS; \
+	ADVANCE(hi, lo, src)
+
 // NEXT_RUN: table and steps of the next run of the cursor at c, which are done at
 // once, by storing it, if the table has one symbol. To full when there are steps
 // to decode, to end when no run is left. R8 and Z3 are scratch.

@@ -21,6 +21,14 @@ TEXT ·decodeAVX512(SB), NOSPLIT, $0-8
 decodeStep:
 	CMPQ SI, R9
 	JGT  decodeEnd
+	CMPB Table_narrow(AX), $0
+	JEQ  decodeWide
+	DECODE_STEP_NARROW(Z0, Z1, AX, SI, DI)
+	DECQ CX
+	JNZ  decodeStep
+	JMP  decodeRun
+
+decodeWide:
 	DECODE_STEP(Z0, Z1, AX, SI, DI)
 	DECQ CX
 	JNZ  decodeStep
@@ -58,7 +66,11 @@ pairA:
 pairStepA:
 	CMPQ SI, R9
 	JGT  pairEnd
-	DECODE_STEP(Z0, Z1, AX, SI, DI)
+	CMPB Table_narrow(AX), $0
+	JEQ  pairWideA
+	DECODE_STEP_NARROW(Z0, Z1, AX, SI, DI)
+
+pairNextB:
 	DECQ CX
 	TESTQ DX, DX
 	JNZ pairStepB
@@ -67,6 +79,17 @@ pairStepA:
 pairStepB:
 	CMPQ R10, R15
 	JGT  pairEnd
+	CMPB Table_narrow(BX), $0
+	JEQ  pairWideB
+	DECODE_STEP_NARROW(Z16, Z17, BX, R10, R11)
+	DECQ DX
+	JMP pairA
+
+pairWideA:
+	DECODE_STEP(Z0, Z1, AX, SI, DI)
+	JMP pairNextB
+
+pairWideB:
 	DECODE_STEP(Z16, Z17, BX, R10, R11)
 	DECQ DX
 	JMP pairA

@@ -21,6 +21,7 @@ type Table struct {
 	// symbol 0, the codec's escape, lie within 63.
 	narrowFreq, narrowStart, narrowRcpLo, narrowRcpHi [narrowSymbols]byte
 	before                                            int
+	before4                                           uint32 // before in each byte
 	narrow                                            bool
 
 	// The same for kernels that look up a lane at a time: by slot
@@ -76,6 +77,7 @@ func (t *Table) setNarrow() {
 		least++
 	}
 	t.before = least - 1
+	t.before4 = uint32(t.before) * 0x01010101
 	if t.narrow = t.last-t.before < narrowSymbols; !t.narrow {
 		return
 	}
