@@ -31,3 +31,12 @@
 	VPADDQ X1, X0, X0; \
 	VPSRLDQ $8, X0, X1; \
 	VPADDQ X1, X0, X0
+
+// OWN: asks for the lines at AX and the three behind it, to be written; AX moves on
+// by stride: PREFETCHW, which the assembler does not know.
+#define OWN(stride) \
+	BYTE $0x0f; WORD $0x080d; \
+	LONG $0x40480d0f; \
+	BYTE $0x0f; WORD $0x880d; LONG $0x80; \
+	BYTE $0x0f; WORD $0x880d; LONG $0xc0; \
+	ADDQ stride, AX
