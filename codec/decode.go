@@ -3,6 +3,7 @@ package codec
 import (
 	"bytes"
 	"encoding/binary"
+	"math/bits"
 
 	"github.com/larderkv/larder/codec/rans"
 )
@@ -71,6 +72,25 @@ func (d *decoding) tiles(dst []byte, write func(n int, symbols, dst []byte, firs
 		d.ops.ScatterTokens(symbols, d.arranged, &d.order.classes, u.tokens, t, n)
 		if err := write(n, symbols, dst[u.offset+t*u.stride:], t*u.dims); err != nil {
 			return err
+		}
+	}
+	return nil
+}
+
+// eachZero calls do for the symbols that are 0, tokens first.
+func (d *decoding) eachZero(symbols []byte, do func(token, channel int) error) error {
+	masks := resize(&d.masks, (len(symbols)+63)/64)
+	d.ops.Zeros(masks, symbols)
+	token, row := 0, 0 // row is the first symbol of token
+	for w, mask := range masks {
+		for ; mask != 0; mask &= mask - 1 {
+			i := w*64 + bits.TrailingZeros64(mask)
+			for ; i >= row+d.u.dims; row += d.u.dims {
+				token++
+			}
+			if err := do(token, i-row); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
@@ -186,16 +206,17 @@ func (d *decoding) writeSymbols(dst []byte, h *Header) error {
 		if 2*zeros > len(left) {
 			return corrupt("escapes", "too few").With(len(d.escapes)/2, nil)
 		}
-		for i := 0; zeros > 0; i, zeros = i+1, zeros-1 {
-			i += bytes.IndexByte(symbols[i:], 0)
+		if zeros == 0 {
+			return nil
+		}
+		return d.eachZero(symbols, func(t, c int) error {
 			v, err := escape(&left, h)
 			if err != nil {
 				return err
 			}
-			t, c := i/u.dims, i%u.dims
 			binary.LittleEndian.PutUint16(rows[t*u.stride+2*c:], bf16(float32(s*float32(v))+mean[c]))
-		}
-		return nil
+			return nil
+		})
 	})
 	if err == nil && len(left) > 0 {
 		return corrupt("escapes", "too many").With(len(d.escapes)/2, nil)
@@ -238,13 +259,15 @@ func (d *decoding) writeLossless(dst []byte, h *Header) error {
 		if zeros > len(left) {
 			return corrupt("escapes", "too few").With(len(d.escapes), nil)
 		}
-		for i := 0; zeros > 0; i, zeros = i+1, zeros-1 {
-			i += bytes.IndexByte(symbols[i:], 0)
-			t, c, r := i/u.dims, i%u.dims, uint16(rest[i])
+		if zeros == 0 {
+			return nil
+		}
+		return d.eachZero(symbols, func(t, c int) error {
+			r := uint16(rest[t*u.dims+c])
 			binary.LittleEndian.PutUint16(rows[t*u.stride+2*c:], r&0x7f|uint16(left[0])<<7|r>>7<<15)
 			left = left[1:]
-		}
-		return nil
+			return nil
+		})
 	})
 	if err == nil && len(left) > 0 {
 		return corrupt("escapes", "too many").With(len(d.escapes), nil)

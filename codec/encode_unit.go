@@ -21,7 +21,6 @@ type encoding struct {
 	// escapes are the places of values without a symbol, tokens first.
 	escapes []place
 	// Working memory of findEscapes.
-	masks []uint64
 	found []place
 	below []int
 }

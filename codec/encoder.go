@@ -46,6 +46,7 @@ type workspace struct {
 	steps, turn   []float32
 	means         []int8
 	class2        []byte
+	masks         []uint64 // of zeros
 
 	ops *rows.Ops
 }

@@ -1,6 +1,8 @@
 package codec
 
 import (
+	"encoding/binary"
+
 	"github.com/larderkv/larder/api/fault"
 	"github.com/larderkv/larder/codec/rans"
 )
@@ -123,6 +125,15 @@ func packedSize(n, width int) int { return (n*width + 7) / 8 }
 // readPacked is the reverse; src is exactly the numbers. Bits behind the last
 // one must be zero.
 func readPacked(values []uint8, src []byte, width int) error {
+	// Eight numbers take width whole bytes.
+	for len(values) >= 8 && len(src) >= 8 {
+		acc, mask := binary.LittleEndian.Uint64(src), uint64(1)<<width-1
+		for i := range values[:8] {
+			values[i] = uint8(acc & mask)
+			acc >>= width
+		}
+		values, src = values[8:], src[width:]
+	}
 	acc, n := uint32(0), 0
 	for i := range values {
 		for n < width {
