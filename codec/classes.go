@@ -44,10 +44,10 @@ func (h *histogram) keep(at uint32, always uint32) uint32 {
 	return always + rare
 }
 
-// buildTables turns the histograms of the classes of a field into tables, and
-// returns the index of symbol 1, at most mostLow; symbol 0 is the escape. No
-// more than 255 neighbouring values may occur.
-func buildTables(hist []histogram, beyond []uint32, at uint32, mostLow int) (tables []rans.Table, low int) {
+// buildTables turns the histograms of the classes of a field into tables, in the
+// memory of *dst, and returns the index of symbol 1, at most mostLow; symbol 0 is
+// the escape. No more than 255 neighbouring values may occur.
+func buildTables(dst *[]rans.Table, hist []histogram, beyond []uint32, at uint32, mostLow int) (low int) {
 	escapes := make([]uint32, len(hist))
 	low = mostLow
 	for c := range hist {
@@ -58,7 +58,7 @@ func buildTables(hist []histogram, beyond []uint32, at uint32, mostLow int) (tab
 			}
 		}
 	}
-	tables = make([]rans.Table, len(hist))
+	tables := resize(dst, len(hist))
 	for c := range hist {
 		var counts [256]uint32
 		var freq [256]uint16
@@ -73,7 +73,7 @@ func buildTables(hist []histogram, beyond []uint32, at uint32, mostLow int) (tab
 			panic(err) // Normalize gives what Build takes
 		}
 	}
-	return tables, low
+	return low
 }
 
 // varianceClass sorts channels by how wide they are: half octaves of the

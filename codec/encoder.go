@@ -16,6 +16,7 @@ type Encoder struct {
 
 	units  []encodedUnit
 	fields []fieldStats
+	tables []fieldTables
 	// bodies has the streams of each pass, each filled up to align. The base's are
 	// the caller's memory, behind the header.
 	bodies [][]byte
@@ -117,7 +118,7 @@ func (e *Encoder) Encode(dst, raw []byte, shape *Shape, params *Params) ([]byte,
 		e.countExponents(h, i)
 	}
 	for i := range e.fields {
-		h.tables[i] = e.fields[i].tables(h.passes())
+		e.fields[i].tables(&h.tables[i], h.passes())
 		e.fields[i].setMaps(&h.tables[i])
 	}
 	// The header's length is known by now, what it says is not.
@@ -194,7 +195,6 @@ func newHeader(shape *Shape, params *Params) *Header {
 	n := h.passes() * h.Units()
 	h.modes, h.lengths = make([]uint8, n), make([]uint32, n)
 	h.sums, h.starts = make([]uint64, h.passes()*h.Layers), make([]int64, n)
-	h.tables = make([]fieldTables, len(h.Fields))
 	return h
 }
 
@@ -208,6 +208,7 @@ func (e *Encoder) begin(h *Header, params *Params) {
 		e.bodies[p] = e.bodies[p][:0]
 	}
 	clear(resize(&e.fields, len(h.Fields)))
+	h.tables = resize(&e.tables, len(h.Fields))
 	for i, f := range h.Fields {
 		if h.Basis.transforms(i) {
 			b := params.Calibration.Basis

@@ -78,12 +78,12 @@ func (s *fieldStats) choose(passes int) {
 	s.lossless = compactClasses(&members, &s.losslessOf)
 }
 
-// tables makes the tables of a field.
-func (s *fieldStats) tables(passes int) fieldTables {
-	var t fieldTables
+// tables makes the tables of a field, in t's memory.
+func (s *fieldStats) tables(t *fieldTables, passes int) {
+	*t = fieldTables{plain: t.plain[:0], digits: t.digits[:0], coded: t.coded[:0], lossless: t.lossless[:0]}
 	if s.plain > 0 {
-		tables, low := buildTables(s.base[:s.plain], s.beyond[:s.plain], escapeAtPlain, valueZero)
-		t.plain, t.zero = tables, uint8(valueZero-low+1)
+		low := buildTables(&t.plain, s.base[:s.plain], s.beyond[:s.plain], escapeAtPlain, valueZero)
+		t.zero = uint8(valueZero - low + 1)
 		for p := range passes - 1 {
 			digits := make([]rans.Ternary, 2*s.plain)
 			for c := range digits {
@@ -114,10 +114,8 @@ func (s *fieldStats) tables(passes int) fieldTables {
 				}
 			}
 		}
-		tables, low := buildTables(s.exponents[:s.lossless], none[:s.lossless], escapeAtExponent, 255)
-		t.lossless, t.exponent = tables, uint8(low)
+		t.exponent = uint8(buildTables(&t.lossless, s.exponents[:s.lossless], none[:s.lossless], escapeAtExponent, 255))
 	}
-	return t
 }
 
 // countDigits adds w.digits to the counts of their contexts. w.contexts means

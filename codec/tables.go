@@ -106,6 +106,14 @@ func classBits(classes int) int {
 // appendPacked packs numbers of width bits, the first in the lowest bits of the
 // first byte.
 func appendPacked(dst []byte, values []uint8, width int) []byte {
+	// Eight numbers take width whole bytes.
+	for ; len(values) >= 8; values = values[8:] {
+		acc := uint64(0)
+		for i, v := range values[:8] {
+			acc |= uint64(v) << (i * width)
+		}
+		dst = binary.LittleEndian.AppendUint64(dst, acc)[:len(dst)+width]
+	}
 	acc, n := uint32(0), 0
 	for _, v := range values {
 		acc |= uint32(v) << n

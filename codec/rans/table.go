@@ -98,11 +98,12 @@ func (t *Table) add(s, f, first int) {
 	rcp := 65535 / f
 	t.symRcpLo[s], t.symRcpHi[s] = byte(rcp), byte(rcp>>8)
 	t.enc[s] = uint32(f&0xff) | uint32(first)<<8 | uint32(rcp)<<16
-	for b := range f {
-		t.slotSym[first+b] = byte(s)
-		t.slotFreq[first+b] = byte(f)
-		t.slotBias[first+b] = byte(b)
-		t.dec[first+b] = uint32(f&0xff) | uint32(s)<<8 | uint32(b)<<16
+	dec := t.dec[first : first+f]
+	syms, freqs, biases := t.slotSym[first:][:len(dec)], t.slotFreq[first:][:len(dec)], t.slotBias[first:][:len(dec)]
+	entry := uint32(f&0xff) | uint32(s)<<8
+	for b := range dec {
+		syms[b], freqs[b], biases[b] = byte(s), byte(f), byte(b)
+		dec[b] = entry | uint32(b)<<16
 	}
 }
 
