@@ -36,10 +36,20 @@ func (t *Transform) Project(c, x []float32) {
 // addition for each component and element, in ascending order of components. A
 // component that is 0 is left out, which changes no more than the sign of a zero.
 func (t *Transform) Reconstruct(row, c []float32) {
+	t.reconstruct(row, c, hasFMA())
+}
+
+func (t *Transform) reconstruct(row, c []float32, wide bool) {
 	n := copy(row, t.Mean)
+	var some components
 	for j, v := range c[:n] {
-		if v != 0 {
-			addRow(row, v, t.Matrix[j*n:(j+1)*n])
+		if v == 0 {
+			continue
+		}
+		some.at[some.n], some.factor[some.n] = j*n, v
+		if some.n++; some.n == len(some.at) {
+			some.addTo(row[:n], t.Matrix, wide)
 		}
 	}
+	some.addTo(row[:n], t.Matrix, wide)
 }
