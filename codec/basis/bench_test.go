@@ -25,6 +25,12 @@ func BenchmarkTransform(b *testing.B) {
 			t.Reconstruct(row[:256], c[:256])
 		}
 	})
+	b.Run("reconstruct go", func(b *testing.B) {
+		b.SetBytes(256 * 256)
+		for b.Loop() {
+			t.reconstruct(row[:256], c[:256], false)
+		}
+	})
 	b.Run("project 4", func(b *testing.B) {
 		b.SetBytes(4 * 256 * 256)
 		for b.Loop() {
