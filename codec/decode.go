@@ -10,7 +10,7 @@ import (
 
 // decode decodes opened units, one or two, up to a pass, and writes their rows.
 func (r *Reader) decode(dst []byte, h *Header, units []decoding, last int) error {
-	if err := r.decodeBases(units); err != nil {
+	if err := r.decodeBases(dst, units, last); err != nil {
 		return err
 	}
 	for i := range units {
@@ -40,12 +40,16 @@ func (r *Reader) decode(dst []byte, h *Header, units []decoding, last int) error
 	return nil
 }
 
-// decodeBases decodes the bodies of the bases into arranged.
-func (r *Reader) decodeBases(units []decoding) error {
+// decodeBases decodes the bodies of the bases into arranged. The rows of dst come
+// next, unless there are refinements.
+func (r *Reader) decodeBases(dst []byte, units []decoding, last int) error {
 	var bodies [2]rans.Body
 	for i := range units {
-		d := &units[i]
+		d, u := &units[i], &units[i].u
 		bodies[i] = rans.Body{Dst: d.arranged, State: &d.state, Runs: d.order.runs, Body: d.coded}
+		if u.width%128 == 0 && (d.direct(last) || d.mode == baseLossless) {
+			bodies[i].Next = rans.Rows{Memory: dst[u.offset:], Stride: u.stride, Width: u.width}
+		}
 	}
 	if len(units) == 2 {
 		return r.coder.DecodePair(&bodies[0], &bodies[1])

@@ -132,6 +132,21 @@
 	FREQ_WORDS; \
 	ADVANCE(hi, lo, src)
 
+// ASK: the cursor at c asks for the next two lines to be written, if it has any:
+// PREFETCHW (R8) and 64(R8), which the assembler does not know. R8 is scratch.
+#define ASK(c) \
+	MOVQ cursor_own(c), R8; \
+	BYTE $0x41; BYTE $0x0f; WORD $0x080d; \
+	BYTE $0x41; LONG $0x40480d0f; \
+	ADDQ $128, R8; \
+	MOVQ R8, cursor_own(c); \
+	DECQ cursor_ownSteps(c); \
+	JNZ 5(PC); \
+	ADDQ cursor_apart(c), R8; \
+	MOVQ R8, cursor_own(c); \
+	MOVQ cursor_ownRow(c), R8; \
+	MOVQ R8, cursor_ownSteps(c)
+
 // NEXT_RUN: table and steps of the next run of the cursor at c, which are done at
 // once, by storing it, if the table has one symbol. To full when there are steps
 // to decode, to end when no run is left. R8 and Z3 are scratch.

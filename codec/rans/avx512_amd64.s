@@ -66,6 +66,7 @@ pairA:
 pairStepA:
 	CMPQ SI, R9
 	JGT  pairEnd
+	ASK(R12)
 	CMPB Table_narrow(AX), $0
 	JEQ  pairWideA
 	DECODE_STEP_NARROW(Z0, Z1, AX, SI, DI)
@@ -79,6 +80,7 @@ pairNextB:
 pairStepB:
 	CMPQ R10, R15
 	JGT  pairEnd
+	ASK(R13)
 	CMPB Table_narrow(BX), $0
 	JEQ  pairWideB
 	DECODE_STEP_NARROW(Z16, Z17, BX, R10, R11)

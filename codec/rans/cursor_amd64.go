@@ -1,5 +1,7 @@
 package rans
 
+import "unsafe"
+
 // cursor is where the AVX-512 decoders stand in a body. Its runs are those of
 // whole steps only; the kernels take the cursor up at (table, steps, next) and
 // leave it there. The assembly reads it by its fields' names.
@@ -13,6 +15,20 @@ type cursor struct {
 	pos   int
 	dst   []byte
 	at    int
+	// The line to be written that is asked for next, how many steps are left until
+	// the end of its row and in a row, and what is between rows. Each step asks for
+	// two lines, as many as its symbols become.
+	own           uintptr // no pointer: it may be beyond the memory
+	ownSteps      int
+	ownRow, apart int
+}
+
+// ask makes u ask for rows.
+func (u *cursor) ask(r *Rows) {
+	if len(r.Memory) > 0 && r.Width >= 128 {
+		u.own = uintptr(unsafe.Pointer(&r.Memory[0]))
+		u.ownSteps, u.ownRow, u.apart = r.Width/128, r.Width/128, r.Stride-r.Width
+	}
 }
 
 // begin puts u in front of a body. A run whose last step is not whole is kept
@@ -82,6 +98,8 @@ func decodePairWide(a, b *Body, stA, stB *State) (posA, posB int, okA, okB bool)
 	var u, v cursor
 	u.begin(stA, a.Runs, a.Dst, a.Body)
 	v.begin(stB, b.Runs, b.Dst, b.Body)
+	u.ask(&a.Next)
+	v.ask(&b.Next)
 	decodePairAVX512(&u, &v)
 	okA, okB = u.finish(a.Runs), v.finish(b.Runs)
 	*stA, *stB = u.state, v.state

@@ -25,6 +25,16 @@ type Body struct {
 	State *State
 	Runs  []Run
 	Body  []byte
+	// Next is what the caller writes next. DecodePair may ask the caches for it
+	// while it waits for its chains.
+	Next Rows
+}
+
+// Rows is memory that will be written: the first Width bytes of each Stride ones of
+// Memory. Width is a multiple of 128. The zero value is none.
+type Rows struct {
+	Memory        []byte
+	Stride, Width int
 }
 
 // DecodePair decodes two bodies of different chains, which must share neither
