@@ -286,18 +286,23 @@ func (n *encoding) findEscapes(count int) []place {
 	tokens := n.u.tokens
 	below := resize(&n.below, tokens+1)
 	clear(below)
-	found := resize(&n.found, count)[:0]
+	found := resize(&n.found, count)
+	k := 0
 	for ch, from := range n.order.classes.Places(tokens) {
-		for at := from; at < from+tokens; at = at/64*64 + 64 {
+		for t := 0; t < tokens; {
+			at := from + t
 			mask := masks[at/64] >> (at % 64)
-			if left := from + tokens - at; left < 64 {
-				mask &= 1<<left - 1
+			next := t + 64 - at%64
+			if next > tokens {
+				mask &= 1<<(tokens-t) - 1
 			}
 			for ; mask != 0; mask &= mask - 1 {
-				t := at - from + bits.TrailingZeros64(mask)
-				below[t+1]++
-				found = append(found, place{int32(t), int32(ch)})
+				p := place{int32(t + bits.TrailingZeros64(mask)), int32(ch)}
+				below[p.token+1]++
+				found[k] = p
+				k++
 			}
+			t = next
 		}
 	}
 	for t := range tokens {

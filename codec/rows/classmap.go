@@ -91,6 +91,9 @@ func (o *Ops) ScatterTokens(symbols, src []byte, m *ClassMap, tokens, first, n i
 			scatterAVX512(&symbols[c], dims, &src[first], &m.at[c], rows/64)
 		}
 	}
+	if rows == n && channels == dims {
+		return
+	}
 	for ch, at := range m.at {
 		from := 0
 		if ch < channels {
@@ -114,6 +117,9 @@ func (o *Ops) Gather(dst, symbols []byte, m *ClassMap, tokens int) {
 		for c := 0; c < channels && rows > 0; c += 16 {
 			gatherAVX512(&dst[0], &m.at[c], &symbols[c], dims, rows/64)
 		}
+	}
+	if rows == tokens && channels == dims {
+		return
 	}
 	for ch, at := range m.at {
 		from := 0

@@ -1,5 +1,7 @@
 package rows
 
+import "encoding/binary"
+
 // Count adds the symbols' counts to hist. The assembly does logic on the symbols'
 // bits, which takes time by their range: where that is wide, tables are faster.
 func (o *Ops) Count(hist *[256]uint32, symbols []byte) {
@@ -37,9 +39,10 @@ func countRange(hist *[256]uint32, symbols []byte, low, high int) {
 	if rest := symbols[blocks*countBlock:]; len(rest) > 0 {
 		// The last block is filled up with what is not counted.
 		var last [countBlock]byte
-		for i := copy(last[:], rest); i < countBlock; i++ {
-			last[i] = byte(low + countWidth)
+		for i := 0; i < countBlock; i += 8 {
+			binary.LittleEndian.PutUint64(last[i:], uint64(byte(low+countWidth))*0x0101010101010101)
 		}
+		copy(last[:], rest)
 		countAVX512(&n, &symbols[0], blocks, &last[0], low, (high-low)/8+1)
 	} else {
 		countAVX512(&n, &symbols[0], blocks, nil, low, (high-low)/8+1)
