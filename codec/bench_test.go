@@ -42,3 +42,30 @@ func BenchmarkCodec(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkCalibrated: a bundle of two heads.
+func BenchmarkCalibrated(b *testing.B) {
+	s := kvShape(1, 2, 256, 128, BF16)
+	raw, from := kv(s, 1), basisFor(b, s, 2, 2)
+	p := calibratedParams(s, from, 2, 2)
+	obj := encode(b, raw, s, p)
+	b.Run("decode", func(b *testing.B) {
+		r, out := readerOf(b, from), make([]byte, s.RawSize())
+		b.SetBytes(int64(len(raw)))
+		for b.Loop() {
+			if err := r.Decode(out, obj, s, 2); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("encode", func(b *testing.B) {
+		e := NewEncoder(newCoder(b))
+		b.SetBytes(int64(len(raw)))
+		var err error
+		for b.Loop() {
+			if obj, err = e.Encode(obj[:0], raw, s, p); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}
