@@ -29,7 +29,8 @@ GLOBL together<>(SB), RODATA|NOPTR, $64
 // func splitBF16AVX512(exps, rests, src *byte, stride, groups, rows int)
 //
 // With the lower bytes L (mantissa, below the lowest bit of the exponent) and the
-// upper bytes H: exponent = 2 H + L / 128, rest = L with the highest bit of H.
+// upper bytes H: exponent = 2 H + L / 128, rest = L with the highest bit of H. Rows
+// 16 further on are asked for, as in statsAVX512.
 //	Z16 0x00ff in every word; Z17 0x01 and Z18 0x80 in every byte; Z19 apart
 TEXT ·splitBF16AVX512(SB), NOSPLIT, $0-48
 	MOVQ exps+0(FP), DI
@@ -49,8 +50,13 @@ TEXT ·splitBF16AVX512(SB), NOSPLIT, $0-48
 
 splitBF16Row:
 	XORQ BX, BX
+	MOVQ R11, AX
+	SHLQ $4, AX
+	ADDQ SI, AX
 
 splitBF16Group:
+	PREFETCHT0 (AX)(BX*2)
+	PREFETCHT0 64(AX)(BX*2)
 	VMOVDQU64 (SI)(BX*2), Z0
 	VMOVDQU64 64(SI)(BX*2), Z1
 	VPSRLW $8, Z0, Z2
