@@ -23,9 +23,9 @@
 // Concurrency: an Encoder or a Reader belongs to one goroutine at a time; any
 // number of them work beside one another. Shape and Params are not kept.
 //
-// Tiers use it through storage/coded, without Params.Plan, calibration, several
-// levels in an object or steps for each layer: those are for `larder codec` and
-// `larder calibrate` so far.
+// Tiers use it through storage/coded, with one level in an object and without
+// calibration; `larder codec` and `larder calibrate` have both. Params.Plan and
+// steps for each layer are set by tests only so far.
 //
 // It does not: know part ids, tiers or requests, read files, start
 // goroutines, choose levels for a namespace.

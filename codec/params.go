@@ -68,7 +68,7 @@ func DefaultStep(k Kind) float32 {
 // Params says how an object is coded.
 type Params struct {
 	// Finest and Coarsest are the levels that the object holds, with all
-	// between. Only Plain has more than one; a reader of any level between
+	// between. Only Plain and Calibrated have more than one; a reader of any level between
 	// them fetches a prefix.
 	Finest, Coarsest int
 	// Fields has one entry for each field of the Shape.

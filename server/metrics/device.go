@@ -100,9 +100,9 @@ func deviceMetrics() []family[nvme.Stats] {
 		}),
 		metric("larder_nvme_read_bytes_total", "Bytes of parts read. None for long while larder_nvme_user_bytes_total grows: what is written is not used; a drive lasts longer with nvme.write_back on-reuse.", counter, "",
 			one(func(s *nvme.Stats) float64 { return float64(s.ReadBytes) })),
-		metric("larder_nvme_user_bytes_total", "Bytes of parts written, as long as they are. larder_nvme_device_bytes_total over it is the write amplification.", counter, "",
+		metric("larder_nvme_user_bytes_total", "Bytes of parts written, as they are stored: coded ones are shorter. larder_nvme_device_bytes_total over it is the write amplification.", counter, "",
 			one(func(s *nvme.Stats) float64 { return float64(s.UserBytes) })),
-		metric("larder_nvme_device_bytes_total", "Bytes given to the drive: parts, padding, headers, footers, what is copied forward, and the index. Over larder_nvme_user_bytes_total it is the write amplification: up to 1.1 for parts of 192 KiB or more; above that for long, parts are small (use larger head groups), else it is a bug.", counter, "",
+		metric("larder_nvme_device_bytes_total", "Bytes given to the drive: parts, padding, headers, footers, what is copied forward, and the index. Over larder_nvme_user_bytes_total it is the write amplification: up to 1.1 for parts of 192 KiB or more; above that for long, parts are small, as they are stored (use larger head groups), else it is a bug.", counter, "",
 			one(func(s *nvme.Stats) float64 { return float64(s.DeviceBytes) })),
 		metric("larder_nvme_written_bytes_total", "Bytes written in whole pages, for new parts, and again for chunks that were worth keeping, or pinned and unpinned (moved). Much forward: chunks in use are as many as nvme.bytes holds; raise it.", counter, "why", values{
 			"new":     func(s *nvme.Stats) float64 { return float64(s.PutBytes) },

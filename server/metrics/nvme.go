@@ -82,7 +82,7 @@ func workerMetrics() []family[Workers] {
 		}),
 		metric("larder_nvme_promoted_bytes_total", "Bytes of parts brought into the host tier. Most of what is loaded: host.bytes is small for the working set; raise it if memory allows.", counter, "",
 			one(func(s *Workers) float64 { return float64(s.Promoter.Bytes) })),
-		metric("larder_nvme_load_expected_seconds", "What a load takes that begins now, by the last ones, as engines are told: the wait for its first bytes, and each MiB. Where it is more than computing takes they compute. A long wait: loads queue, engines want more than the drive gives; a long time for each MiB: the drive is slow, or busy with writes.", gauge, "what", values{
+		metric("larder_nvme_load_expected_seconds", "What a load takes that begins now, by the last ones, as engines are told: the wait for its first bytes, and each MiB. Where it is more than computing takes they compute. A long wait: loads queue, engines want more than the drive gives; a long time for each MiB: the drive is slow or busy with writes, or decoding is the limit (larder_codec_waiting).", gauge, "what", values{
 			"wait":    func(s *Workers) float64 { return s.Wait.Seconds() },
 			"per_mib": func(s *Workers) float64 { return s.PerMiB.Seconds() },
 		}),

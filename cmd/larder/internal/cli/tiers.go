@@ -20,8 +20,9 @@ device was given, padding, index and copies included, over WRITTEN. QUEUE counts
 parts that are read or written now, or wait for it. After a start CHUNKS of a
 device are those of the namespaces and tenants that engines have named since;
 PARTS are all. CODEC is how chunks are written; larder namespaces says it for each
-namespace. A tier that is off is left out by larderd until it is restarted;
-the reason follows the table.`,
+namespace. A tier that is off is left out by larderd until it is restarted. Why it
+is off, or has a new store, no index or segments that cannot be read, follows the
+table.`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			s, err := a.status(c.Context())
 			if err != nil {

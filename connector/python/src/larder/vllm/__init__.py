@@ -10,6 +10,8 @@ moves KV. Invariants:
   reported in the same step, and the engine computes them.
 - A match is loaded only as far as that takes less time than computing it, by
   what was measured so far (load_or_recompute).
+- What was computed on top of KV that lost something is stored with its quality
+  (lineage).
 - Pages are read for a store after the step that computed them, and before the
   next one writes any.
 
