@@ -62,7 +62,7 @@ func (r *Reader) DecodeLayers(dst []byte, h *Header, shape *Shape, passes [][]by
 	if err := shape.Validate(); err != nil {
 		return err
 	}
-	if !shape.equal(h.Uncoded()) {
+	if !shape.Equal(h.Uncoded()) {
 		return corrupt("shape", "not the expected one")
 	}
 	if low < 0 || high > h.Layers || low >= high {

@@ -133,7 +133,8 @@ func (s *Shape) LayerSize() int { return s.Heads * s.Tokens * s.RowSize() }
 // RawSize is the uncoded bytes of everything.
 func (s *Shape) RawSize() int { return s.Layers * s.LayerSize() }
 
-func (s *Shape) equal(o *Shape) bool {
+// Equal says whether both are of the same bytes.
+func (s *Shape) Equal(o *Shape) bool {
 	if s.FirstLayer != o.FirstLayer || s.Layers != o.Layers || s.Heads != o.Heads || s.Tokens != o.Tokens || len(s.Fields) != len(o.Fields) {
 		return false
 	}

@@ -60,6 +60,8 @@ func (p *Pool) decodeAll(ctx context.Context, d *part.Descriptor, dst, object []
 		return err
 	case h.ObjectSize != int64(len(object)) || binary.LittleEndian.Uint64(object[h.Size-8:]) != d.Table[part.CodecHeader]:
 		return fault.New(fault.Corrupt, "coded.header", "the object is not the one that the descriptor names").With(h.ObjectSize, len(object))
+	case !shape.Equal(h.Uncoded()): // before anything is looked up by the shape's layers
+		return fault.New(fault.Corrupt, "coded.shape", "the object is not of the namespace's shape").With(*h.Uncoded(), *shape)
 	}
 	if level, lossy := h.Lossy(); lossy && d.Quality < qualityOf(level) {
 		return fault.New(fault.Corrupt, "coded.quality", "better than the object's level").With(d.Quality, qualityOf(level))

@@ -245,6 +245,34 @@ func TestDamage(t *testing.T) {
 	}
 }
 
+// An object of fewer layers than its part, in a descriptor that is sound, is
+// Corrupt, however many layers are decoded at a time.
+func TestFewerLayers(t *testing.T) {
+	d := large()
+	d.Groups[1].Layers = []uint32{3, 5, 6} // one unit each: two layers at a time
+	layout := layoutOf(d)
+	pool := newPool(t, Options{Workers: 2})
+	for i := range layout {
+		under := newMemory()
+		tier := pool.Stage(d, layout, Lossless).Over(under)
+		list := chunkOf(t, 1, layout, 0)
+		put(t, tier, list)
+		p := under.parts[list[i].Part.ID]
+		shape := *shapesOf(d)[placeOf(p.Part.ID)]
+		shape.Layers = 1
+		object, err := pool.encode(t.Context(), list[i].Bytes[:shape.RawSize()], &shape, Lossless)
+		require.NoError(t, err)
+		origin := *list[i].Part
+		require.NoError(t, describe(&origin, object, Lossless))
+		require.NoError(t, part.Seal(&origin))
+		under.parts[list[i].Part.ID] = storage.PartBytes{Part: &origin, Bytes: object}
+		_, b, err := get(t, tier, list[i].Part.ID, len(list[i].Bytes))
+		require.ErrorIs(t, err, fault.Corrupt)
+		require.Empty(t, b)
+		require.Len(t, under.deleted, 1)
+	}
+}
+
 // An object that lost something cannot pass for exact, whatever its descriptor
 // says.
 func TestQualityIsTheObjects(t *testing.T) {
