@@ -143,11 +143,11 @@ func table(c *Config) []*Option {
 
 		{
 			Key: "codec.workers", value: number(&c.Codec.Workers, 0, 0, 1024),
-			Help:   "Processors that code or decode chunks at a time; writes take at most half of them. 0: half of those that the daemon may use.",
+			Help:   "Processors that code or decode chunks at a time; writes take at most half of them, and share a single one with loads. 0: half of those that the daemon may use.",
 			Hazard: "Many: engines on the host have less. Few: loads of coded chunks wait.",
 		}, {
 			Key: "codec.bytes", value: size(&c.Codec.Bytes, 0, 0, 1024*gib),
-			Help:   "Memory that parts take while they are coded, bfloat16 about three times its length; about as much again stays with the workers. What finds none waits. 0: 32MiB for each worker, at least 256MiB.",
+			Help:   "Memory that parts take while they are coded, bfloat16 about three times its length; about as much again stays with the workers. Chunks that are written take at most half of it. What finds none waits. 0: 32MiB for each worker, at least 256MiB.",
 			Hazard: "It comes on top of host.bytes.",
 		},
 

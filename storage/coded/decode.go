@@ -15,7 +15,7 @@ import (
 // decode the object that lies at the beginning of dst into all of it, and make d
 // the descriptor of the raw part. dst has the shape's size.
 func (p *Pool) decode(ctx context.Context, d *part.Descriptor, dst []byte, stored int, shape *codec.Shape) error {
-	release, err := p.reserve(ctx, p.decodeWeight(shape))
+	release, err := p.reserveRead(ctx, p.decodeWeight(shape))
 	if err != nil {
 		return err
 	}

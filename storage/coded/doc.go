@@ -18,8 +18,10 @@
 //
 // One Pool serves all tiers and scopes. It bounds how many processors code and
 // how much memory parts take meanwhile; whoever wants more waits, until the
-// context ends. Writes take at most half of it, so that loads do not wait behind
-// them. Work is done by the goroutines of the callers, and by others that end
+// context ends. Writes take at most half of the memory, which they keep while the
+// tier below writes, and half of the turns to code: loads wait for no disk that
+// others write to, and for an encoding only where the pool has a single worker,
+// and then for one part at most. Work is done by the goroutines of the callers, and by others that end
 // before the call does: parts side by side on the way in, layers of a part on
 // the way out.
 //

@@ -21,9 +21,11 @@ type Options struct {
 	Workers int
 	// Bytes of memory that parts take while they are coded: bfloat16 about three
 	// times its length. Default 32 MiB for each worker and 256 MiB at least; at
-	// least 16 MiB. A part that takes more than all is coded while no other is.
-	// About as much again stays with the workers. Less: parts wait, and workers
-	// begin with fresh memory where parts are large.
+	// least 16 MiB. Chunks that are written take at most half of it, and keep that
+	// until the tier below has them. What takes more than half, a part to decode
+	// or a chunk to write, is coded while no other is of its kind. About as much
+	// again stays with the workers. Less: parts wait, and workers begin with fresh
+	// memory where parts are large.
 	Bytes int64
 }
 
@@ -37,8 +39,8 @@ const (
 // each worker has two.
 const unitBytes = 12
 
-// encodeWeight is the memory that coding a part takes: its object, 3 bytes for
-// each element, and the units at work.
+// encodeWeight is the memory that coding a part takes besides its object: 3 bytes
+// for each element, and the units at work.
 func encodeWeight(s *codec.Shape) int64 {
 	elements, unit := int64(0), int64(0)
 	for _, f := range s.Fields {
@@ -46,7 +48,18 @@ func encodeWeight(s *codec.Shape) int64 {
 		elements += n * int64(s.Layers) * int64(s.Heads)
 		unit = max(unit, n)
 	}
-	return int64(s.RawSize()) + 3*elements + 2*unitBytes*unit
+	return 3*elements + 2*unitBytes*unit
+}
+
+// encodeWeights is the memory that coding parts side by side takes: all objects,
+// and what the largest take of those that are coded at a time.
+func (p *Pool) encodeWeights(shapes []*codec.Shape) int64 {
+	objects, most := int64(0), int64(0)
+	for _, s := range shapes {
+		objects += int64(s.RawSize())
+		most = max(most, encodeWeight(s))
+	}
+	return objects + most*int64(min(len(shapes), p.encodings()))
 }
 
 // decodeWeight is that of decoding one: its object, and the units at work.
@@ -64,7 +77,9 @@ type Pool struct {
 	coder *rans.Coder
 	// turns of all workers; writes are those that encode.
 	turns, writes *semaphore.Weighted
-	memory        *semaphore.Weighted
+	// memory in two halves. Writes take of theirs only; reads of both, but never
+	// wait for that of writes, which may be held by one that a disk keeps waiting.
+	readMemory, writeMemory *semaphore.Weighted
 	// keep is the largest part whose working memory is kept.
 	keep int
 
@@ -96,23 +111,41 @@ func NewPool(o Options) (*Pool, error) {
 	}
 	p := &Pool{
 		opt: o, coder: coder,
-		turns: semaphore.NewWeighted(int64(o.Workers)), memory: semaphore.NewWeighted(o.Bytes), keep: int(o.Bytes / 4 / int64(o.Workers)),
+		turns:      semaphore.NewWeighted(int64(o.Workers)),
+		readMemory: semaphore.NewWeighted(o.Bytes / 2), writeMemory: semaphore.NewWeighted(o.Bytes / 2),
+		keep: int(o.Bytes / 4 / int64(o.Workers)),
 	}
 	p.writes = semaphore.NewWeighted(int64(p.encodings()))
 	return p, nil
 }
 
 // encodings are under way at most: half of the workers, so that loads do not wait
-// behind them.
+// behind them. A single worker serves both: a load waits for one part at most that
+// is being encoded.
 func (p *Pool) encodings() int { return max(1, p.opt.Workers/2) }
 
-// reserve memory. It is the caller's until it calls release.
-func (p *Pool) reserve(ctx context.Context, n int64) (release func(), err error) {
-	n = min(n, p.opt.Bytes)
-	if err := p.wait(ctx, p.memory, n); err != nil {
+// reserveRead takes memory for a part that is decoded. It is the caller's until
+// it calls release.
+func (p *Pool) reserveRead(ctx context.Context, n int64) (release func(), err error) {
+	n = min(n, p.opt.Bytes/2)
+	from := p.readMemory
+	if !from.TryAcquire(n) {
+		if p.writeMemory.TryAcquire(n) { // fails while a write waits for it
+			from = p.writeMemory
+		} else if err := p.wait(ctx, from, n); err != nil {
+			return nil, err
+		}
+	}
+	return func() { from.Release(n) }, nil
+}
+
+// reserveWrite takes memory for a chunk that is written, likewise.
+func (p *Pool) reserveWrite(ctx context.Context, n int64) (release func(), err error) {
+	n = min(n, p.opt.Bytes/2)
+	if err := p.wait(ctx, p.writeMemory, n); err != nil {
 		return nil, err
 	}
-	return func() { p.memory.Release(n) }, nil
+	return func() { p.writeMemory.Release(n) }, nil
 }
 
 // wait for a semaphore, counted as waiting.

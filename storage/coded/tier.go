@@ -143,13 +143,13 @@ func (t *Tier) PutParts(ctx context.Context, list []storage.PartBytes) ([]storag
 	if t.stage.mode == Raw {
 		return tiered.PutParts(ctx, t.under, list)
 	}
-	total := int64(0)
+	shapes := make([]*codec.Shape, 0, len(list))
 	for i := range list {
 		if shape := t.stage.shapes[placeOf(list[i].Part.ID)]; shape != nil {
-			total += encodeWeight(shape)
+			shapes = append(shapes, shape)
 		}
 	}
-	release, err := t.stage.pool.reserve(ctx, total)
+	release, err := t.stage.pool.reserveWrite(ctx, t.stage.pool.encodeWeights(shapes))
 	if err != nil {
 		return rejected(len(list)), err
 	}

@@ -366,62 +366,6 @@ func TestCancelled(t *testing.T) {
 	require.Zero(t, pool.Stats().Waiting)
 }
 
-// Any number of calls share the pool: no more memory is taken than there is,
-// and everything is what it was.
-func TestConcurrent(t *testing.T) {
-	d := large()
-	layout := layoutOf(d)
-	pool := newPool(t, Options{Workers: 3})
-	under := newMemory()
-	// While the tier below writes, the memory of its parts is taken.
-	under.beforePut = func() {
-		if pool.memory.TryAcquire(pool.opt.Bytes) {
-			t.Error("parts that are being written take no memory")
-		}
-	}
-	tier := pool.Stage(d, layout, Lossless).Over(under)
-	done := make(chan error)
-	const callers = 12
-	for n := range callers {
-		list := chunkOf(t, byte(n+1), layout, 0)
-		go func() {
-			_, err := tier.PutParts(t.Context(), list)
-			for i := 0; i < len(list) && err == nil; i++ {
-				var got part.Descriptor
-				b := make([]byte, len(list[i].Bytes))
-				if _, err = tier.Get(t.Context(), list[i].Part.ID, &got, b); err == nil && !bytes.Equal(b, list[i].Bytes) {
-					err = fault.New(fault.Corrupt, "test", "other bytes")
-				}
-			}
-			done <- err
-		}()
-	}
-	for range callers {
-		require.NoError(t, <-done)
-	}
-	require.True(t, pool.memory.TryAcquire(pool.opt.Bytes), "memory is lost")
-	require.True(t, pool.turns.TryAcquire(3), "turns are lost")
-	require.True(t, pool.writes.TryAcquire(1), "turns are lost")
-	require.LessOrEqual(t, len(pool.encoders), 1)
-	require.LessOrEqual(t, len(pool.readers), 3)
-}
-
-func TestOptions(t *testing.T) {
-	for _, o := range []Options{{Workers: -1}, {Workers: 1025}, {Bytes: minBytes - 1}} {
-		_, err := NewPool(o)
-		require.ErrorIs(t, err, fault.Invalid)
-	}
-	for i, name := range Modes() {
-		m, err := ParseMode(name)
-		require.NoError(t, err)
-		require.Equal(t, Mode(i), m)
-		require.Equal(t, name, m.String())
-	}
-	_, err := ParseMode("l2")
-	require.ErrorIs(t, err, fault.Invalid)
-	require.Equal(t, []uint8{0, 0, 1, 2, 3, 4}, []uint8{Raw.Quality(), Lossless.Quality(), L0.Quality(), L1.Quality(), L2.Quality(), L3.Quality()})
-}
-
 // ending is a context that ends after it was asked so often.
 type ending struct {
 	context.Context
@@ -458,33 +402,4 @@ func TestCancelledBetweenLayers(t *testing.T) {
 	require.Equal(t, uint64(layout[0].Layers), pool.Stats().Stopped)
 	_, _, err := get(t, tier, list[0].Part.ID, len(list[0].Bytes))
 	require.NoError(t, err)
-}
-
-// A part that takes more memory than there is is coded all the same, by itself.
-func TestLargePart(t *testing.T) {
-	d := eight()
-	for i := range uint32(32) {
-		d.Groups[0].Layers = append(d.Groups[0].Layers, 32+i)
-	}
-	layout := layoutOf(d)
-	pool := newPool(t, Options{Workers: 2, Bytes: minBytes})
-	tier := pool.Stage(d, layout, L3).Over(newMemory())
-	require.Greater(t, encodeWeight(tier.stage.shapes[place{}]), pool.opt.Bytes)
-	lists := [][]storage.PartBytes{chunkOf(t, 1, layout, 0), chunkOf(t, 2, layout, 0)}
-	done := make(chan error)
-	for _, list := range lists {
-		go func() {
-			_, err := tier.PutParts(t.Context(), list)
-			done <- err
-		}()
-	}
-	for range lists {
-		require.NoError(t, <-done)
-	}
-	for _, list := range lists {
-		got, b, err := get(t, tier, list[0].Part.ID, len(list[0].Bytes))
-		require.NoError(t, err)
-		require.NoError(t, part.Verify(&got, b))
-	}
-	require.True(t, pool.memory.TryAcquire(pool.opt.Bytes), "memory is lost")
 }
