@@ -33,8 +33,9 @@ func codecMetrics() []family[Workers] {
 		}),
 		metric("larder_codec_waiting", "Calls that wait for a worker, or for memory. Above 0 for long: raise codec.workers if the host has idle processors, and codec.bytes where parts are large.", gauge, "",
 			one(func(s *Workers) float64 { return float64(s.Codec.Waiting) })),
-		metric("larder_codec_errors_total", "Parts that could not be coded, by kind. corrupt: stored bytes were sound and did not decode, or to other bytes; the chunk was dropped; any at all is a bug or bad memory. unknown: written by another version of Larder. stopped: whoever asked gave up first. encode: they were not written.", counter, "kind", values{
+		metric("larder_codec_errors_total", "Parts that could not be coded, by kind. corrupt: stored bytes were sound and did not decode, or to other bytes; the chunk was dropped; any at all is a bug or bad memory. unknown: written by another version of Larder. decode: not decoded for any other reason; the chunk stays; any at all is a bug. stopped: whoever asked gave up first, be it to read or to write. encode: they were not written.", counter, "kind", values{
 			"corrupt": func(s *Workers) float64 { return float64(s.Codec.Corrupt) },
+			"decode":  func(s *Workers) float64 { return float64(s.Codec.DecodeFailed) },
 			"unknown": func(s *Workers) float64 { return float64(s.Codec.Unknown) },
 			"stopped": func(s *Workers) float64 { return float64(s.Codec.Stopped) },
 			"encode":  func(s *Workers) float64 { return float64(s.Codec.EncodeFailed) },

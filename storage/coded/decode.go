@@ -37,17 +37,10 @@ func (p *Pool) decode(ctx context.Context, d *part.Descriptor, dst []byte, store
 	took := time.Since(began)
 	p.count(func(st *Stats) {
 		st.DecodeTime += took
-		switch k, _ := fault.KindOf(err); {
-		case err == nil:
+		if err == nil {
 			st.Decoded++
 			st.DecodedBytes += int64(len(dst))
 			st.DecodedStored += int64(stored)
-		case k == fault.Unavailable:
-			st.Stopped++
-		case k == fault.Miss:
-			st.Unknown++
-		default:
-			st.Corrupt++
 		}
 	})
 	return err

@@ -19,6 +19,8 @@ type memory struct {
 	batches []int
 	// beforePut, if set, is called by PutParts and may wait.
 	beforePut func()
+	// beforeDelete, likewise; its error is Delete's.
+	beforeDelete func(context.Context) error
 }
 
 func newMemory() *memory { return &memory{parts: map[part.ID]storage.PartBytes{}} }
@@ -73,7 +75,12 @@ func (m *memory) Stat(_ context.Context, id part.ID, d *part.Descriptor) error {
 	return err
 }
 
-func (m *memory) Delete(_ context.Context, key keys.Key) (bool, error) {
+func (m *memory) Delete(ctx context.Context, key keys.Key) (bool, error) {
+	if m.beforeDelete != nil {
+		if err := m.beforeDelete(ctx); err != nil {
+			return false, err
+		}
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.deleted = append(m.deleted, key)

@@ -156,7 +156,6 @@ func (p *Pool) wait(ctx context.Context, s *semaphore.Weighted, n int64) error {
 	p.count(func(st *Stats) { st.Waiting++ })
 	defer p.count(func(st *Stats) { st.Waiting-- })
 	if err := s.Acquire(ctx, n); err != nil {
-		p.count(func(st *Stats) { st.Stopped++ })
 		return stopped(err)
 	}
 	return nil
@@ -185,12 +184,7 @@ func (p *Pool) encode(ctx context.Context, raw []byte, shape *codec.Shape, mode 
 	if len(raw) <= p.keep {
 		give(p, &p.encoders, e)
 	}
-	p.count(func(st *Stats) {
-		st.EncodeTime += took
-		if err != nil {
-			st.EncodeFailed++
-		}
-	})
+	p.count(func(st *Stats) { st.EncodeTime += took })
 	return object, err
 }
 

@@ -1,6 +1,10 @@
 package coded
 
-import "time"
+import (
+	"time"
+
+	"github.com/larderkv/larder/api/fault"
+)
 
 // Stats are counters since the start, and what is going on now.
 type Stats struct {
@@ -16,12 +20,36 @@ type Stats struct {
 	DecodedBytes, DecodedStored int64
 	DecodeTime                  time.Duration
 	// Corrupt objects whose chunks were dropped; Unknown ones are of another
-	// version, or want a basis.
-	Corrupt, Unknown uint64
-	// Stopped calls ended with their context.
+	// version, or want a basis. DecodeFailed are those that failed for any other
+	// reason.
+	Corrupt, Unknown, DecodeFailed uint64
+	// Stopped parts were neither encoded nor decoded, since the context ended.
 	Stopped uint64
 	// Waiting calls now, for a worker or for memory.
 	Waiting int
+}
+
+// notDecoded counts a part by why. Only what is Corrupt costs the chunk.
+func (st *Stats) notDecoded(err error) {
+	switch k, _ := fault.KindOf(err); k {
+	case fault.Corrupt:
+		st.Corrupt++
+	case fault.Miss:
+		st.Unknown++
+	case fault.Unavailable:
+		st.Stopped++
+	default:
+		st.DecodeFailed++
+	}
+}
+
+// notEncoded counts parts likewise.
+func (st *Stats) notEncoded(err error, parts int) {
+	if k, _ := fault.KindOf(err); k == fault.Unavailable {
+		st.Stopped += uint64(parts)
+	} else {
+		st.EncodeFailed += uint64(parts)
+	}
 }
 
 func (p *Pool) count(f func(*Stats)) {

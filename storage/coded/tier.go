@@ -5,6 +5,7 @@ import (
 	"errors"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/larderkv/larder/api/fault"
 	"github.com/larderkv/larder/api/keys"
@@ -21,6 +22,10 @@ type Stage struct {
 	mode   Mode
 	layout storage.Layout
 	shapes map[place]*codec.Shape
+	// written until now, as raw bytes and as they were stored: rates of other
+	// namespaces and modes say nothing of this one's.
+	mu          sync.Mutex
+	raw, stored int64
 }
 
 // Stage of a namespace, whose parts are layout. Where the codec cannot look into
@@ -40,14 +45,15 @@ func Effective(d *namespace.Descriptor, mode Mode) Mode {
 // Mode says how parts are written.
 func (s *Stage) Mode() Mode { return s.mode }
 
-// Expected is what so many raw bytes will be when they are written, by what was
-// written until now.
+// Expected is what so many raw bytes will be when they are written, by what the
+// stage has written until now; before the first, as many.
 func (s *Stage) Expected(raw int64) int64 {
-	st := s.pool.Stats()
-	if s.mode == Raw || st.EncodedBytes == 0 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.raw == 0 {
 		return raw
 	}
-	return int64(float64(raw) * float64(st.EncodedStored) / float64(st.EncodedBytes))
+	return int64(float64(raw) * float64(s.stored) / float64(s.raw))
 }
 
 // Over puts the stage in front of a tier.
@@ -88,6 +94,11 @@ func (t *Tier) Has(key keys.Key, worst uint8) bool {
 	return ok && h.Has(key, worst)
 }
 
+// repairTimeout bounds what a load waits for the removal of a damaged chunk, which
+// may wait for a disk: as long as a promotion has (storage/tiered). What is not
+// gone by then is found damaged again.
+const repairTimeout = 10 * time.Second
+
 // Get implements storage.Tier. The tier under it writes raw parts straight into
 // dst.
 func (t *Tier) Get(ctx context.Context, id part.ID, d *part.Descriptor, dst []byte) (int, error) {
@@ -108,12 +119,15 @@ func (t *Tier) Get(ctx context.Context, id part.ID, d *part.Descriptor, dst []by
 		return n, err
 	}
 	err = t.decode(ctx, d, dst, n, shape)
-	switch k, _ := fault.KindOf(err); {
-	case err == nil:
+	if err == nil {
 		return room, nil
-	case k == fault.Corrupt:
+	}
+	t.stage.pool.count(func(st *Stats) { st.notDecoded(err) })
+	if k, _ := fault.KindOf(err); k == fault.Corrupt {
 		// Whoever asked may have gone; the chunk must go all the same.
-		_, e := t.under.Delete(context.WithoutCancel(ctx), id.Chunk)
+		repair, cancel := context.WithTimeout(context.WithoutCancel(ctx), repairTimeout)
+		defer cancel()
+		_, e := t.under.Delete(repair, id.Chunk)
 		err = errors.Join(err, e)
 	}
 	clear(dst)
@@ -123,7 +137,6 @@ func (t *Tier) Get(ctx context.Context, id part.ID, d *part.Descriptor, dst []by
 func (t *Tier) decode(ctx context.Context, d *part.Descriptor, dst []byte, n int, shape *codec.Shape) error {
 	switch {
 	case shape == nil || !d.Coded():
-		t.stage.pool.count(func(st *Stats) { st.Unknown++ })
 		return fault.New(fault.Miss, "part.encoding", "nothing here decodes it").With(d.Encoding, nil)
 	case int(d.RawLength) != len(dst):
 		return fault.New(fault.Corrupt, "part.raw_length", "not the namespace's").With(d.RawLength, len(dst))
@@ -151,6 +164,7 @@ func (t *Tier) PutParts(ctx context.Context, list []storage.PartBytes) ([]storag
 	}
 	release, err := t.stage.pool.reserveWrite(ctx, t.stage.pool.encodeWeights(shapes))
 	if err != nil {
+		t.stage.pool.count(func(st *Stats) { st.notEncoded(err, len(list)) })
 		return rejected(len(list)), err
 	}
 	defer release()
@@ -201,6 +215,7 @@ func (s *Stage) encode(ctx context.Context, p storage.PartBytes) (storage.PartBy
 	}
 	object, err := s.pool.encode(ctx, p.Bytes, s.shapes[placeOf(p.Part.ID)], mode)
 	if err != nil {
+		s.pool.count(func(st *Stats) { st.notEncoded(err, 1) })
 		return p, err
 	}
 	d := *p.Part
@@ -223,6 +238,10 @@ func (s *Stage) encode(ctx context.Context, p storage.PartBytes) (storage.PartBy
 		st.EncodedBytes += int64(d.RawLength)
 		st.EncodedStored += int64(d.StoredLength)
 	})
+	s.mu.Lock()
+	s.raw += int64(d.RawLength)
+	s.stored += int64(d.StoredLength)
+	s.mu.Unlock()
 	p.Part = &d
 	return p, part.Seal(&d)
 }

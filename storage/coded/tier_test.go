@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"math"
 	"math/rand/v2"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 
 	"github.com/stretchr/testify/require"
 
@@ -228,6 +230,7 @@ func TestDamage(t *testing.T) {
 		list := chunkOf(t, 1, layout, 0)
 		put(t, tier, list)
 		p := under.parts[list[0].Part.ID]
+		before := pool.Stats()
 		origin := p.Part.Checksum
 		c.change(&p)
 		if p.Part.Checksum == origin {
@@ -240,6 +243,8 @@ func TestDamage(t *testing.T) {
 		require.Empty(t, b)
 		_ = got
 		require.Equal(t, c.want == fault.Corrupt, len(under.deleted) == 1, c.name)
+		require.Equal(t, uint64(len(under.deleted)), pool.Stats().Corrupt-before.Corrupt, c.name)
+		require.Equal(t, uint64(1), pool.Stats().Corrupt+pool.Stats().Unknown-before.Corrupt-before.Unknown, c.name)
 		_, _, err = get(t, tier, list[1].Part.ID, len(list[1].Bytes))
 		require.Equal(t, c.want == fault.Miss, err == nil, c.name)
 	}
@@ -270,6 +275,62 @@ func TestFewerLayers(t *testing.T) {
 		require.ErrorIs(t, err, fault.Corrupt)
 		require.Empty(t, b)
 		require.Len(t, under.deleted, 1)
+	}
+}
+
+// A disk that hangs does not keep the load that found damage, but for a while;
+// that whoever asked has gone is no reason to leave the chunk.
+func TestRepairEnds(t *testing.T) {
+	d := large()
+	layout := layoutOf(d)
+	synctest.Test(t, func(t *testing.T) {
+		under := newMemory()
+		pool := newPool(t, Options{Workers: 2})
+		tier := pool.Stage(d, layout, Lossless).Over(under)
+		list := chunkOf(t, 1, layout, 0)
+		put(t, tier, list)
+		stored := under.parts[list[0].Part.ID]
+		stored.Part.Table[part.CodecOrigin]++
+		require.NoError(t, part.Seal(stored.Part))
+		load, gone := context.WithCancel(t.Context())
+		under.beforeDelete = func(ctx context.Context) error {
+			gone()
+			require.NoError(t, ctx.Err())
+			<-ctx.Done() // fake time goes on: there is an end, or the test fails for good
+			return ctx.Err()
+		}
+		var got part.Descriptor
+		b := make([]byte, len(list[0].Bytes))
+		_, err := tier.Get(load, list[0].Part.ID, &got, b)
+		k, _ := fault.KindOf(err)
+		require.Equal(t, fault.Corrupt, k)
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.Equal(t, make([]byte, len(b)), b)
+	})
+}
+
+// What a stage expects comes of its own namespace's parts in its own mode, those
+// that are kept raw included.
+func TestExpected(t *testing.T) {
+	d := large()
+	layout := layoutOf(d)
+	pool := newPool(t, Options{})
+	const raw = 1 << 30
+	for _, mode := range []Mode{L3, Lossless, Raw} {
+		stage := pool.Stage(d, layout, mode)
+		require.Equal(t, int64(raw), stage.Expected(raw), "%v: before the first", mode)
+		under := newMemory()
+		list := chunkOf(t, 1, layout, 0)
+		_, _ = rand.NewChaCha8([32]byte{9}).Read(list[0].Bytes)
+		p, err := tiertest.Raw(*list[0].Part, layout[0], list[0].Bytes)
+		require.NoError(t, err)
+		list[0].Part = p
+		put(t, stage.Over(under), list)
+		stored := int64(0)
+		for _, p := range under.parts {
+			stored += int64(len(p.Bytes))
+		}
+		require.InDelta(t, float64(stored)/float64(layout.Bytes()), float64(stage.Expected(raw))/raw, 1e-6, "%v", mode)
 	}
 }
 
@@ -337,8 +398,10 @@ func TestCancelled(t *testing.T) {
 	_, err := tier.Get(ctx, list[0].Part.ID, &got, b)
 	require.ErrorIs(t, err, fault.Unavailable)
 	require.Equal(t, make([]byte, len(b)), b, "something of the object was left")
+	require.Equal(t, uint64(1), pool.Stats().Stopped)
 	_, err = tier.PutParts(ctx, list)
 	require.ErrorIs(t, err, fault.Unavailable)
+	require.Equal(t, uint64(1+len(list)), pool.Stats().Stopped, "each part is one that was not coded")
 
 	// One that waits for its turn, since all workers are busy.
 	require.NoError(t, pool.turns.Acquire(t.Context(), 1))
@@ -363,7 +426,27 @@ func TestCancelled(t *testing.T) {
 	require.Empty(t, under.deleted)
 	_, _, err = get(t, tier, list[0].Part.ID, len(b))
 	require.NoError(t, err, "the pool is not usable after cancelled calls")
+	require.Equal(t, uint64(2*(1+len(list))), pool.Stats().Stopped)
+	require.Zero(t, pool.Stats().EncodeFailed)
 	require.Zero(t, pool.Stats().Waiting)
+}
+
+// Corrupt are parts whose chunk is dropped, and no others.
+func TestFailuresByKind(t *testing.T) {
+	for _, c := range []struct {
+		err  error
+		want Stats
+	}{
+		{fault.New(fault.Corrupt, "test", "damaged"), Stats{Corrupt: 1}},
+		{fault.New(fault.Miss, "test", "unknown"), Stats{Unknown: 1}},
+		{context.Canceled, Stats{Stopped: 1}},
+		{fault.New(fault.Invalid, "test", "wrong"), Stats{DecodeFailed: 1}},
+		{errors.New("anything"), Stats{DecodeFailed: 1}},
+	} {
+		var st Stats
+		st.notDecoded(c.err)
+		require.Equal(t, c.want, st, "%v", c.err)
+	}
 }
 
 // ending is a context that ends after it was asked so often.
