@@ -85,6 +85,9 @@ func (s *Store) assemble(sc *scope, d *part.Descriptor, l segment.Location, lane
 		}
 		return storage.Kept, locs, nil
 	}
+	if old := s.dir.lookup(sc.number, &d.ID.Chunk, isVisible); old != 0 && s.outside(old, pinned) == nil && s.outside(chunk, pinned) != nil {
+		return 0, s.forget(chunk, locs), fault.New(fault.Miss, "put.pinned", "the chunk that is here was pinned while a better one was written")
+	}
 	return storage.Published, s.publish(sc, chunk, locs), nil
 }
 

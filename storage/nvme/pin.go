@@ -25,9 +25,34 @@ func isPinned(class uint16) bool { return class&pinnedBit != 0 }
 // goes to segments that eviction never takes. What is there already stays where
 // it is (Duplicate); Pin moves it. All else is as in the tier itself.
 //
+// A better chunk takes over the pin of the one that it replaces, whichever tier it
+// is put through; where the share of pins has no room for both it is Full, and the
+// pinned one stays.
+//
 // Pins take no more than Options.PinnedPercent of the budget; a Put beyond it is
 // Full, and nothing is kept.
 func (t *Tier) Pinned() *Tier { return &Tier{t.s, t.sc, pinned} }
+
+// classOf is where parts of a chunk go. A better chunk than a pinned one is pinned
+// too, or refused: no pin ends because a chunk is written again. The caller holds mu.
+func (t *Tier) classOf(key *keys.Key) segment.Class {
+	if old := t.s.dir.lookup(t.sc.number, key, isVisible); old != 0 && t.s.outside(old, pinned) == nil {
+		return pinned
+	}
+	return t.class
+}
+
+// Takes says whether a better chunk, of so many bytes on the disk, may come in the
+// place of the one that is here: where that is pinned, the share of pins must have
+// room for both until the old one has gone.
+func (t *Tier) Takes(key keys.Key, bytes int64) bool {
+	t.s.mu.Lock()
+	defer t.s.mu.Unlock()
+	if t.s.closed || t.s.off {
+		return false
+	}
+	return !isPinned(t.classOf(&key).ID) || t.s.dir.pinned+t.s.pinning+bytes <= t.s.pinLimit()
+}
 
 // IsPinned says whether the chunk is visible and no part of it may be evicted.
 func (t *Tier) IsPinned(key keys.Key) bool {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/larderkv/larder/api/fault"
 	"github.com/larderkv/larder/api/keys"
+	"github.com/larderkv/larder/api/part"
 	"github.com/larderkv/larder/storage"
 	"github.com/larderkv/larder/storage/segment"
 	"github.com/larderkv/larder/storage/tiertest"
@@ -302,3 +303,111 @@ func TestConformancePinned(t *testing.T) {
 type pinning struct{ tested }
 
 func (p pinning) Tier(scope int) storage.Tier { return p.tier(scope).Pinned() }
+
+// lossyPart is a part of a chunk that has lost something, with its bytes.
+func lossyPart(t *testing.T, n, i int, quality uint8) (*part.Descriptor, []byte) {
+	t.Helper()
+	d, b := one(t, n, i, int(quality))
+	d.Quality = quality
+	if err := part.Seal(d); err != nil {
+		t.Fatal(err)
+	}
+	return d, b
+}
+
+func putLossy(t *testing.T, tier storage.Tier, n int, quality uint8) {
+	t.Helper()
+	for i := range layout {
+		d, b := lossyPart(t, n, i, quality)
+		if _, err := tier.Put(t.Context(), d, b); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func qualityIs(t *testing.T, what string, tier *Tier, n int, quality uint8) {
+	t.Helper()
+	if found, q := tier.Match(keysOf(n), 255); found != 1 || q != quality {
+		t.Errorf("%s: chunk %d: %d found, quality %d, not %d", what, n, found, q, quality)
+	}
+}
+
+// A better chunk takes over the pin of the one that it replaces, over a restart
+// too; where the share of pins has no room for both, the pinned one stays.
+func TestPinOutlivesBetter(t *testing.T) {
+	dir := t.TempDir()
+	o := manual()
+	o.PinnedPercent = 4 // two chunks
+	o.ForwardPercent = -1
+	s := open(t, dir, o)
+	tier := s.tier(0)
+	putLossy(t, tier, 1, 3)
+	putLossy(t, tier, 2, 3)
+	if m, err := tier.Pin(t.Context(), keysOf(1)); err != nil || m.Chunks != 1 {
+		t.Fatalf("%+v, %v", m, err)
+	}
+	if !tier.Takes(keyOf(1), 20480) || tier.Takes(keyOf(1), 32<<10) || !tier.Takes(keyOf(2), 1<<20) || !tier.Takes(keyOf(3), 1<<20) {
+		t.Error("what finds room beside a pin, and beside none")
+	}
+	putLossy(t, tier, 1, 1)
+	putLossy(t, tier, 2, 1)
+	qualityIs(t, "pinned", tier, 1, 1)
+	qualityIs(t, "not pinned", tier, 2, 1)
+	pinnedAre(t, "replaced", tier, true, 1)
+	pinnedAre(t, "replaced", tier, false, 2)
+	if st := s.Stats(); st.Pinned != 20480 {
+		t.Errorf("%d bytes are pinned", st.Pinned)
+	}
+	next := flood(t, s, 10, 40)
+	qualityIs(t, "after eviction", tier, 1, 1)
+	want(t, "not pinned", tier, false, 2)
+
+	putChunk(t, tier.Pinned(), 5)
+	d, b := one(t, 1, 0, 0)
+	if _, err := tier.Put(t.Context(), d, b); !errors.Is(err, fault.Full) {
+		t.Errorf("no room for both: %v", err)
+	}
+	if tier.Takes(keyOf(1), 20480) {
+		t.Error("there is no room")
+	}
+	s.Close()
+	s = open(t, dir, o)
+	defer s.Close()
+	tier = s.tier(0)
+	flood(t, s, next, 40)
+	qualityIs(t, "no room for a better one", tier, 1, 1)
+	pinnedAre(t, "no room for a better one", tier, true, 1, 5)
+}
+
+// A chunk that is pinned while a better one comes part by part keeps its pin, and
+// nothing of the other stays.
+func TestPinWhileBetterComes(t *testing.T) {
+	s := open(t, t.TempDir(), manual())
+	defer s.Close()
+	tier := s.tier(0)
+	putLossy(t, tier, 1, 3)
+	first := s.Stats().Parts
+	d, b := one(t, 1, 0, 0)
+	if out, err := tier.Put(t.Context(), d, b); err != nil || out != storage.Kept {
+		t.Fatal(out, err)
+	}
+	if _, err := tier.Pin(t.Context(), keysOf(1)); err != nil {
+		t.Fatal(err)
+	}
+	var last error
+	for i := 1; i < len(layout); i++ {
+		d, b := one(t, 1, i, 0)
+		_, last = tier.Put(t.Context(), d, b)
+	}
+	if !errors.Is(last, fault.Miss) {
+		t.Errorf("the last part: %v", last)
+	}
+	qualityIs(t, "pinned meanwhile", tier, 1, 3)
+	pinnedAre(t, "pinned meanwhile", tier, true, 1)
+	if st := s.Stats(); st.Parts != first || st.Pinned != 20480 {
+		t.Errorf("%d parts, %d bytes are pinned", st.Parts, st.Pinned)
+	}
+	putChunk(t, tier, 1)
+	qualityIs(t, "again", tier, 1, 0)
+	pinnedAre(t, "again", tier, true, 1)
+}

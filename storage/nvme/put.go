@@ -78,7 +78,8 @@ func (t *Tier) put(ctx context.Context, list []storage.PartBytes, outs []storage
 	}
 	lane := s.lane(sc, recs[0].Part)
 	clears := sc.clears
-	if isPinned(t.class.ID) {
+	class := t.classOf(&recs[0].Part.ID.Chunk)
+	if isPinned(class.ID) {
 		if err := s.reservePins(bytes); err != nil {
 			s.mu.Unlock()
 			return err
@@ -89,7 +90,7 @@ func (t *Tier) put(ctx context.Context, list []storage.PartBytes, outs []storage
 	number := s.begin()
 	defer s.end(number)
 
-	to, first := s.write(ctx, segment.Target{Class: t.class, Affinity: affinity(t.class, lane)}, recs)
+	to, first := s.write(ctx, segment.Target{Class: class, Affinity: affinity(class, lane)}, recs)
 
 	s.mu.Lock()
 	var locs []segment.Location
