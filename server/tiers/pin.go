@@ -7,8 +7,11 @@ import (
 
 	"github.com/larderkv/larder/api/fault"
 	"github.com/larderkv/larder/api/keys"
+	"github.com/larderkv/larder/api/part"
+	"github.com/larderkv/larder/storage"
 	"github.com/larderkv/larder/storage/arena"
 	"github.com/larderkv/larder/storage/nvme"
+	"github.com/larderkv/larder/storage/segment"
 	"github.com/larderkv/larder/storage/tiered"
 )
 
@@ -19,6 +22,10 @@ const pinBatch = 64
 // Pin pins chunks on the disks, each where it is or belongs; those that only the
 // arena has are copied down. An operator asked for it: the budget of writes does
 // not bound it. With unpin they may be evicted again.
+//
+// A pin keeps the form that the disk has: a chunk that is there as it is, one that
+// comes from the arena as the namespace's codec writes it. A better one that is
+// written later takes the pin over, where the share of pins has room for both.
 //
 // Room for pins is not made of chunks of the list that wait for theirs.
 //
@@ -73,6 +80,30 @@ func (m *pins) add(n nvme.Moved, err error) error {
 	return err
 }
 
+// pinning counts what one copy writes, in whole pages of what the disk keeps: a
+// stage over it may have coded the parts. It belongs to one goroutine.
+type pinning struct {
+	*nvme.Tier
+	bytes int64
+}
+
+// Put implements storage.Tier.
+func (p *pinning) Put(ctx context.Context, d *part.Descriptor, src []byte) (storage.Outcome, error) {
+	outs, err := p.PutParts(ctx, []storage.PartBytes{{Part: d, Bytes: src}})
+	return outs[0], err
+}
+
+// PutParts implements tiered.Batcher.
+func (p *pinning) PutParts(ctx context.Context, list []storage.PartBytes) ([]storage.Outcome, error) {
+	outs, err := p.Tier.PutParts(ctx, list)
+	for i := range list {
+		if outs[i] == storage.Kept || outs[i] == storage.Published {
+			p.bytes += segment.Location{Length: list[i].Part.StoredLength}.Footprint()
+		}
+	}
+	return outs, err
+}
+
 func (t *Tiers) pinSome(ctx context.Context, p *pair, list []keys.Key, m *pins) error {
 	byDisk := map[*nvme.Tier][]keys.Key{}
 	for _, key := range list {
@@ -81,10 +112,11 @@ func (t *Tiers) pinSome(ctx context.Context, p *pair, list []keys.Key, m *pins) 
 		case there:
 			disk = p.pinnedAt(key, disk)
 		default:
-			err := t.writer.Write(ctx, tiered.Chunk{Scope: p.scope, Key: key, Layout: p.layout, From: p.source, To: p.stage.Over(disk.Pinned()), Quality: 255})
+			to := &pinning{Tier: disk.Pinned()}
+			err := t.writer.Write(ctx, tiered.Chunk{Scope: p.scope, Key: key, Layout: p.layout, From: p.source, To: p.stage.Over(to), Quality: 255})
+			m.Bytes += to.bytes
 			switch {
 			case err == nil:
-				m.Bytes += p.layout.Bytes()
 			case errors.Is(err, fault.Miss), errors.Is(err, fault.Corrupt):
 				m.Absent++
 				continue

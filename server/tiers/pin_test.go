@@ -7,6 +7,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/larderkv/larder/api/fault"
 	"github.com/larderkv/larder/api/keys"
 	"github.com/larderkv/larder/api/namespace"
 	"github.com/larderkv/larder/api/part"
@@ -42,9 +43,14 @@ func pinKeys(from, to int) (list []keys.Key) {
 
 func putChunk(t *testing.T, to storage.Tier, n int) {
 	t.Helper()
+	putChunkOf(t, to, n, part.QualityExact)
+}
+
+func putChunkOf(t *testing.T, to storage.Tier, n int, quality uint8) {
+	t.Helper()
 	b := make([]byte, pinLayout[0].RawLength)
 	binary.LittleEndian.PutUint64(b, uint64(n))
-	d, err := tiertest.Raw(part.Descriptor{ID: part.ID{Chunk: pinKey(n)}, Parent: pinKey(n - 1), Ordinal: uint32(n)}, pinLayout[0], b)
+	d, err := tiertest.Raw(part.Descriptor{ID: part.ID{Chunk: pinKey(n)}, Parent: pinKey(n - 1), Ordinal: uint32(n), Quality: quality}, pinLayout[0], b)
 	require.NoError(t, err)
 	out, err := to.Put(t.Context(), d, b)
 	require.NoError(t, err)
@@ -163,4 +169,68 @@ func TestPinTwoCopies(t *testing.T) {
 	require.Equal(t, n, pinned(a)+pinned(b), "one copy of each")
 	require.NotZero(t, pinned(a))
 	require.NotZero(t, pinned(b))
+}
+
+// codable is a namespace of pinLayout that the codec can look into.
+func codable() *namespace.Descriptor {
+	return &namespace.Descriptor{
+		KVDtype: "bfloat16", Quantization: namespace.QuantizationNone, ChunkTokens: 64, Spans: []uint32{0},
+		Layout: namespace.Layout{Name: namespace.LayoutCanonical},
+		Groups: []namespace.Group{{Kind: namespace.KindFull, Layers: []uint32{0, 1, 2, 3}, KVHeads: 1, Dk: 16, Dv: 16, TokensPerEntry: 1, HeadGroup: 1}},
+	}
+}
+
+// What a pin wrote is counted as it lies on the disk, coded.
+func TestPinCountsCodedBytes(t *testing.T) {
+	tiers, disks, front, all := stores(t, 80)
+	p := tiers.scopes[pinScope]
+	pool, err := coded.NewPool(coded.Options{})
+	require.NoError(t, err)
+	p.stage = pool.Stage(codable(), pinLayout, coded.Lossless)
+	p.below = p.stage.Over(p.disk)
+	require.Equal(t, coded.Lossless, p.stage.Mode())
+	putChunk(t, front, 1)
+	putChunk(t, front, 2)
+	putChunk(t, disks[0].Pinned(), 3)
+	before := all[0].Stats().Pinned
+	m, err := tiers.Pin(t.Context(), pinScope, pinKeys(1, 5), false)
+	require.NoError(t, err)
+	written := all[0].Stats().Pinned - before
+	require.Positive(t, written)
+	require.Less(t, written, int64(2*pinChunk), "nothing was coded; this shows nothing")
+	require.Equal(t, nvme.Moved{Chunks: 3, Bytes: written, Absent: 1}, m)
+}
+
+// A pinned chunk that has lost something stays pinned when the exact one is
+// written; where the share of pins has no room for both it stays as it is, and the
+// exact one is not offered again and again.
+func TestPinOfWorseChunk(t *testing.T) {
+	tiers, disks, front, all := stores(t, 1) // five chunks
+	disk, p := disks[0], tiers.scopes[pinScope]
+	write := func(n int) error { return tiers.writer.Write(t.Context(), p.down(pinKey(n), part.QualityExact)) }
+	for n := 1; n <= 5; n++ {
+		putChunkOf(t, disk, n, 3)
+		putChunk(t, front, n)
+	}
+	m, err := tiers.Pin(t.Context(), pinScope, pinKeys(1, 5), false)
+	require.NoError(t, err)
+	require.Equal(t, nvme.Moved{Chunks: 4, Bytes: 4 * pinChunk}, m, "as they are")
+
+	require.NoError(t, write(1))
+	require.NoError(t, write(5))
+	require.True(t, disk.Has(pinKey(1), part.QualityExact))
+	require.True(t, disk.IsPinned(pinKey(1)))
+	require.True(t, disk.Has(pinKey(5), part.QualityExact))
+	require.False(t, disk.IsPinned(pinKey(5)))
+	require.EqualValues(t, 4*pinChunk, all[0].Stats().Pinned)
+
+	putChunk(t, disk.Pinned(), 6)
+	require.ErrorIs(t, write(2), fault.Full)
+	require.False(t, disk.Has(pinKey(2), part.QualityExact))
+	require.True(t, disk.IsPinned(pinKey(2)))
+	refused := tiers.writer.Stats().Refused
+	tiers.offer(tiered.Cold, pinScope, pinKey(2), part.QualityExact)
+	tiers.offer(tiered.Cold, pinScope, pinKey(3), part.QualityExact)
+	require.Eventually(t, func() bool { return tiers.writer.Stats().Waiting == 0 }, time.Minute, time.Millisecond)
+	require.Equal(t, refused, tiers.writer.Stats().Refused)
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/larderkv/larder/api/fault"
 	"github.com/larderkv/larder/api/keys"
+	"github.com/larderkv/larder/api/part"
 	"github.com/larderkv/larder/server/registry"
 	"github.com/larderkv/larder/storage"
 	"github.com/larderkv/larder/storage/arena"
@@ -211,18 +212,33 @@ func (t *Tiers) offer(o tiered.Occasion, s arena.Scope, key keys.Key, quality ui
 	if p == nil || p.disk.Off() || p.below.Has(key, quality) {
 		return
 	}
-	// To code what the budget then refuses would keep processors busy for nothing.
-	if d, _ := p.disk.Of(key); p.stage.Mode() != coded.Raw && !d.within.Allows(p.stage.Expected(p.layout.Bytes())) {
+	// To read and code what is then refused, at every tick, would keep processors
+	// busy for nothing.
+	d, there := p.disk.Of(key)
+	if there && !d.Takes(key, p.stage.Expected(p.layout.Bytes())) {
+		return
+	}
+	if p.stage.Mode() != coded.Raw && !d.within.Allows(p.stage.Expected(p.layout.Bytes())) {
 		return
 	}
 	t.writer.Offer(o, p.down(key, quality))
 }
 
-// offerReused looks up in what quality the arena has the chunks.
-func (t *Tiers) offerReused(r *reuse) {
+// offerReused looks up in what quality the arena has the chunks. That is no use
+// of them: the prompt's match has put them into their order.
+func (t *Tiers) offerReused(ctx context.Context, r *reuse) {
+	p := t.find(r.scope)
+	if p == nil || p.disk.Off() {
+		return
+	}
+	var d part.Descriptor
 	for _, key := range r.keys {
-		if refs, quality := t.options.Arena.Match(r.scope, key[:], 255, false, nil); len(refs) == 1 {
-			t.offer(tiered.Reused, r.scope, key, quality)
+		if p.below.Has(key, part.QualityExact) {
+			continue // whatever the arena has is no better
+		}
+		first := &p.layout[0]
+		if p.source.Stat(ctx, part.ID{Chunk: key, Group: first.Group, Span: first.Span, HeadGroup: first.HeadGroup}, &d) == nil {
+			t.offer(tiered.Reused, r.scope, key, d.Quality)
 		}
 	}
 }
@@ -253,7 +269,7 @@ func (t *Tiers) Run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case r := <-t.reused:
-			t.offerReused(&r)
+			t.offerReused(ctx, &r)
 		case <-tick.C:
 			if !t.options.Policy.Wants(tiered.Cold) {
 				continue

@@ -25,6 +25,10 @@ leaves them alone, within the share of the disk that pins may take
 (nvme.pinned_percent). They stay until larder unpin, larder clear or a deletion,
 over restarts too.
 
+A pin keeps the form that the disk has: a chunk that lies there as it is, one that
+is in memory only as nvme.codec writes it, which L0 to L3 do with loss. If a better
+one is written later, it is pinned instead, where the share has room for both.
+
 ` + fmt.Sprintf(pinHelp, "pinned"),
 	})
 }
