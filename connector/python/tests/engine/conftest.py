@@ -28,8 +28,10 @@ os.environ.pop("PYTHONHASHSEED", None)
 
 
 import torch
+from other_connector import CLAIM
 from simulated_engine import VOCABULARY, SimulatedEngine, make_config, write_config
 from stub_daemon import StubDaemon
+from vllm.config import KVTransferConfig
 
 from larder import namespace
 
@@ -65,6 +67,39 @@ def engine(model_folder: Path, daemon: StubDaemon) -> Iterator[MakeEngine]:
     for one in made:
         one.close()
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def both(model_folder: Path, daemon: StubDaemon, monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeEngine]:
+    """Makes engines of Larder's and another connector, in an order; extra as make_config's."""
+    made = []
+
+    def make(*order: str, extra: dict[str, Any] | None = None) -> SimulatedEngine:
+        config = make_config(model_folder, extra=extra)
+        own = config.kv_transfer_config
+        larder = {
+            "kv_connector": "LarderConnector", "kv_connector_module_path": "larder.vllm", "kv_role": "kv_both",
+            "kv_connector_extra_config": own.kv_connector_extra_config,
+        }  # fmt: skip
+        other = {
+            "kv_connector": "OtherConnector",
+            "kv_connector_module_path": "other_connector",
+            "kv_role": "kv_both",
+        }
+        which = {"larder": larder, "other": other}
+        config.kv_transfer_config = KVTransferConfig(
+            kv_connector="MultiConnector",
+            kv_role="kv_both",
+            kv_connector_extra_config={"connectors": [which[name] for name in order]},
+        )
+        made.append(SimulatedEngine(config, daemon.connect))
+        return made[-1]
+
+    for key, nothing in {"tokens": 0, "async": 0}.items():
+        monkeypatch.setitem(CLAIM, key, nothing)
+    yield make
+    for one in made:
+        one.close()
 
 
 @pytest.fixture

@@ -9,15 +9,22 @@ from typing import Any
 
 from vllm.distributed.kv_transfer.kv_connector.v1.base import KVConnectorBase_V1, KVConnectorMetadata, SupportsHMA
 
-CLAIM = {"tokens": 0}
+CLAIM = {"tokens": 0, "async": 0}
 
 
 class OtherMetadata(KVConnectorMetadata):
-    """Nothing."""
+    """Requests whose asynchronous load begins, and ends in the same step."""
+
+    def __init__(self, loads: set[str]) -> None:
+        self.loads = loads
 
 
 class OtherConnector(KVConnectorBase_V1, SupportsHMA):
-    """Claims CLAIM["tokens"] of every request, synchronously."""
+    """Claims CLAIM["tokens"] of every request, asynchronously where CLAIM["async"] is not 0."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._loads: set[str] = set()
 
     def start_load_kv(self, *args: Any, **kwargs: Any) -> None: ...
 
@@ -27,13 +34,22 @@ class OtherConnector(KVConnectorBase_V1, SupportsHMA):
 
     def wait_for_save(self) -> None: ...
 
-    def get_num_new_matched_tokens(self, request: Any, num_computed_tokens: Any) -> Any:
-        return max(0, CLAIM["tokens"] - num_computed_tokens), False
+    def get_finished(self, finished_req_ids: set[str]) -> Any:
+        metadata = self._get_connector_metadata()
+        assert isinstance(metadata, OtherMetadata)
+        return None, metadata.loads
 
-    def update_state_after_alloc(self, request: Any, blocks: Sequence[int], num_external_tokens: Any) -> None: ...
+    def get_num_new_matched_tokens(self, request: Any, num_computed_tokens: Any) -> Any:
+        tokens = max(0, CLAIM["tokens"] - num_computed_tokens)
+        return tokens, bool(tokens and CLAIM["async"])
+
+    def update_state_after_alloc(self, request: Any, blocks: Sequence[int], num_external_tokens: int) -> None:
+        if num_external_tokens and CLAIM["async"]:
+            self._loads.add(request.request_id)
 
     def build_connector_meta(self, scheduler_output: Any) -> Any:
-        return OtherMetadata()
+        loads, self._loads = self._loads, set()
+        return OtherMetadata(loads)
 
     def request_finished_all_groups(self, request: Any, block_ids: Any) -> Any:
         return False, None

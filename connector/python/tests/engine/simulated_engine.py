@@ -206,6 +206,8 @@ class SimulatedEngine:
         self.outputs: dict[str, list[int]] = {}
         self.external: dict[str, int] = {}
         self.ended: set[str] = set()
+        # Whether another connector brings, rightly, what counts as computed when a request begins.
+        self.others_bring = False
         self.steps = 0
         self.checked_tokens = 0
         self.preemptions = 0
@@ -327,6 +329,8 @@ class SimulatedEngine:
         for request_id, count in output.num_scheduled_tokens.items():
             request = self.scheduler.requests[request_id]
             hashes = self._hashes_of(request)
+            if self.others_bring and request_id not in cached.req_ids:
+                self._put(self._shadows[request_id].blocks, hashes, 0, computed[request_id])
             plan.append((request_id, hashes, computed[request_id], count))
             self._put(self._shadows[request_id].blocks, hashes, computed[request_id], computed[request_id] + count)
         # After all writes: a request may read what another one writes in this step.

@@ -64,6 +64,7 @@ class StubDaemon:
     # What was said to be computed: hold, first chunk, its key, seconds to load and to compute.
     skips: list[tuple[int, int, bytes, float, float]] = field(default_factory=list)
     generation: int = 1
+    tenant_key: bytes = TENANT_KEY
     max_parts: int = 1024
     hold_ms: int = 10_000
     loaded: list[tuple[bytes, int]] = field(default_factory=list)
@@ -128,7 +129,7 @@ class StubClient:
     def hello(self) -> engine_pb2.HelloReply | None:
         if not self.daemon.up:
             return None
-        return engine_pb2.HelloReply(tenant_key=TENANT_KEY, limits=self._limits)
+        return engine_pb2.HelloReply(tenant_key=self.daemon.tenant_key, limits=self._limits)
 
     def close(self, timeout: float = 2.0) -> None:
         self.closed = True

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from other_connector import CLAIM
-from simulated_engine import MakeEngine, MakePrompt, SimulatedEngine, expected_output, make_cache_config, make_config
+from simulated_engine import MakeEngine, MakePrompt, expected_output, make_cache_config
 from stub_daemon import StubDaemon
 from vllm.config import KVTransferConfig
 
@@ -93,37 +91,6 @@ def test_a_reset_while_a_load_is_under_way(engine: MakeEngine, daemon: StubDaemo
 
 class TestBesideAnotherConnector:
     """Under MultiConnector, which asks in order and loads from the first that has something."""
-
-    @pytest.fixture
-    def both(self, model_folder: Path, daemon: StubDaemon, monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeEngine]:
-        """Makes engines of Larder's and another connector, in an order."""
-        made = []
-
-        def make(*order: str) -> SimulatedEngine:
-            config = make_config(model_folder)
-            own = config.kv_transfer_config
-            larder = {
-                "kv_connector": "LarderConnector", "kv_connector_module_path": "larder.vllm", "kv_role": "kv_both",
-                "kv_connector_extra_config": own.kv_connector_extra_config,
-            }  # fmt: skip
-            other = {
-                "kv_connector": "OtherConnector",
-                "kv_connector_module_path": "other_connector",
-                "kv_role": "kv_both",
-            }
-            which = {"larder": larder, "other": other}
-            config.kv_transfer_config = KVTransferConfig(
-                kv_connector="MultiConnector",
-                kv_role="kv_both",
-                kv_connector_extra_config={"connectors": [which[name] for name in order]},
-            )
-            made.append(SimulatedEngine(config, daemon.connect))
-            return made[-1]
-
-        monkeypatch.setitem(CLAIM, "tokens", 0)
-        yield make
-        for one in made:
-            one.close()
 
     def test_the_policy_of_the_whole_engine_is_set(self, both: MakeEngine) -> None:
         e = both("larder", "other")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
-from simulated_engine import MakeEngine, MakePrompt, SimulatedEngine
+from other_connector import CLAIM
+from simulated_engine import MakeEngine, MakePrompt, SimulatedEngine, prefix_hashes
 from stub_daemon import StubDaemon
 
 from larder.errors import InvalidError
@@ -75,6 +76,9 @@ def test_other_prompts_are_exact(engine: MakeEngine, daemon: StubDaemon, prompt:
     e = longer(engine, daemon, prompt)
     e.generate("other", [7, *prompt(300)], max_tokens=1)
     assert stored(daemon, 5) == [(i, 0) for i in range(4)]
+    # Also where the engine's own cache covers their beginning.
+    e.generate("other again", [7, *prompt(400)], max_tokens=1)
+    assert stored(daemon, 9) == [(4, 0), (5, 0)]
 
 
 def test_pages_of_the_engines_own_cache(engine: MakeEngine, daemon: StubDaemon, prompt: MakePrompt) -> None:
@@ -117,11 +121,95 @@ def test_half_a_chunk_is_enough(engine: MakeEngine, daemon: StubDaemon, prompt: 
     assert stored(daemon, before + 1)[0] == (4, L2)
 
 
-def state_of(tokens: list[int], chunk: int = 64) -> RequestState:
+def test_a_salt_that_only_larder_knows(engine: MakeEngine, daemon: StubDaemon, prompt: MakePrompt) -> None:
+    """The engine's cache serves both requests from the same pages; Larder's keys differ."""
+    e = longer(engine, daemon, prompt)
+    e.generate("salted", prompt(400), max_tokens=1, params={"larder": {"salt": "b"}})
+    assert not e.external.get("salted")
+    assert stored(daemon, 5) == [(i, L2) for i in range(6)]
+    e.generate("by itself", prompt(300), max_tokens=1, cache_salt="the engine's")
+    assert stored(daemon, 11) == [(i, 0) for i in range(4)]
+
+
+def test_another_tenant_key_after_a_reconnect(engine: MakeEngine, daemon: StubDaemon, prompt: MakePrompt) -> None:
+    """All keys are others, the engine's pages the same; so are those of a request that runs."""
+    e = longer(engine, daemon, prompt)
+    e.add("runs", prompt(330), max_tokens=80)
+    for _ in range(3):
+        e.step()
+    daemon.tenant_key = bytes(32)
+    daemon.restart()
+    e.run()
+    assert stored(daemon, 5) == [(5, L2)]
+    e.generate("again", prompt(400), max_tokens=1)
+    assert stored(daemon, 6) == [(i, L2) for i in range(6)]
+
+
+@pytest.mark.parametrize("asynchronous", [0, 1])
+class TestAnotherConnectorsPages:
+    """Under MultiConnector; what lossy tiers that one has is unknown."""
+
+    @pytest.fixture
+    def brought(self, asynchronous: int, both: MakeEngine, monkeypatch: pytest.MonkeyPatch) -> MakeEngine:
+        def make(extra: dict[str, str]) -> SimulatedEngine:
+            e = both("other", "larder", extra=extra)
+            e.others_bring = True
+            monkeypatch.setitem(CLAIM, "tokens", 160)
+            monkeypatch.setitem(CLAIM, "async", asynchronous)
+            return e
+
+        return make
+
+    def test_are_not_stored_nor_what_is_on_top(
+        self, brought: MakeEngine, daemon: StubDaemon, prompt: MakePrompt, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        e = brought(ACCEPTS_L2)
+        e.generate("r", prompt(300))
+        assert e.external["r"] == 160
+        monkeypatch.setitem(CLAIM, "tokens", 0)
+        e.generate("own cache", prompt(400))
+        e.generate("fork", [*prompt(150), *prompt(150, seed=1)])
+        assert stored(daemon) == []
+        e.generate("other", [7, *prompt(300)])
+        assert stored(daemon) == [(i, 0) for i in range(4)]
+
+    def test_are_noted_also_without_a_daemon(
+        self, brought: MakeEngine, daemon: StubDaemon, prompt: MakePrompt, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        e = brought(ACCEPTS_L2)
+        daemon.up = False
+        e.generate("r", prompt(300))
+        daemon.up = True
+        monkeypatch.setitem(CLAIM, "tokens", 0)
+        e.generate("again", prompt(400))
+        assert stored(daemon) == []
+
+    def test_count_as_exact_for_an_engine_that_wants_only_exact(
+        self, brought: MakeEngine, daemon: StubDaemon, prompt: MakePrompt
+    ) -> None:
+        e = brought({})
+        e.generate("r", prompt(300))
+        assert e.external["r"] == 160
+        assert sorted(stored(daemon)) == [(i, 0) for i in range(4)]
+
+
+def test_own_loads_beside_another_connector(both: MakeEngine, daemon: StubDaemon, prompt: MakePrompt) -> None:
+    both("other", "larder", extra=ACCEPTS_L2).generate("r", prompt(300))
+    e = both("other", "larder", extra=ACCEPTS_L2)
+    e.generate("r", prompt(330), max_tokens=1)
+    assert e.external["r"] == 256
+    e.generate("again", prompt(400), max_tokens=1)
+    assert stored(daemon) == [(i, 0) for i in range(6)]
+
+
+def state_of(tokens: list[int], chunk: int = 64, block: int = 16, *, hashed: bool = True) -> RequestState:
+    hashes = [b"%d" % h for h in prefix_hashes(tokens)[block - 1 :: block]] if hashed else []
+
     class Request:
         request_id = "r"
         num_prompt_tokens = len(tokens)
         prompt_token_ids = all_token_ids = tokens
+        block_hashes = hashes
 
     state = RequestState(Request(), RequestPolicy())
     state.make_keys(bytes(32), bytes(32), chunk, len(tokens))
@@ -129,7 +217,7 @@ def state_of(tokens: list[int], chunk: int = 64) -> RequestState:
 
 
 def test_what_is_forgotten_counts_for_everything() -> None:
-    lineage = Lineage(64, most=3)
+    lineage = Lineage(64, 16, most=3)
     states = [state_of([n] * 128) for n in range(3)]
     lineage.lost(states[0], 0, 2, 2)
     assert lineage.store(states[0], [0, 1]) == [2, 2]
@@ -138,6 +226,14 @@ def test_what_is_forgotten_counts_for_everything() -> None:
     assert lineage.store(states[1], [0, 1]) == [0, 4]
     lineage.lost(states[2], 0, 1, 1)  # the fourth
     assert lineage.store(state_of([9] * 128), [0, 1]) == [2, 2]
+
+
+def test_without_hashes_of_blocks_a_request_answers_for_itself() -> None:
+    lineage = Lineage(64, 16)
+    loads, other = (state_of([1] * 192, hashed=False) for _ in range(2))
+    lineage.lost(loads, 1, 2, 3)
+    assert lineage.store(loads, [0, 1, 2]) == [0, 3, 3]
+    assert lineage.store(other, [0, 1, 2]) == [0, 0, 0]
 
 
 def test_a_wrong_level_is_named() -> None:

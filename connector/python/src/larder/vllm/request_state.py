@@ -16,12 +16,14 @@ STORE_TRIES = 3
 class RequestState:
     """Lives from on_new_request to request_finished.
 
-    local: tokens of the engine's own hit, as last heard. loading: a load is
-    under way. no_load: nothing is loaded for it any more. matches: asked so
-    far; preemptions: as of the last one. choice: from which chunk on, and how
-    many, where less is loaded than could be, until the request has its pages;
-    skip_told: whether the daemon heard of one. waited, waiting_since: for the present one. blocked_since: when it
-    first waited for another request's load.
+    local: tokens of the engine's own hit, as last heard. external: tokens after
+    them that Larder loads, or loaded. loading: a load is under way. no_load:
+    nothing is loaded for it any more. matches: asked so far; preemptions: as of
+    the last one. choice: from which chunk on, and how many, where less is loaded
+    than could be, until the request has its pages; skip_told: whether the daemon
+    heard of one. waited, waiting_since: for the present one. blocked_since: when
+    it first waited for another request's load. lossy: by chunk, the qualities of
+    those that are not exact, which Lineage notes.
     """
 
     def __init__(self, request: Any, policy: RequestPolicy) -> None:
@@ -29,6 +31,7 @@ class RequestState:
         self.policy = policy
         self.match: Match | None = None
         self.local = 0
+        self.external = 0
         self.loading = False
         self.no_load = False
         self.matches = 0
@@ -48,6 +51,7 @@ class RequestState:
         # Older chunks to store.
         self.backlog: list[int] = []
         self.tries: dict[int, int] = {}
+        self.lossy: dict[int, int] = {}
         self._chain: Chain | None = None
         self._chained = 0
         self._tenant_key = b""

@@ -74,6 +74,8 @@ class SchedulerHalf:
         self._failed: dict[bytes, float] = {}
         self._planner: StorePlanner | None = None
         self._lineage: Lineage | None = None
+        # Got pages in this step, for some of which another connector may load.
+        self._placed: list[RequestState] = []
         # With a connection, unless everything is to be loaded.
         self._choosing: Choosing | None = None
         self._step_wait_s = settings.step_wait_us / 1e6
@@ -98,7 +100,7 @@ class SchedulerHalf:
             )
         self._chunk_tokens = namespace.chunk_tokens
         self._fingerprint = namespace.fingerprint()
-        self._lineage = Lineage(namespace.chunk_tokens)
+        self._lineage = Lineage(namespace.chunk_tokens, self._block_tokens)
         self._planner = StorePlanner(
             namespace.chunk_tokens,
             self._block_tokens,
@@ -143,7 +145,7 @@ class SchedulerHalf:
         """How many tokens after the first local ones can be loaded; None: ask
         again later."""
         state = self._states.get(request.request_id) or self._admit(request)
-        state.local, state.choice = local, None
+        state.local, state.external, state.choice = local, 0, None
         now = self._clock()
         chunks = self._loadable(state, now)
         if chunks is None:
@@ -179,9 +181,12 @@ class SchedulerHalf:
             self._choosing.settled(state, external, now)
         if external == 0:
             # Nothing to load, a load's second call, or another connector's.
+            if self._settings.worst_quality:
+                self._placed.append(state)
             if not state.loading:
                 self._end_hold(state)
             return
+        state.external = external
         first = state.local // self._chunk_tokens
         end = state.local + external
         last = -(-end // self._chunk_tokens)
@@ -227,6 +232,7 @@ class SchedulerHalf:
         """Closes the scheduling of a step: what its workers do."""
         now = self._clock()
         self._meet()
+        self._note_brought()
         loads, self._starting = self._starting, []
         stores = self._plan(output, now)
         self._keep_holds(now)
@@ -439,6 +445,13 @@ class SchedulerHalf:
             self._failed.clear()
 
     # -- storing -------------------------------------------------------------
+
+    def _note_brought(self) -> None:
+        """Notes what other connectors bring, before a request can use pages of it."""
+        for state in self._placed:
+            if self._lineage is not None and self._lineage.brought(state):
+                self._warn("pages that another connector brings, and what is computed on top, are not stored")
+        self._placed.clear()
 
     def _plan(self, output: Any, now: float) -> list[StoreOp]:
         stores: list[StoreOp] = []

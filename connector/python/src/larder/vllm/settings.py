@@ -38,8 +38,12 @@ class Settings:
     # The lowest level of the codec that is loaded: exact, or L0 (finest) to L3.
     # Chunks that tiers keep with loss (nvme.codec) answer only engines that
     # accept it. What such an engine computes on top of one is stored with that
-    # quality: it never answers a request for exact. Hazard: outputs differ from
-    # those of the exact model.
+    # quality: it never answers a request for exact. Pages that another connector
+    # brings (MultiConnector), and what is computed on top, such an engine does
+    # not store. Hazard: outputs differ from those of the exact model. Hazard of
+    # exact: pages that another connector brings count as exact and are stored so,
+    # whatever that one did to them; beside one that quantizes, store nothing
+    # (kv_role kv_consumer).
     lowest_level: str = "exact"
 
     # Store chunks that generation completes, not only those of prompts.

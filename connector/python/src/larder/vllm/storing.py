@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from larder.vllm.lineage import Lineage
+from larder.vllm.lineage import UNKNOWN, Lineage
 from larder.vllm.metadata import StoreOp
 from larder.vllm.present import PresentKeys
 from larder.vllm.request_state import STORE_TRIES, RequestState
@@ -47,9 +47,14 @@ class StorePlanner:
         fresh = range(state.next_chunk, ready)
         state.next_chunk = max(state.next_chunk, ready)
         chosen += [c for c in fresh if state.key(c) not in self._present]
-        self._present.add((state.key(c) for c in chosen), now)
-        self._stats.stores_planned += len(chosen)
-        return [self._op(state, c, q) for c, q in zip(chosen, self._lineage.store(state, chosen), strict=True)]
+        stores = [
+            self._op(state, c, quality)
+            for c, quality in zip(chosen, self._lineage.store(state, chosen), strict=True)
+            if quality != UNKNOWN
+        ]
+        self._present.add((s.key for s in stores), now)
+        self._stats.stores_planned += len(stores)
+        return stores
 
     def unclear(self, state: RequestState, before: int, chunks: int) -> bool:
         """Whether the answer to a request's match decides on chunks of its local hit."""
