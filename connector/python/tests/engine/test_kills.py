@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 from real_engine import RealEngine
 
-from harness.daemon import Daemon
+from harness.daemon import Daemon, DaemonError
 
 CHUNK = 256
 TOKENS = 12
@@ -74,8 +74,7 @@ def test_an_engine_serves_without_a_daemon_and_uses_it_when_it_comes(
     larderd.start()
     engine.await_ready()
     # What the engine had computed alone is stored once it is asked for again.
-    assert engine.generate(prompt, TOKENS)["token_ids"] == want
-    larderd.await_published(len(prompt) // CHUNK, 60)
+    ask_until_stored(engine, larderd, cases[0])
     assert engine.ask("reset")
     answer = engine.generate(prompt, TOKENS)
     assert answer == {"token_ids": want, "cached": len(prompt) // CHUNK * CHUNK}
@@ -99,12 +98,25 @@ def started(engine: RealEngine, larderd: Daemon) -> None:
     assert engine.ask("reset")
 
 
+def ask_until_stored(engine: RealEngine, larderd: Daemon, case: Case) -> None:
+    """A store may be dropped, as where slots come late in a session that has just begun:
+    it is made up for when the prompt is asked for again."""
+    prompt, want = case
+    until = time.monotonic() + 60
+    while True:
+        assert engine.generate(prompt, TOKENS)["token_ids"] == want
+        try:
+            larderd.await_published(len(prompt) // CHUNK, 2)
+            return
+        except DaemonError:
+            if time.monotonic() > until:
+                raise
+
+
 def stored(engine: RealEngine, larderd: Daemon, case: Case) -> None:
     """As started, but the daemon has the case's prompt."""
     started(engine, larderd)
-    prompt, want = case
-    assert engine.generate(prompt, TOKENS)["token_ids"] == want
-    larderd.await_published(len(prompt) // CHUNK, 60)
+    ask_until_stored(engine, larderd, case)
     assert engine.ask("reset")
 
 
@@ -181,7 +193,7 @@ def test_a_last_daemon_is_used_as_if_nothing_had_been(engine: RealEngine, larder
     prompt, want = cases[1]
     assert engine.ask("reset")
     assert engine.generate(prompt, TOKENS) == {"token_ids": want, "cached": 0}
-    larderd.await_published(len(prompt) // CHUNK, 60)
+    ask_until_stored(engine, larderd, cases[1])
     assert engine.ask("reset")
     answer = engine.generate(prompt, TOKENS)
     assert answer == {"token_ids": want, "cached": len(prompt) // CHUNK * CHUNK}
@@ -193,8 +205,7 @@ def test_a_daemon_that_is_stopped_for_a_while(engine: RealEngine, larderd: Daemo
     larderd.start()
     engine.await_ready()
     prompt, want = cases[2]
-    engine.generate(prompt, TOKENS)
-    larderd.await_published(len(prompt) // CHUNK, 60)
+    ask_until_stored(engine, larderd, cases[2])
     assert engine.ask("reset")
     os.kill(larderd.pid, signal.SIGSTOP)
     try:
