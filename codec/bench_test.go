@@ -21,25 +21,8 @@ func BenchmarkCodec(b *testing.B) {
 		if c.finest > 1 {
 			level = c.finest
 		}
-		b.Run(fmt.Sprint("decode/", c.name), func(b *testing.B) {
-			r, out := NewReader(newCoder(b)), make([]byte, s.RawSize())
-			b.SetBytes(int64(len(raw)))
-			for b.Loop() {
-				if err := r.Decode(out, obj, s, level); err != nil {
-					b.Fatal(err)
-				}
-			}
-		})
-		b.Run(fmt.Sprint("encode/", c.name), func(b *testing.B) {
-			e := NewEncoder(newCoder(b))
-			b.SetBytes(int64(len(raw)))
-			var err error
-			for b.Loop() {
-				if obj, err = e.Encode(obj[:0], raw, s, p); err != nil {
-					b.Fatal(err)
-				}
-			}
-		})
+		b.Run(fmt.Sprint("decode/", c.name), func(b *testing.B) { benchDecode(b, NewReader(newCoder(b)), obj, s, level) })
+		b.Run(fmt.Sprint("encode/", c.name), func(b *testing.B) { benchEncode(b, raw, s, p) })
 	}
 }
 
@@ -49,23 +32,28 @@ func BenchmarkCalibrated(b *testing.B) {
 	raw, from := kv(s, 1), basisFor(b, s, 2, 2)
 	p := calibratedParams(s, from, 2, 2)
 	obj := encode(b, raw, s, p)
-	b.Run("decode", func(b *testing.B) {
-		r, out := readerOf(b, from), make([]byte, s.RawSize())
-		b.SetBytes(int64(len(raw)))
-		for b.Loop() {
-			if err := r.Decode(out, obj, s, 2); err != nil {
-				b.Fatal(err)
-			}
+	b.Run("decode", func(b *testing.B) { benchDecode(b, readerOf(b, from), obj, s, 2) })
+	b.Run("encode", func(b *testing.B) { benchEncode(b, raw, s, p) })
+}
+
+func benchDecode(b *testing.B, r *Reader, obj []byte, s *Shape, level int) {
+	out := make([]byte, s.RawSize())
+	b.SetBytes(int64(len(out)))
+	for b.Loop() {
+		if err := r.Decode(out, obj, s, level); err != nil {
+			b.Fatal(err)
 		}
-	})
-	b.Run("encode", func(b *testing.B) {
-		e := NewEncoder(newCoder(b))
-		b.SetBytes(int64(len(raw)))
-		var err error
-		for b.Loop() {
-			if obj, err = e.Encode(obj[:0], raw, s, p); err != nil {
-				b.Fatal(err)
-			}
+	}
+}
+
+func benchEncode(b *testing.B, raw []byte, s *Shape, p *Params) {
+	e := NewEncoder(newCoder(b))
+	b.SetBytes(int64(len(raw)))
+	var obj []byte
+	var err error
+	for b.Loop() {
+		if obj, err = e.Encode(obj[:0], raw, s, p); err != nil {
+			b.Fatal(err)
 		}
-	})
+	}
 }

@@ -68,16 +68,24 @@ func (f *stuckFile) ReadVec(bufs [][]byte, offset int64) (int64, error) {
 	return f.File.ReadVec(bufs, offset)
 }
 
-// The first chunks of a load are with the engine while a later one is still being
-// read: copying begins before the last has arrived.
-func TestNVMeLoadsAsItReads(t *testing.T) {
+// onStuckDisk is a daemon that writes everything to such a disk, and what
+// connects a client to it.
+func onStuckDisk(t *testing.T) (*stuckDisk, *daemon.Daemon, func() *rawtest.Client) {
+	t.Helper()
 	dir := t.TempDir()
 	disk := &stuckDisk{waits: make(chan struct{}, 1)}
 	cfg := daemontest.Configure(t, nvmeEnv(dir, "NVME_WRITE_BACK=always", "LISTEN_METRICS=127.0.0.1:0", "STATE_DIR="+filepath.Join(dir, "state"))...)
 	d, err := daemon.New(cfg, daemon.Options{NVMeFS: disk, Notify: func(string) error { return nil }})
 	require.NoError(t, err)
 	t.Cleanup(d.Close)
-	c := rawtest.Connect(t, cfg.Listen.Socket, cfg.HandoverSocket())
+	return disk, d, func() *rawtest.Client { return rawtest.Connect(t, cfg.Listen.Socket, cfg.HandoverSocket()) }
+}
+
+// The first chunks of a load are with the engine while a later one is still being
+// read: copying begins before the last has arrived.
+func TestNVMeLoadsAsItReads(t *testing.T) {
+	disk, d, connect := onStuckDisk(t)
+	c := connect()
 	const n = 6
 	p := c.Prompt(1, n)
 	c.Store(p, 0, n-1)
@@ -130,13 +138,8 @@ func TestNVMeLoadsAsItReads(t *testing.T) {
 // A disk that hangs while a chunk is read from it holds up the removal of this
 // chunk, as long as its caller waits, and nobody else's loads.
 func TestNVMeRemovalOfWhatHangs(t *testing.T) {
-	dir := t.TempDir()
-	disk := &stuckDisk{waits: make(chan struct{}, 1)}
-	cfg := daemontest.Configure(t, nvmeEnv(dir, "NVME_WRITE_BACK=always", "LISTEN_METRICS=127.0.0.1:0", "STATE_DIR="+filepath.Join(dir, "state"))...)
-	d, err := daemon.New(cfg, daemon.Options{NVMeFS: disk, Notify: func(string) error { return nil }})
-	require.NoError(t, err)
-	t.Cleanup(d.Close)
-	c := rawtest.Connect(t, cfg.Listen.Socket, cfg.HandoverSocket())
+	disk, d, connect := onStuckDisk(t)
+	c := connect()
 	var others []rawtest.Prompt
 	for i := range hostChunks / 2 {
 		others = append(others, c.Prompt(uint32(100+i), 1))
@@ -169,7 +172,7 @@ func TestNVMeRemovalOfWhatHangs(t *testing.T) {
 		return err
 	}
 	require.Error(t, remove(time.Second/2), "deleted though it is being copied")
-	other := rawtest.Connect(t, cfg.Listen.Socket, cfg.HandoverSocket())
+	other := connect()
 	for _, o := range others[:4] {
 		m := other.Match(o)
 		require.Equal(t, 1, below(t, m), "it is in memory: the test shows nothing")
