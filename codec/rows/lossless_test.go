@@ -155,6 +155,16 @@ func TestMeanCost(t *testing.T) {
 	require.Equal(t, float32(-7), rows.RoundMean(-500, 1, 2, 7))
 	require.Equal(t, uint32(1<<23), rows.Log2(1))
 	require.Equal(t, uint32(3<<22), rows.Log2(2))
+
+	// The square of such a step is no finite number, nor is that of such a mean.
+	mean, variance := make([]float32, 80), make([]float32, 80)
+	for c := range mean {
+		mean[c] = 1 << 65
+	}
+	for _, o := range both() {
+		got := o.MeanCost(mean, variance, 1<<64, 1, 0, float32(math.Inf(1)))
+		require.Equal(t, 80*uint64(rows.Log2(1<<40)), got)
+	}
 }
 
 func TestZeros(t *testing.T) {

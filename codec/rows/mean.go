@@ -13,7 +13,7 @@ func RoundMean(m, step, scale, most float32) float32 {
 
 // MeanCost returns what it costs that means are RoundMean's instead of mean: the
 // sum over channels of Log2(off^2 / the variance, which is taken to be at least
-// floor). All of them are finite.
+// floor). means, variances, step and scale are finite; off^2 and floor need not be.
 func (o *Ops) MeanCost(mean, variance []float32, step, scale, most, floor float32) (sum uint64) {
 	must(len(mean) == len(variance))
 	from := 0
@@ -29,7 +29,11 @@ func (o *Ops) MeanCost(mean, variance []float32, step, scale, most, floor float3
 }
 
 // Log2 of 1 + x in 2^-23, linear between powers of two: an integer that every
-// platform agrees on. x is not negative.
+// platform agrees on. x is not negative. From 2^40 on, and for Inf / Inf, which is
+// what far too large values leave, it is that of 2^40.
 func Log2(x float32) uint32 {
-	return math.Float32bits(float32(1+min(x, 1<<40))) - math.Float32bits(1)
+	if !(x < 1<<40) {
+		x = 1 << 40
+	}
+	return math.Float32bits(float32(1+x)) - math.Float32bits(1)
 }
