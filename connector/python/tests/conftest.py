@@ -11,8 +11,13 @@ from typing import Any
 import larderd
 import pytest
 from fake_daemon import PATIENCE_S, FakeDaemon
+from hypothesis import HealthCheck, settings
 
 from larder.client import Client, Options
+
+# How long an example takes, or is in the making, says how busy the machine is.
+settings.register_profile("larder", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("larder")
 
 
 @pytest.fixture

@@ -153,7 +153,7 @@ def parts(draw: st.DrawFn) -> tuple[dict[str, Array], Coding]:
     return kv, Coding(mode, finest, coarsest, draw(st.sampled_from([0, 0, 3])), types=types)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(part=parts())
 def test_numpy_decodes_what_the_command_decodes(by_command: Codec, part: tuple[dict[str, Array], Coding]) -> None:
     kv, coding = part

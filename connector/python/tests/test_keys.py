@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from identity_vectors import formula, load
 
@@ -84,7 +84,6 @@ extra = st.builds(
 )
 
 
-@settings(deadline=None)
 @given(st.integers(1, 9), st.lists(token, max_size=60), st.lists(extra, max_size=6, unique=True))
 def test_extras_enter_every_chunk_that_they_overlap(per: int, tokens: list[int], extras: list[Extra]) -> None:
     key, want = bytes(32), b""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from larder.load_costs import LoadCosts
@@ -38,7 +38,6 @@ def late(chunks: int, copying: Copying) -> float:
     return copying.late_s if chunks else 0.0
 
 
-@settings(deadline=None)
 @given(
     runs=runs_of,
     copying=st.builds(Copying, small, small, seconds, small),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from larder.errors import InvalidError
@@ -216,7 +216,6 @@ values = st.recursive(
 )
 
 
-@settings(deadline=None)
 @given(values, values)
 def test_equal_text_only_for_equal_values(a: object, b: object) -> None:
     """Equal apart from what canonical text leaves out on purpose: whether a

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from identity_vectors import load
 
@@ -296,7 +296,6 @@ def test_default_head_group_is_that_of_the_smallest_part() -> None:
     assert OPAQUE.default_head_group(0) == 2
 
 
-@settings(deadline=None)
 @given(st.data())
 def test_damaged_encodings_are_refused_or_canonical(data: st.DataObject) -> None:
     good = data.draw(st.sampled_from([d.encode() for d in BY_NAME.values()]))

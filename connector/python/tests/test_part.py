@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from identity_vectors import load
 
@@ -165,7 +165,6 @@ def test_bad_id(part: PartId) -> None:
         PartId.decode(bytes(35))
 
 
-@settings(deadline=None)
 @given(st.integers(0, 8 * 200 - 1))
 def test_every_bit_counts(bit: int) -> None:
     good = bytearray(sample().encode())
@@ -175,7 +174,6 @@ def test_every_bit_counts(bit: int) -> None:
         PartDescriptor.decode(bytes(good))
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=400))
 def test_any_bytes(data: bytes) -> None:
     """Whatever bytes come, decode answers with a descriptor or a kind."""

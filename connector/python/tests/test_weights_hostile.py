@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from larder.errors import InvalidError
@@ -92,7 +92,6 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("model")
 
 
-@settings(deadline=None)
 @given(wholesome())
 def test_a_header_as_it_should_be(model: Path, case: tuple[dict[str, Any], int]) -> None:
     header, total = case
@@ -103,7 +102,6 @@ def test_a_header_as_it_should_be(model: Path, case: tuple[dict[str, Any], int])
     assert len(name) == 32
 
 
-@settings(deadline=None)
 @given(hostile())
 def test_hostile_headers(model: Path, case: tuple[Any, int]) -> None:
     header, total = case
@@ -112,7 +110,6 @@ def test_hostile_headers(model: Path, case: tuple[Any, int]) -> None:
     measured(lambda: weights_id([path]), len(text))
 
 
-@settings(deadline=None)
 @given(wholesome(), st.data())
 def test_mangled_headers(model: Path, case: tuple[dict[str, Any], int], data: st.DataObject) -> None:
     header, total = case
@@ -127,7 +124,6 @@ def test_mangled_headers(model: Path, case: tuple[dict[str, Any], int], data: st
 
 
 @pytest.mark.parametrize("beyond", [-1, 1, 1 << 40])
-@settings(deadline=None)
 @given(case=wholesome())
 def test_a_tensor_outside_the_file(model: Path, case: tuple[dict[str, Any], int], beyond: int) -> None:
     header, total = case
@@ -144,7 +140,6 @@ names = st.text(st.characters(), max_size=300) | st.sampled_from(
 )
 
 
-@settings(deadline=None)
 @given(st.dictionaries(st.text(), names, max_size=2) | st.dictionaries(st.text(), names | leaves), st.data())
 def test_hostile_indexes(model: Path, mapping: dict[str, Any], data: st.DataObject) -> None:
     text = encoded({"metadata": {}, "weight_map": mapping})
@@ -160,7 +155,6 @@ def test_hostile_indexes(model: Path, mapping: dict[str, Any], data: st.DataObje
         assert b"\0" not in os.fsencode(path)
 
 
-@settings(deadline=None)
 @given(st.sets(st.text("abc.-_é", min_size=1, max_size=20).filter(lambda n: n.strip(".")), min_size=1, max_size=8))
 def test_an_index_as_it_should_be(model: Path, listed: set[str]) -> None:
     folder = model / "indexed"
