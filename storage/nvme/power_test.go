@@ -72,16 +72,21 @@ func (m *machine) cut() {
 		return
 	}
 	m.durable = maps.Clone(m.synced)
-	n := &machine{segments: m.segments.Crash(m.rng), rng: m.rng, synced: map[uint64]uint32{}}
-	n.index = m.index.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: []int{0, 50, 100}[m.rng.IntN(3)], RNG: m.rng})
+	n := &machine{rng: m.rng, synced: map[uint64]uint32{}}
+	// One instant for both, whatever the index's goroutines and the store's are at.
+	n.segments = m.segments.Crash(m.rng, func() {
+		n.index = m.index.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: []int{0, 50, 100}[m.rng.IntN(3)], RNG: m.rng})
+	})
 	m.next = n.wired()
 }
 
 // killed is the machine when its process was killed: all that was written is
 // there.
 func (m *machine) killed() *machine {
-	n := &machine{segments: m.segments.Kill(), rng: m.rng, synced: m.synced}
-	n.index = m.index.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 100, RNG: m.rng})
+	n := &machine{rng: m.rng, synced: m.synced}
+	n.segments = m.segments.Kill(func() {
+		n.index = m.index.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 100, RNG: m.rng})
+	})
 	return n.wired()
 }
 

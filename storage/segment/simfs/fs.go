@@ -319,11 +319,15 @@ func (f *FS) Names() []string {
 	return out
 }
 
-// Kill ends the process: the file system is as it is.
-func (f *FS) Kill() *FS {
+// Kill ends the process: the file system is as it is. with runs at the same
+// instant, for what else is on the machine: nothing changes here before it is over.
+func (f *FS) Kill(with ...func()) *FS {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.dead = true
+	for _, w := range with {
+		w()
+	}
 	next := f.successor()
 	copies := map[*inode]*inode{}
 	clone := func(i *inode) *inode {
@@ -347,11 +351,14 @@ func (f *FS) Kill() *FS {
 	return next
 }
 
-// Crash cuts the power.
-func (f *FS) Crash(rng *rand.Rand) *FS {
+// Crash cuts the power; with as in Kill.
+func (f *FS) Crash(rng *rand.Rand, with ...func()) *FS {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.dead = true
+	for _, w := range with {
+		w()
+	}
 	next := f.successor()
 	names := map[string]*inode{}
 	for n, i := range f.durable {
