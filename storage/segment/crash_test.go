@@ -34,6 +34,9 @@ type crashWorld struct {
 	number uint64
 	newest uint64 // sequence
 	hits   int
+	// back is what power cuts brought back beyond the budget, of ranges that were
+	// punched or cut off.
+	back   int64
 	mu     sync.Mutex // the store's goroutine tells
 	synced map[uint64]uint32
 }
@@ -146,9 +149,15 @@ func (w *crashWorld) check(sure func(*known) bool) {
 		}
 		return err != nil
 	})
-	if used := w.fs.Used(); used > w.opt.Budget+64<<10 {
-		w.t.Fatalf("%d bytes used of a budget of %d", used, w.opt.Budget)
+	w.back = min(w.back, w.beyond())
+	if over := w.beyond(); over > w.back {
+		w.t.Fatalf("%d bytes used beyond the budget of %d, %d of them brought back by power cuts", over, w.opt.Budget, w.back)
 	}
+}
+
+// beyond is what all files use beyond the budget, but for the superblock's.
+func (w *crashWorld) beyond() int64 {
+	return max(w.fs.Used()-w.opt.Budget-64<<10, 0)
 }
 
 // again opens the store on what is left.
@@ -185,6 +194,10 @@ func (w *crashWorld) crash() {
 	w.note()
 	seed := rapid.Uint64().Draw(w.t, "crash")
 	w.again(w.fs.Crash(rand.New(rand.NewPCG(seed, 0))))
+	w.back = w.beyond()
+	if most := int64(len(w.s.Segments()))*w.opt.SegmentBytes - w.opt.Budget; w.back > 0 && w.back > most {
+		w.t.Fatalf("%d bytes used beyond the budget, where segments of their full size have %d", w.back, most)
+	}
 	w.check(func(p *known) bool { return p.durable })
 	w.kept()
 }
