@@ -46,7 +46,7 @@ def config(path: Path, dtype: str = "bfloat16", **options: Any) -> Any:
 def namespace(
     path: Path, settings: Settings | None = None, shape: Shape = SHAPE, **options: Any
 ) -> NamespaceDescriptor:
-    return identity.descriptor(config(path, **options), settings or Settings(), shape)
+    return identity.descriptor(config(path, **options), settings or Settings(), [shape])
 
 
 def changed(a: NamespaceDescriptor, b: NamespaceDescriptor) -> list[str]:
@@ -103,7 +103,7 @@ def test_settings_of_the_operator(folder: Path, settings: dict[str, Any], field:
 def test_pages_as_they_are_bind_engine_and_block(folder: Path) -> None:
     c = config(folder)
     made = [
-        identity.descriptor(c, Settings(), SHAPE, opaque("vllm/1", "CPU_ATTN", isa), 4096) for isa in ("amx", "vec")
+        identity.descriptor(c, Settings(), [SHAPE], opaque("vllm/1", "CPU_ATTN", isa), [4096]) for isa in ("amx", "vec")
     ]
     assert changed(*made) == ["layout.isa"]
     assert changed(made[0], namespace(folder)) != []
@@ -120,7 +120,7 @@ def test_a_model_that_is_not_there_needs_a_name(folder: Path) -> None:
     c = config(folder)
     c.model_config.model = "nobody/nothing"
     with pytest.raises(LarderError, match="set weights_id"):
-        identity.descriptor(c, Settings(), SHAPE)
+        identity.descriptor(c, Settings(), [SHAPE])
 
 
 def test_processes_of_one_engine_agree_on_the_instance(model_folder: Path) -> None:
@@ -141,7 +141,7 @@ def test_processes_of_one_engine_agree_on_the_instance(model_folder: Path) -> No
 )
 def test_ranks_hold_whole_parts(folder: Path, heads: int, unit: int, size: int, want: Any) -> None:
     shape = identity.Shape((0, 1), heads, DIM, DIM, 16, "bfloat16")
-    made = identity.descriptor(config(folder), Settings(), shape)
+    made = identity.descriptor(config(folder), Settings(), [shape])
     made = replace(made, groups=(replace(made.groups[0], head_group=unit),))
     ranks = [identity.rank_parts(made, rank, size) for rank in range(size)]
     assert [[p.index for p in parts] for parts in ranks] == want
@@ -153,7 +153,7 @@ def test_ranks_hold_whole_parts(folder: Path, heads: int, unit: int, size: int, 
 
 def test_a_rank_with_a_piece_of_a_part_is_refused(folder: Path) -> None:
     shape = identity.Shape((0, 1), 4, DIM, DIM, 16, "bfloat16")
-    made = identity.descriptor(config(folder), Settings(), shape)
+    made = identity.descriptor(config(folder), Settings(), [shape])
     made = replace(made, groups=(replace(made.groups[0], head_group=4),))
     with pytest.raises(LarderError, match="head_group"):
         identity.rank_parts(made, 0, 2)

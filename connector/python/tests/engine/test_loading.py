@@ -61,8 +61,9 @@ def test_a_local_hit_that_ends_inside_a_chunk(engine: MakeEngine, prompt: MakePr
     assert e.external["r"] == 256 - local
     (op,) = step.metadata.loads
     assert op.first_chunk == local // 64
-    assert len(op.blocks) == (256 - local) // block
-    kept = {b for s in (op,) for b in s.blocks}
+    (blocks,) = op.blocks
+    assert len(blocks) == (256 - local) // block
+    kept = set(blocks)
     for name, cache in e.pages.items():
         for b in range(1, local // block + 1):
             assert b not in kept
@@ -321,8 +322,8 @@ def test_a_load_without_a_hold_fails_and_is_recomputed(
 def test_a_rank_without_parts_receives_too(engine: MakeEngine, daemon: StubDaemon) -> None:
     e = engine()
     worker = e.worker.worker_half
-    worker._loader._heads = {}
-    worker.start_loads(StepMetadata(loads=[LoadOp("r", 1, 0, 4, 0, tuple(range(16)), time.monotonic() + 60)]))
+    worker._loader._parts = {}
+    worker.start_loads(StepMetadata(loads=[LoadOp("r", 1, 0, 4, (0,), (tuple(range(16)),), time.monotonic() + 60)]))
     ended: list[str] = []
     until = time.monotonic() + 60
     while not ended and time.monotonic() < until:

@@ -14,6 +14,7 @@ from larder.namespace import NamespaceDescriptor
 from larder.vllm import identity
 from larder.vllm.failure_policy import set_recompute
 from larder.vllm.metadata import Handshake, StepMetadata, WorkerReport
+from larder.vllm.page_groups import PageGroups
 from larder.vllm.scheduler import SchedulerHalf
 from larder.vllm.settings import Settings
 from larder.vllm.stats import SchedulerStats, WorkerStats
@@ -38,7 +39,7 @@ class LarderConnector(KVConnectorBase_V1, SupportsHMA):
             self._scheduler = SchedulerHalf(
                 settings,
                 lambda namespace: _scheduler_options(vllm_config, settings, namespace),
-                kv_cache_config.kv_cache_groups[0].kv_cache_spec.block_size if kv_cache_config.kv_cache_groups else 1,
+                PageGroups.of(kv_cache_config, getattr(vllm_config.cache_config, "prefix_match_unit", None)),
                 vllm_config.scheduler_config.max_num_batched_tokens,
                 loads=transfer.is_kv_consumer,
                 stores=transfer.is_kv_producer,
@@ -137,7 +138,7 @@ class LarderConnector(KVConnectorBase_V1, SupportsHMA):
 
     def update_state_after_alloc(self, request: Any, blocks: Any, num_external_tokens: int) -> None:
         """The request has pages."""
-        ids = blocks.get_block_ids()[0] if num_external_tokens else []
+        ids = blocks.get_block_ids() if num_external_tokens else ()
         self.scheduler_half.allocated(request, ids, num_external_tokens)
 
     def build_connector_meta(self, scheduler_output: Any) -> StepMetadata:

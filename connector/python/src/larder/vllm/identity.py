@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,7 +33,7 @@ _LENGTH_ROPE = frozenset({"dynamic", "longrope", "su", "yarn_dynamic"})
 
 @dataclass(frozen=True)
 class Shape:
-    """The one group of KV that this version handles, over all ranks."""
+    """One KV cache group, over all ranks. window: tokens; 0: full attention."""
 
     layers: tuple[int, ...]
     kv_heads: int
@@ -40,6 +41,7 @@ class Shape:
     dv: int
     block_tokens: int
     dtype: str
+    window: int = 0
 
 
 def instance_id(vllm_config: Any) -> bytes:
@@ -64,32 +66,37 @@ def ranks(vllm_config: Any, tensor_rank: int = 0) -> Ranks:
 def descriptor(
     vllm_config: Any,
     settings: Settings,
-    shape: Shape,
+    shapes: Sequence[Shape],
     layout: Layout | None = None,
-    block_bytes: int = 0,
+    block_bytes: Sequence[int] = (),
 ) -> NamespaceDescriptor:
     """Returns the engine's namespace; INVALID where it has none.
 
-    layout: None for the canonical one; else opaque, with the bytes of one
-    block of one layer.
+    shapes: the engine's groups, in its order, of one dtype. layout: None for
+    the canonical one; else opaque, with the bytes of one block of one layer,
+    for each group.
     """
     opaque = layout is not None
-    group = Group(
-        GroupKind.FULL,
-        shape.layers,
-        shape.kv_heads,
-        shape.dk,
-        shape.dv,
-        head_group=shape.kv_heads,
-        block_tokens=shape.block_tokens if opaque else 0,
-        block_bytes=block_bytes,
+    groups = tuple(
+        Group(
+            GroupKind.SLIDING if shape.window else GroupKind.FULL,
+            shape.layers,
+            shape.kv_heads,
+            shape.dk,
+            shape.dv,
+            head_group=shape.kv_heads,
+            window=shape.window,
+            block_tokens=shape.block_tokens if opaque else 0,
+            block_bytes=size,
+        )
+        for shape, size in zip(shapes, block_bytes or [0] * len(shapes), strict=True)
     )
     made = NamespaceDescriptor(
         weights_id=_weights_id(vllm_config, settings),
         config=_config(vllm_config),
-        kv_dtype=shape.dtype,
-        groups=(group,),
-        chunk_tokens=settings.chunk_tokens_for(shape.block_tokens),
+        kv_dtype=shapes[0].dtype,
+        groups=groups,
+        chunk_tokens=settings.chunk_tokens_for(math.lcm(*(shape.block_tokens for shape in shapes))),
         layout=layout or Layout(),
         weights_epoch=settings.weights_epoch,
     ).with_default_head_groups()
@@ -99,10 +106,12 @@ def descriptor(
 
 @dataclass(frozen=True)
 class RankPart:
-    """A part that a rank holds: its index in the namespace, the heads counted
-    on the rank, and whether this rank is the one that writes it."""
+    """A part that a rank holds: its index in the namespace, its KV cache group,
+    the heads counted on the rank, and whether this rank is the one that writes
+    it."""
 
     index: int
+    group: int
     heads: PartHeads
     writes: bool
     length: int
@@ -112,23 +121,23 @@ def rank_parts(made: NamespaceDescriptor, tensor_rank: int, tensor_size: int) ->
     """Returns the parts of one rank. Where there are fewer KV heads than
     ranks, the lowest rank of those that hold a head writes it. INVALID where a
     rank would hold a piece of a part."""
-    group = made.groups[0]
-    total, unit = group.kv_heads, group.head_group
-    copies = max(1, tensor_size // total)
-    local = max(1, total // tensor_size)
-    first = tensor_rank // copies * local
-    if local % unit:
-        raise InvalidError(
-            "the KV heads of a rank are not whole parts",
-            "namespace.groups[0].head_group",
-            str(unit),
-            f"a divisor of {local} with tensor_parallel_size {tensor_size}",
-        )
-    return tuple(
-        RankPart(i, PartHeads(p.first_head - first, p.heads), tensor_rank % copies == 0, p.raw_length)
-        for i, p in enumerate(made.parts())
-        if first <= p.first_head < first + local
-    )
+    found = []
+    for i, p in enumerate(made.parts()):
+        group = made.groups[p.group]
+        copies = max(1, tensor_size // group.kv_heads)
+        local = max(1, group.kv_heads // tensor_size)
+        first = tensor_rank // copies * local
+        if local % group.head_group:
+            raise InvalidError(
+                "the KV heads of a rank are not whole parts",
+                f"namespace.groups[{p.group}].head_group",
+                str(group.head_group),
+                f"a divisor of {local} with tensor_parallel_size {tensor_size}",
+            )
+        if first <= p.first_head < first + local:
+            heads = PartHeads(p.first_head - first, p.heads)
+            found.append(RankPart(i, p.group, heads, tensor_rank % copies == 0, p.raw_length))
+    return tuple(found)
 
 
 def layer_ids(names: Sequence[str], per_layer: int = 1) -> dict[str, int]:

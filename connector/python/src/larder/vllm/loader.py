@@ -5,9 +5,11 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
+from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Protocol
 
 from vllm.logger import init_logger
@@ -47,13 +49,25 @@ class LoadClient(Protocol):
 
 @dataclass(frozen=True)
 class LoadResult:
-    """What became of one load. chunks: leading chunks that are in their pages,
-    complete; invalid: the pages of all others; took_s: from its turn on."""
+    """What became of one load. wanted: its chunks; chunks: leading ones that
+    are in their pages, complete; invalid: the pages of all others, unless loads
+    are whole; took_s: from its turn on."""
 
     request_id: str
+    wanted: int
     chunks: int
     invalid: frozenset[int]
     took_s: float
+
+
+@dataclass(frozen=True)
+class _Range:
+    """Chunks [first, last), counted from a load's first, and the parts that each
+    needs of this rank."""
+
+    first: int
+    last: int
+    parts: tuple[int, ...]
 
 
 class Loader:
@@ -63,26 +77,31 @@ class Loader:
     Every load that was submitted ends in exactly one result, taken by
     take_done; after that nothing writes into its pages any more. Nothing here
     makes the engine's thread wait, except wait, within its timeout.
+
+    whole: loads bring all that they are to bring or nothing, so no page is
+    written before everything is there; pages are then never called invalid.
     """
 
     def __init__(
         self,
         client: LoadClient,
-        adapter: LayoutAdapter,
+        adapters: Sequence[LayoutAdapter],
         parts: Sequence[RankPart],
         all_parts: int,
-        chunk_blocks: int,
+        chunk_blocks: Sequence[int],
         stats: WorkerStats,
         threads: int,
+        *,
+        whole: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._client = client
-        self._adapter = adapter
+        self._adapters = tuple(adapters)
+        self._parts = {part.index: part for part in parts}
+        self._all_parts = all_parts
+        self._chunk_blocks = tuple(chunk_blocks)
+        self._whole = whole
         self._copiers = Copiers(threads, "larder-load")
-        self._heads = {part.index: part.heads for part in parts}
-        # Empty stands for all of them, and keeps the message short.
-        self._wanted = () if len(parts) == all_parts else tuple(part.index for part in parts)
-        self._chunk_blocks = chunk_blocks
         self._stats = stats
         self._clock = clock
         self._changed = threading.Condition()
@@ -152,10 +171,11 @@ class Loader:
         stats = self._stats
         chunks = 0
         try:
-            while chunks < op.chunks:
-                loaded, wanted = self._range(op, chunks)
-                chunks += loaded
-                if loaded < wanted:
+            ranges = list(self._ranges(op))
+            # One load after the other, or all before the first page is written.
+            for some in [ranges] if self._whole else [[one] for one in ranges]:
+                chunks = self._take(op, some)
+                if chunks < some[-1].last:
                     break
         except _CancelledError:
             stats.loads_cancelled += 1
@@ -164,49 +184,88 @@ class Loader:
         except Exception:
             # Whatever went wrong, the engine must hear of this load's end.
             logger.exception("Larder: load for %s failed", op.request_id)
-        invalid = frozenset(op.blocks[self._begin(op, chunks) :] if chunks < op.chunks else ())
+        invalid: frozenset[int] = frozenset()
+        if chunks < op.chunks and not self._whole:
+            (blocks,) = op.blocks
+            invalid = frozenset(blocks[self._begin(op, 0, chunks) :])
         stats.loads += 1
         stats.loads_failed += chunks < op.chunks
         stats.blocks_invalid += len(invalid)
         took = time.perf_counter() - start
         stats.load_s += took
-        return LoadResult(op.request_id, chunks, invalid, took)
+        return LoadResult(op.request_id, op.chunks, chunks, invalid, took)
 
-    def _range(self, op: LoadOp, done: int) -> tuple[int, int]:
-        """Loads the next chunks, as many as one load may have. Returns how many
-        leading ones are complete, and how many were asked for."""
-        if not self._heads:
-            return op.chunks - done, op.chunks - done
-        self._check(op)
-        most = max(1, max_parts(self._client.hello) // len(self._heads))
-        count = min(op.chunks - done, most)
-        seen = [0] * count
+    def _ranges(self, op: LoadOp) -> Iterator[_Range]:
+        """Cuts a load where its chunks begin to need a further group, and into
+        what one load may name."""
+        needed = [skip // blocks for skip, blocks in zip(op.skip_blocks, self._chunk_blocks, strict=True)]
+        cuts = sorted({0, op.chunks, *(chunk for chunk in needed if chunk < op.chunks)})
+        most = max_parts(self._client.hello)
+        for first, last in pairwise(cuts):
+            parts = tuple(index for index, part in self._parts.items() if needed[part.group] <= first)
+            step = max(1, most // max(1, len(parts)))
+            for begin in range(first, last, step):
+                yield _Range(begin, min(begin + step, last), parts)
+
+    def _take(self, op: LoadOp, ranges: Sequence[_Range]) -> int:
+        """Loads some ranges, which follow each other. Returns up to which chunk
+        all are complete."""
         size = 0
-        first = op.first_chunk + done
-        with self._client.load(op.hold_id, first, count, self._wanted) as load:
-            copies: list[Future[None]] = []
+        copies: list[Future[None]] = []
+        loads: list[Load] = []
+        # Parts that came, by chunk.
+        seen = dict.fromkeys(range(ranges[0].first, ranges[-1].last), 0)
+        with ExitStack() as stack:
             try:
-                for batch in load.batches(max(0.001, op.deadline - self._clock())):
+                waiting: list[LeasedPart] = []
+                for one in (r for r in ranges if r.parts):
                     self._check(op)
-                    for part in batch:
-                        copies.append(self._copiers.start(self._copy, op, part))
-                        seen[part.chunk - first] += 1
-                        size += part.view.nbytes
+                    # Empty stands for all of them, and keeps the message short.
+                    parts = () if len(one.parts) == self._all_parts else one.parts
+                    load = self._client.load(op.hold_id, op.first_chunk + one.first, one.last - one.first, parts)
+                    loads.append(stack.enter_context(load))
+                for load in loads:
+                    for batch in load.batches(max(0.001, op.deadline - self._clock())):
+                        self._check(op)
+                        for part in batch:
+                            seen[part.chunk - op.first_chunk] += 1
+                            size += part.view.nbytes
+                        if self._whole:
+                            waiting += batch
+                        else:
+                            copies += [self._copiers.start(self._copy, op, part) for part in batch]
+                    for failed in load.failed:
+                        logger.warning(
+                            "Larder: chunk %d part %d for %s: %s",
+                            failed.chunk,
+                            failed.part,
+                            op.request_id,
+                            failed.error,
+                        )
+                    if self._whole and load.failed:
+                        break
+                last = self._complete(ranges, seen)
+                if self._whole and last < ranges[-1].last:
+                    return last
+                copies += [self._copiers.start(self._copy, op, part) for part in waiting]
             finally:
                 # Before the slots are given up, whatever happened.
                 wait(copies)
             for copy in copies:
                 copy.result()
-            for failed in load.failed:
-                logger.warning(
-                    "Larder: chunk %d part %d for %s: %s", failed.chunk, failed.part, op.request_id, failed.error
-                )
-            if not load.release():
+            if not all([load.release() for load in loads]):  # noqa: C419 - each is to be released
                 raise UnavailableError("the daemon did not confirm the leases")
-        whole = next((i for i, n in enumerate(seen) if n < len(self._heads)), count)
-        self._stats.chunks_loaded += whole
+        self._stats.chunks_loaded += last - ranges[0].first
         self._stats.bytes_loaded += size
-        return whole, count
+        return last
+
+    def _complete(self, ranges: Sequence[_Range], seen: Mapping[int, int]) -> int:
+        """Up to which chunk all parts came."""
+        for one in ranges:
+            for chunk in range(one.first, one.last):
+                if seen[chunk] < len(one.parts):
+                    return chunk
+        return ranges[-1].last
 
     def _check(self, op: LoadOp) -> None:
         if self._closed or op.request_id in self._cancelled:
@@ -217,11 +276,13 @@ class Loader:
     def _copy(self, op: LoadOp, part: LeasedPart) -> None:
         self._check(op)
         chunk = part.chunk - op.first_chunk
-        skip = op.skip_blocks if chunk == 0 else 0
-        blocks = op.blocks[self._begin(op, chunk) : self._begin(op, chunk + 1)]
+        mine = self._parts[part.part]
+        group = mine.group
+        blocks = op.blocks[group][self._begin(op, group, chunk) : self._begin(op, group, chunk + 1)]
         if blocks:
-            self._adapter.scatter(blocks, skip, self._heads[part.part], part.view)
+            skip = max(0, op.skip_blocks[group] - chunk * self._chunk_blocks[group])
+            self._adapters[group].scatter(blocks, skip, mine.heads, part.view)
 
-    def _begin(self, op: LoadOp, chunk: int) -> int:
-        """Where a chunk's blocks begin in op.blocks."""
-        return max(0, chunk * self._chunk_blocks - op.skip_blocks)
+    def _begin(self, op: LoadOp, group: int, chunk: int) -> int:
+        """Where a chunk's blocks begin in op.blocks of a group."""
+        return max(0, chunk * self._chunk_blocks[group] - op.skip_blocks[group])

@@ -26,29 +26,31 @@ class Handshake(KVConnectorHandshakeMetadata):
 class LoadOp:
     """Chunks [first_chunk, first_chunk + chunks) of a hold, into pages.
 
-    blocks: ids of the pages to write: the chunks' blocks without the first
-    skip_blocks, which a local hit covers. deadline: time.monotonic() seconds.
+    blocks: for each KV cache group, ids of the pages to write: the chunks'
+    blocks without the first skip_blocks, which a local hit covers or which lie
+    behind the group's window. deadline: time.monotonic() seconds.
     """
 
     request_id: str
     hold_id: int
     first_chunk: int
     chunks: int
-    skip_blocks: int
-    blocks: tuple[int, ...]
+    skip_blocks: tuple[int, ...]
+    blocks: tuple[tuple[int, ...], ...]
     deadline: float
 
 
 @dataclass(frozen=True)
 class StoreOp:
-    """One chunk to read from pages after the step's computation. quality: 0
-    exact, else 1 + the worst level of what it rests on."""
+    """One chunk to read from pages after the step's computation. blocks: for
+    each KV cache group, ids of its pages. quality: 0 exact, else 1 + the worst
+    level of what it rests on."""
 
     request_id: str
     ordinal: int
     key: bytes
     parent: bytes
-    blocks: tuple[int, ...]
+    blocks: tuple[tuple[int, ...], ...]
     quality: int = 0
 
 

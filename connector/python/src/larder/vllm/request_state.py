@@ -7,6 +7,7 @@ from typing import Any
 from larder.keys import KEY_BYTES, Chain, root_key
 from larder.load_or_recompute import Choice
 from larder.vllm.matching import Match
+from larder.vllm.page_groups import RequestPages
 from larder.vllm.request_policy import RequestPolicy
 
 # How often one chunk's store is tried.
@@ -41,8 +42,7 @@ class RequestState:
         self.waited = False
         self.waiting_since: float | None = None
         self.blocked_since: float | None = None
-        # The pages of its tokens, in order.
-        self.blocks: list[int] = []
+        self.pages = RequestPages()
         # Chunks before this one were looked at for storing.
         self.next_chunk: int | None = None
         # Chunks covered by the local hit, that is not yet clear whether the

@@ -78,14 +78,14 @@ class Saver:
     def __init__(
         self,
         client: StoreClient,
-        adapter: LayoutAdapter,
+        adapters: Sequence[LayoutAdapter],
         parts: Sequence[RankPart],
         chunk_tokens: int,
         stats: WorkerStats,
         threads: int,
     ) -> None:
         self._client = client
-        self._adapter = adapter
+        self._adapters = tuple(adapters)
         self._copiers = Copiers(threads, "larder-store")
         self._parts = tuple(part for part in parts if part.writes)
         self._chunk_tokens = chunk_tokens
@@ -165,14 +165,16 @@ class Saver:
     def _write(self, op: StoreOp, taken: list[Credit]) -> bool:
         """Copies a chunk's parts while none of the slots can be revoked."""
         sections = [credit.writing() for credit in taken]
-        views: list[tuple[PartHeads, Bytes]] = []
+        views: list[list[tuple[PartHeads, Bytes]]] = [[] for _ in self._adapters]
         entered = 0
         try:
             for part, section in zip(self._parts, sections, strict=True):
                 view = section.__enter__()
                 entered += 1
-                views.append((part.heads, view[: part.length]))
-            self._adapter.gather(op.blocks, views)
+                views[part.group].append((part.heads, view[: part.length]))
+            for adapter, blocks, some in zip(self._adapters, op.blocks, views, strict=True):
+                if some:
+                    adapter.gather(blocks, some)
         except LarderError:
             # A slot was revoked.
             return False

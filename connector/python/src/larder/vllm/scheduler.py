@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from vllm.logger import init_logger
@@ -18,9 +18,11 @@ from larder.vllm.lineage import Lineage
 from larder.vllm.lora import AdapterDigests
 from larder.vllm.matching import Match, MatchClient
 from larder.vllm.metadata import Handshake, LoadOp, StepMetadata, StoreOp, WorkerReport
+from larder.vllm.page_groups import PageGroups
 from larder.vllm.present import PresentKeys
 from larder.vllm.request_policy import policy_of
 from larder.vllm.request_state import RequestState
+from larder.vllm.resting import RestingChunks
 from larder.vllm.settings import Settings
 from larder.vllm.stats import SchedulerStats, timed
 from larder.vllm.storing import StorePlanner
@@ -43,7 +45,7 @@ class SchedulerHalf:
         self,
         settings: Settings,
         options: Callable[[NamespaceDescriptor], Options],
-        block_tokens: int,
+        groups: PageGroups,
         step_tokens: int,
         *,
         loads: bool = True,
@@ -54,7 +56,7 @@ class SchedulerHalf:
         self.stats = SchedulerStats()
         self._settings = settings
         self._options = options
-        self._block_tokens = block_tokens
+        self._groups = groups
         self._step_tokens = step_tokens
         self._loads = loads
         self._stores = stores
@@ -70,8 +72,7 @@ class SchedulerHalf:
         self._starting: list[LoadOp] = []
         self._present = PresentKeys()
         self._adapters = AdapterDigests()
-        # Chunks whose load failed: until when they are left alone.
-        self._failed: dict[bytes, float] = {}
+        self._resting = RestingChunks()
         self._planner: StorePlanner | None = None
         self._lineage: Lineage | None = None
         # Got pages in this step, for some of which another connector may load.
@@ -100,10 +101,10 @@ class SchedulerHalf:
             )
         self._chunk_tokens = namespace.chunk_tokens
         self._fingerprint = namespace.fingerprint()
-        self._lineage = Lineage(namespace.chunk_tokens, self._block_tokens)
+        self._lineage = Lineage(namespace.chunk_tokens, self._groups.hash_tokens)
         self._planner = StorePlanner(
             namespace.chunk_tokens,
-            self._block_tokens,
+            self._groups,
             self._settings.backfill_chunks,
             self._present,
             self.stats,
@@ -151,8 +152,10 @@ class SchedulerHalf:
         if chunks is None:
             return None, False
         # A load may cover the prompt: the engine then computes the last token
-        # again. Parts of a block are of no use to it.
-        tokens = min(chunks * self._chunk_tokens, request.num_tokens) // self._block_tokens * self._block_tokens
+        # again, but has taken back what a window before that token needs.
+        most = request.num_tokens - self._groups.whole_loads
+        # Parts of a block are of no use to it.
+        tokens = min(chunks * self._chunk_tokens, most) // self._groups.unit * self._groups.unit
         if tokens <= local:
             return 0, False
         first = local // self._chunk_tokens
@@ -164,13 +167,13 @@ class SchedulerHalf:
         if self._inflight.blocker(keys, now) is not None and self._may_wait(state, now):
             self.stats.waits_for_load += 1
             return None, False
-        resting = next((i for i, key in enumerate(keys) if self._resting(key, now)), None)
+        resting = next((i for i, key in enumerate(keys) if self._resting.holds(key, now)), None)
         if resting is not None:
             tokens = min(tokens, (first + resting) * self._chunk_tokens)
         return (tokens - local, True) if tokens > local else (0, False)
 
     @timed
-    def allocated(self, request: Any, blocks: list[int], external: int) -> None:
+    def allocated(self, request: Any, blocks: Sequence[Sequence[int]], external: int) -> None:
         """The engine gave the request its pages; external: tokens to load."""
         state = self._states.get(request.request_id)
         if state is None:
@@ -190,7 +193,7 @@ class SchedulerHalf:
         first = state.local // self._chunk_tokens
         end = state.local + external
         last = -(-end // self._chunk_tokens)
-        begin = state.local // self._block_tokens
+        skips, pages = self._groups.to_load(blocks, first * self._chunk_tokens, state.local, end)
         deadline = now + self._settings.load_deadline_ms / 1000
         self._starting.append(
             LoadOp(
@@ -199,8 +202,8 @@ class SchedulerHalf:
                 hold_id=match.hold_id if match is not None else 0,
                 first_chunk=first,
                 chunks=last - first,
-                skip_blocks=begin - first * self._chunk_tokens // self._block_tokens,
-                blocks=tuple(blocks[begin : -(-end // self._block_tokens)]),
+                skip_blocks=skips,
+                blocks=pages,
                 deadline=deadline,
             )
         )
@@ -377,14 +380,6 @@ class SchedulerHalf:
         match.wait(seconds)
         self._step_wait_s -= time.perf_counter() - start
 
-    def _resting(self, key: bytes, now: float) -> bool:
-        """Whether a chunk's load failed a short while ago."""
-        until = self._failed.get(key)
-        if until is not None and until <= now:
-            del self._failed[key]
-            return False
-        return until is not None
-
     def _load_failed(self, request_id: str, chunk: int, now: float) -> None:
         """A load failed from a chunk on: it is recomputed and stored again,
         and nobody loads it for a while."""
@@ -392,12 +387,9 @@ class SchedulerHalf:
         if load is None:
             return
         self.stats.loads_failed += 1
-        until = now + self._settings.failed_pause_s
         for key in load.keys[chunk:]:
             self._present.remove(key)
-            self._failed[key] = until
-        while len(self._failed) > 1 << 16:
-            del self._failed[next(iter(self._failed))]
+        self._resting.add(load.keys[chunk:], now + self._settings.failed_pause_s)
         state = self._states.get(request_id)
         if state is not None:
             state.no_load = True
@@ -442,7 +434,7 @@ class SchedulerHalf:
         if client is not None and client.generation != self._generation:
             self._generation = client.generation
             self._present.clear()
-            self._failed.clear()
+            self._resting.clear()
 
     # -- storing -------------------------------------------------------------
 
@@ -459,7 +451,7 @@ class SchedulerHalf:
         for new in output.scheduled_new_reqs:
             state = self._states.get(new.req_id)
             if state is not None:
-                state.blocks = list(new.block_ids[0])
+                state.pages.set(new.block_ids)
                 stores += self._plan_one(state, new.num_computed_tokens, scheduled[new.req_id], now)
         cached = output.scheduled_cached_reqs
         for request_id, blocks, computed in zip(
@@ -469,15 +461,16 @@ class SchedulerHalf:
             if state is None:
                 continue
             if request_id in cached.resumed_req_ids:
-                state.blocks = []
+                state.pages.clear()
                 self.stats.preempted += 1
             if blocks is not None:
-                state.blocks += blocks[0]
+                state.pages.add(blocks)
             stores += self._plan_one(state, computed, scheduled[request_id], now)
         return stores
 
     def _plan_one(self, state: RequestState, before: int, scheduled: int, now: float) -> list[StoreOp]:
         client, planner = self._client, self._planner
+        state.pages.at_step(before)
         if client is None or planner is None or not self._stores:
             return []
         if state.policy.uncached or state.policy.skip_store or not client.ready:

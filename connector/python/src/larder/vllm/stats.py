@@ -41,6 +41,8 @@ class SchedulerStats:
     preempted: int = 0
     stores_planned: int = 0
     stores_dropped: int = 0
+    # Chunks not stored, since pages of a sliding window were given to others.
+    stores_behind_window: int = 0
     # Seconds inside each hook.
     hook_s: dict[str, float] = field(default_factory=dict)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from larder.vllm.lineage import UNKNOWN, Lineage
 from larder.vllm.metadata import StoreOp
+from larder.vllm.page_groups import PageGroups
 from larder.vllm.present import PresentKeys
 from larder.vllm.request_state import STORE_TRIES, RequestState
 from larder.vllm.stats import SchedulerStats
@@ -18,7 +19,7 @@ class StorePlanner:
     def __init__(
         self,
         chunk_tokens: int,
-        block_tokens: int,
+        groups: PageGroups,
         backfill: int,
         present: PresentKeys,
         stats: SchedulerStats,
@@ -26,7 +27,7 @@ class StorePlanner:
     ) -> None:
         self._lineage = lineage
         self._chunk_tokens = chunk_tokens
-        self._blocks = chunk_tokens // block_tokens
+        self._groups = groups
         self._backfill = backfill
         self._present = present
         self._stats = stats
@@ -47,11 +48,10 @@ class StorePlanner:
         fresh = range(state.next_chunk, ready)
         state.next_chunk = max(state.next_chunk, ready)
         chosen += [c for c in fresh if state.key(c) not in self._present]
-        stores = [
-            self._op(state, c, quality)
-            for c, quality in zip(chosen, self._lineage.store(state, chosen), strict=True)
-            if quality != UNKNOWN
-        ]
+        stores = []
+        for chunk, quality in zip(chosen, self._lineage.store(state, chosen), strict=True):
+            if quality != UNKNOWN:
+                stores += self._ops(state, chunk, quality)
         self._present.add((s.key for s in stores), now)
         self._stats.stores_planned += len(stores)
         return stores
@@ -80,13 +80,12 @@ class StorePlanner:
         state.backlog[:0] = range(known, state.unclear)
         state.unclear = 0
 
-    def _op(self, state: RequestState, chunk: int, quality: int) -> StoreOp:
-        first = chunk * self._blocks
-        return StoreOp(
-            state.request_id,
-            chunk,
-            state.key(chunk),
-            state.key(chunk - 1),
-            tuple(state.blocks[first : first + self._blocks]),
-            quality,
-        )
+    def _ops(self, state: RequestState, chunk: int, quality: int) -> list[StoreOp]:
+        """The store of a chunk; none where pages of some group are gone, since
+        a chunk is complete with the parts of all groups."""
+        begin = chunk * self._chunk_tokens
+        blocks = state.pages.of(self._groups, begin, begin + self._chunk_tokens)
+        if blocks is None:
+            self._stats.stores_behind_window += 1
+            return []
+        return [StoreOp(state.request_id, chunk, state.key(chunk), state.key(chunk - 1), blocks, quality)]

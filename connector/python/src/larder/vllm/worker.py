@@ -7,20 +7,17 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-import torch
 import vllm
 from vllm.logger import init_logger
 
 from larder.client import Client, Options
-from larder.errors import InvalidError
 from larder.namespace import NamespaceDescriptor
 from larder.vllm import identity, support
-from larder.vllm.identity import RankPart, Shape
-from larder.vllm.layout import Geometry, LayoutAdapter
-from larder.vllm.layout_choice import choose
-from larder.vllm.layout_opaque import OpaqueAdapter
+from larder.vllm.groups import identify
+from larder.vllm.identity import RankPart
 from larder.vllm.loader import LoadClient, Loader
 from larder.vllm.metadata import Handshake, StepMetadata, WorkerReport
+from larder.vllm.page_groups import PageGroups
 from larder.vllm.saver import Saver, StoreClient
 from larder.vllm.settings import Settings
 from larder.vllm.stats import Summary, WorkerStats, timed
@@ -72,7 +69,9 @@ class WorkerHalf:
             self._say(Handshake(b"", off))
             return
         rank, size = _tensor_rank(self._vllm_config)
-        namespace, adapter = self._identify(caches, size)
+        namespace, adapters = identify(
+            self._vllm_config, self._kv_cache_config, self._settings, _engine(), caches, size
+        )
         parts = identity.rank_parts(namespace, rank, size)
         self._say(Handshake(namespace.encode()))
         options = Options(
@@ -86,16 +85,26 @@ class WorkerHalf:
             call_timeout_s=self._settings.call_timeout_ms / 1000,
             credits=self._credits(namespace, parts),
         )
-        chunk_blocks = namespace.chunk_tokens // self._kv_cache_config.kv_cache_groups[0].kv_cache_spec.block_size
+        groups = PageGroups.of(self._kv_cache_config)
+        chunk_blocks = [namespace.chunk_tokens // group.block_tokens for group in groups.groups]
         self._client = client = self._connect(options)
         threads = self._settings.copy_threads
-        self._saver = Saver(client, adapter, parts, namespace.chunk_tokens, self.stats, threads)
-        self._loader = Loader(client, adapter, parts, len(namespace.parts()), chunk_blocks, self.stats, threads)
+        self._saver = Saver(client, adapters, parts, namespace.chunk_tokens, self.stats, threads)
+        self._loader = Loader(
+            client,
+            adapters,
+            parts,
+            len(namespace.parts()),
+            chunk_blocks,
+            self.stats,
+            threads,
+            whole=groups.whole_loads,
+        )
         logger.info(
-            "Larder: namespace %s, %d parts of %d bytes for %d tokens, daemon at %s",
+            "Larder: namespace %s, %d parts of %d bytes together for %d tokens, daemon at %s",
             namespace.fingerprint()[:8].hex(),
             len(parts),
-            parts[0].length if parts else 0,
+            sum(part.length for part in parts),
             namespace.chunk_tokens,
             self._settings.socket,
         )
@@ -149,8 +158,8 @@ class WorkerHalf:
             return None
         for result in done:
             self._took[result.request_id] = result.took_s
-            if result.invalid:
-                self._invalid |= result.invalid
+            self._invalid |= result.invalid
+            if result.chunks < result.wanted:
                 self._failed[result.request_id] = result.chunks
         return {result.request_id for result in done}
 
@@ -192,56 +201,6 @@ class WorkerHalf:
     def _say(self, handshake: Handshake) -> None:
         self._handshake = handshake
         self._unsaid = (handshake,)
-
-    def _identify(self, caches: Mapping[str, Any], tensor_size: int) -> tuple[NamespaceDescriptor, LayoutAdapter]:
-        group = self._kv_cache_config.kv_cache_groups[0]
-        spec = group.kv_cache_spec
-        ids = identity.layer_ids(group.layer_names)
-        names = sorted(ids, key=ids.__getitem__)
-        missing = [name for name in names if not isinstance(caches.get(name), torch.Tensor)]
-        if missing:
-            raise InvalidError("the engine shows no pages of this layer", "kv_caches", missing[0])
-        heads = self._vllm_config.model_config.get_total_num_kv_heads()
-        if spec.num_kv_heads != max(1, heads // tensor_size):
-            raise InvalidError(
-                "the KV heads of a rank are not those of the model divided by the ranks",
-                "namespace.groups[0].kv_heads",
-                f"{spec.num_kv_heads} of {heads}",
-                f"tensor_parallel_size {tensor_size}",
-            )
-        dtype = str(spec.dtype).removeprefix("torch.")
-        shape = Shape(tuple(ids[n] for n in names), heads, spec.head_size, spec.head_size_v, spec.block_size, dtype)
-        chunk_tokens = self._settings.chunk_tokens_for(spec.block_size)
-        geometry = Geometry(
-            tuple(caches[n] for n in names),
-            spec.num_kv_heads,
-            spec.head_size,
-            spec.head_size_v,
-            spec.block_size,
-            chunk_tokens,
-        )
-        blocks = self._kv_cache_config.num_blocks
-        if any(t.shape[0] != blocks for t in geometry.tensors):
-            raise InvalidError(
-                "the pages are not one for each block",
-                "kv_caches",
-                str(tuple(geometry.tensors[0].shape)),
-                f"{blocks} blocks",
-            )
-        canonical = identity.descriptor(self._vllm_config, self._settings, shape)
-        unit = canonical.groups[0].head_group
-        adapter = choose(self._vllm_config, _engine(), names, geometry, unit, self._settings.layout)
-        if not isinstance(adapter, OpaqueAdapter):
-            return canonical, adapter
-        if tensor_size > 1:
-            raise InvalidError(
-                "pages as they are cannot be shared between ranks",
-                "tensor_parallel_size",
-                str(tensor_size),
-                "1 without a canonical layout",
-            )
-        opaque = identity.descriptor(self._vllm_config, self._settings, shape, adapter.layout, adapter.block_bytes)
-        return opaque, adapter
 
     def _credits(self, namespace: NamespaceDescriptor, parts: tuple[RankPart, ...]) -> dict[int, int]:
         """Slots to keep granted ahead: twice what a step's tokens fill, since
