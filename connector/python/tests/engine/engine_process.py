@@ -169,7 +169,7 @@ class Server:
         return digest.hexdigest()
 
 
-def main() -> None:
+def main(kind: type[Server] = Server) -> None:
     """Serves until end of input."""
     # Whatever the engine prints goes to the log.
     channel = os.fdopen(os.dup(1), "w")
@@ -180,7 +180,7 @@ def main() -> None:
         channel.write(json.dumps(answer) + "\n")
         channel.flush()
 
-    server = Server(LLM(**json.loads(sys.argv[1])))
+    server = kind(LLM(**json.loads(sys.argv[1])))
     say({"result": True})
     for line in sys.stdin:
         request = json.loads(line)

@@ -37,6 +37,7 @@ class RealEngine:
         socket: Path | None = None,
         extra: dict[str, Any] | None = None,
         environment: dict[str, str] | None = None,
+        script: str = "engine_process.py",
         **options: Any,
     ) -> None:
         self._log = log
@@ -55,7 +56,7 @@ class RealEngine:
         env.pop("PYTHONHASHSEED", None)
         with log.open("ab") as sink:
             self._process = subprocess.Popen(
-                [sys.executable, str(Path(__file__).with_name("engine_process.py")), json.dumps(config)],
+                [sys.executable, str(Path(__file__).with_name(script)), json.dumps(config)],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=sink, env=env, text=True, start_new_session=True,
             )  # fmt: skip
         self._answers: SimpleQueue[Any] = SimpleQueue()

@@ -25,6 +25,7 @@ import torch
 from vllm import SamplingParams
 from vllm.config import KVTransferConfig
 from vllm.distributed.kv_transfer.kv_connector.factory import KVConnectorFactory
+from vllm.distributed.kv_transfer.kv_connector.utils import KVOutputAggregator
 from vllm.distributed.kv_transfer.kv_connector.v1.base import KVConnectorRole
 from vllm.engine.arg_utils import EngineArgs
 from vllm.utils.hashing import get_hash_fn_by_name
@@ -180,10 +181,9 @@ class SimulatedEngine:
         self.cache_config = cache_config or make_cache_config(self.block, blocks)
         names = [n for g in self.cache_config.kv_cache_groups for n in g.layer_names]
         self.pages = {n: torch.zeros(blocks, HEADS, self.block, 2 * DIM, dtype=torch.bfloat16) for n in names}
-        self.worker = KVConnectorFactory.create_connector(vllm_config, KVConnectorRole.WORKER, self.cache_config)
-        if connect is not None:
-            larder(self.worker).worker_half._connect = connect
-        self.worker.register_kv_caches(self.pages)
+        # By (pipeline, tensor) rank.
+        self.workers = self._make_workers(connect)
+        self.worker = next(iter(self.workers.values()))
         self.scheduler = Scheduler(
             vllm_config=vllm_config,
             kv_cache_config=self.cache_config,
@@ -194,9 +194,10 @@ class SimulatedEngine:
         self.connector = self.scheduler.connector
         if connect is not None:
             larder(self.connector).scheduler_half._connect = connect
-        handshake = self.worker.get_handshake_metadata()
-        if handshake is not None:
-            self.connector.set_xfer_handshake_metadata_pp_aware({(0, 0): pickle.loads(pickle.dumps(handshake))})
+        self._aggregate = KVOutputAggregator.from_connector(self.connector, len(self.workers)).aggregate
+        handshakes = {rank: w.get_handshake_metadata() for rank, w in self.workers.items()}
+        if handshakes[0, 0] is not None:
+            self.connector.set_xfer_handshake_metadata_pp_aware(pickle.loads(pickle.dumps(handshakes)))
         hash_fn = get_hash_fn_by_name("sha256")
         init_none_hash(hash_fn)
         self._hasher = get_request_block_hasher(self.block, hash_fn)
@@ -211,6 +212,17 @@ class SimulatedEngine:
         self.steps = 0
         self.checked_tokens = 0
         self.preemptions = 0
+
+    def _make_workers(self, connect: Any) -> dict[tuple[int, int], Any]:
+        worker = self._make_worker(self.cache_config, connect)
+        worker.register_kv_caches(self.pages)
+        return {(0, 0): worker}
+
+    def _make_worker(self, cache_config: Any, connect: Any) -> Any:
+        worker = KVConnectorFactory.create_connector(self.config, KVConnectorRole.WORKER, cache_config)
+        if connect is not None:
+            larder(worker).worker_half._connect = connect
+        return worker
 
     def _isa(self) -> str:
         from vllm.v1.attention.backends.cpu_attn import _get_attn_isa
@@ -242,7 +254,8 @@ class SimulatedEngine:
         while self.scheduler.has_requests():
             steps.append(self.step())
             assert len(steps) < most, "the engine does not come to an end"
-        larder(self.worker).worker_half.settle()
+        for worker in self.workers.values():
+            larder(worker).worker_half.settle()
         return steps
 
     def generate(self, request_id: str, tokens: Sequence[int], max_tokens: int = 4, **more: Any) -> list[int]:
@@ -282,32 +295,44 @@ class SimulatedEngine:
         )
 
     def _execute(self, output: Any, metadata: Any) -> tuple[ModelRunnerOutput, KVConnectorOutput]:
-        worker = self.worker
-        worker.handle_preemptions(metadata)
+        workers = list(self.workers.values())
+        for worker in workers:
+            worker.handle_preemptions(metadata)
         self._remember(output)
         for request_id in output.finished_req_ids:
             self._shadows.pop(request_id, None)
-        report = KVConnectorOutput()
         sampled: list[list[int]] = []
         with ExitStack() as after:
-            worker.bind_connector_metadata(metadata)
-            worker.start_load_kv(None)
-            after.callback(worker.clear_connector_metadata)
+            for worker in workers:
+                worker.bind_connector_metadata(metadata)
+                worker.start_load_kv(None)
+                after.callback(worker.clear_connector_metadata)
             if output.total_num_scheduled_tokens:
                 sampled = self._compute(output)
-                worker.wait_for_save()
-            report.finished_sending, report.finished_recving = worker.get_finished(output.finished_req_ids)
-            report.invalid_block_ids = worker.get_block_ids_with_load_errors()
-            report.kv_connector_worker_meta = worker.build_connector_worker_meta()
-        report = pickle.loads(pickle.dumps(report))
+                for worker in workers:
+                    worker.wait_for_save()
+            reports = [self._report(rank, output) for rank in self.workers]
         ids = list(output.num_scheduled_tokens)
-        result = ModelRunnerOutput(
-            req_ids=ids,
-            req_id_to_index={r: i for i, r in enumerate(ids)},
-            sampled_token_ids=sampled,
-            kv_connector_output=report,
-        )
-        return result, report
+        results = [
+            ModelRunnerOutput(
+                req_ids=ids,
+                req_id_to_index={r: i for i, r in enumerate(ids)},
+                sampled_token_ids=sampled,
+                kv_connector_output=pickle.loads(pickle.dumps(report)),
+            )
+            for report in reports
+        ]
+        # An engine of one process has none of this.
+        result = self._aggregate(results) if len(results) > 1 else results[0]
+        return result, result.kv_connector_output
+
+    def _report(self, rank: tuple[int, int], output: Any) -> KVConnectorOutput:
+        """What a rank says at the end of a step."""
+        worker, report = self.workers[rank], KVConnectorOutput()
+        report.finished_sending, report.finished_recving = worker.get_finished(output.finished_req_ids)
+        report.invalid_block_ids = worker.get_block_ids_with_load_errors()
+        report.kv_connector_worker_meta = worker.build_connector_worker_meta()
+        return report
 
     def _remember(self, output: Any) -> None:
         for new in output.scheduled_new_reqs:
@@ -349,6 +374,10 @@ class SimulatedEngine:
         self._hashes[request.request_id] = known
         return known
 
+    def _kv(self, hashes: Hashes, layer: int) -> torch.Tensor:
+        """kv_of, in the order of the heads in pages."""
+        return kv_of(hashes, layer)
+
     def _slots(self, blocks: Sequence[int], begin: int, end: int) -> torch.Tensor:
         positions = torch.arange(begin, end)
         return torch.tensor(blocks)[positions // self.block] * self.block + positions % self.block
@@ -356,7 +385,7 @@ class SimulatedEngine:
     def _put(self, blocks: Sequence[int], hashes: Hashes, begin: int, end: int) -> None:
         slots = self._slots(blocks, begin, end)
         for layer, cache in enumerate(self.pages.values()):
-            kv = kv_of(hashes[begin:end], layer)
+            kv = self._kv(hashes[begin:end], layer)
             self._write(kv[..., :DIM].contiguous(), kv[..., DIM:].contiguous(), cache, slots)
 
     def check(self, request_id: str, hashes: Hashes, past: int) -> None:
@@ -368,7 +397,7 @@ class SimulatedEngine:
         slots = self._slots(list(range(len(blocks))), 0, past)
         whole, rest = divmod(past, self.block)
         for layer, (name, cache) in enumerate(own.items()):
-            kv = kv_of(hashes[:past], layer)
+            kv = self._kv(hashes[:past], layer)
             self._write(kv[..., :DIM].contiguous(), kv[..., DIM:].contiguous(), cache, slots)
             have = self.pages[name][blocks]
             wrong = [i for i in range(whole) if not torch.equal(have[i].view(torch.int16), cache[i].view(torch.int16))]
@@ -388,7 +417,8 @@ class SimulatedEngine:
 
     def close(self) -> None:
         """Ends both halves."""
-        self.worker.shutdown()
+        for worker in self.workers.values():
+            worker.shutdown()
         self.connector.shutdown()
 
 

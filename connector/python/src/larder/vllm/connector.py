@@ -17,6 +17,7 @@ from larder.vllm.metadata import Handshake, StepMetadata, WorkerReport
 from larder.vllm.page_groups import PageGroups
 from larder.vllm.scheduler import SchedulerHalf
 from larder.vllm.settings import Settings
+from larder.vllm.stages import Place
 from larder.vllm.stats import SchedulerStats, WorkerStats
 from larder.vllm.worker import WorkerHalf
 
@@ -180,7 +181,7 @@ def _scheduler_options(vllm_config: Any, settings: Settings, namespace: Namespac
         instance_id=identity.instance_id(vllm_config),
         namespace=namespace,
         tenant=settings.tenant,
-        ranks=identity.ranks(vllm_config),
+        ranks=identity.ranks(vllm_config, Place()),
         engine=f"vllm/{vllm.__version__}",
         call_timeout_s=settings.call_timeout_ms / 1000,
     )

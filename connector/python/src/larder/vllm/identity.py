@@ -20,6 +20,7 @@ from larder.namespace import Group, GroupKind, Layout, NamespaceDescriptor
 from larder.options import Ranks
 from larder.vllm.layout import PartHeads
 from larder.vllm.settings import Settings
+from larder.vllm.stages import Place
 from larder.weights import find_weight_files, named_weights_id, weights_id
 
 # Loaders that read the files which find_weight_files names. Not "pt" and
@@ -52,13 +53,15 @@ def instance_id(vllm_config: Any) -> bytes:
     return hashlib.sha256(b"larder/instance\0" + str(engine).encode()).digest()[:16]
 
 
-def ranks(vllm_config: Any, tensor_rank: int = 0) -> Ranks:
-    """Returns where this process stands in its engine."""
+def ranks(vllm_config: Any, here: Place) -> Ranks:
+    """Returns where this process stands in its engine, for the daemon."""
     p = vllm_config.parallel_config
     return Ranks(
         data=p.data_parallel_index,
-        tensor=tensor_rank,
+        pipeline=here.pipeline,
+        tensor=here.tensor,
         data_size=p.data_parallel_size,
+        pipeline_size=p.pipeline_parallel_size,
         tensor_size=p.tensor_parallel_size,
     )
 

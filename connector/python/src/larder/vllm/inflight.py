@@ -16,13 +16,14 @@ from larder.vllm.matching import Match
 class InFlight:
     """One load. deadline: time.monotonic() seconds by which the worker must
     have ended it; its request is then promoted by the engine. runs: where its
-    chunks lay."""
+    chunks lay. failed: some rank said that it did not get all of it."""
 
     request: Any
     match: Match | None
     keys: tuple[bytes, ...]
     deadline: float
     runs: tuple[Run, ...]
+    failed: bool = False
 
     def blocks_others(self, now: float) -> bool:
         """Whether its chunks will soon be a local hit.

@@ -386,7 +386,9 @@ class SchedulerHalf:
         load = self._inflight.get(request_id)
         if load is None:
             return
-        self.stats.loads_failed += 1
+        # Ranks come to it in steps of their own.
+        self.stats.loads_failed += not load.failed
+        load.failed = True
         for key in load.keys[chunk:]:
             self._present.remove(key)
         self._resting.add(load.keys[chunk:], now + self._settings.failed_pause_s)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Protocol
 
 import vllm
@@ -20,6 +21,7 @@ from larder.vllm.metadata import Handshake, StepMetadata, WorkerReport
 from larder.vllm.page_groups import PageGroups
 from larder.vllm.saver import Saver, StoreClient
 from larder.vllm.settings import Settings
+from larder.vllm.stages import Place, place
 from larder.vllm.stats import Summary, WorkerStats, timed
 
 logger = init_logger("vllm.larder.worker")
@@ -49,6 +51,7 @@ class WorkerHalf:
         self._kv_cache_config = kv_cache_config
         self._settings = settings
         self._connect = connect
+        self._place: Callable[[], Place] = partial(place, vllm_config)
         self._handshake: Handshake | None = None
         self._unsaid: tuple[Handshake, ...] = ()
         self._client: WorkerClient | None = None
@@ -68,11 +71,12 @@ class WorkerHalf:
             logger.warning("Larder is off: %s", off)
             self._say(Handshake(b"", off))
             return
-        rank, size = _tensor_rank(self._vllm_config)
+        here = self._place()
+        size = self._vllm_config.parallel_config.tensor_parallel_size
         namespace, adapters = identify(
             self._vllm_config, self._kv_cache_config, self._settings, _engine(), caches, size
         )
-        parts = identity.rank_parts(namespace, rank, size)
+        parts = identity.rank_parts(namespace, here.tensor, size)
         self._say(Handshake(namespace.encode()))
         options = Options(
             socket=self._settings.socket,
@@ -80,7 +84,7 @@ class WorkerHalf:
             instance_id=identity.instance_id(self._vllm_config),
             namespace=namespace,
             tenant=self._settings.tenant,
-            ranks=identity.ranks(self._vllm_config, rank),
+            ranks=identity.ranks(self._vllm_config, here),
             engine=_engine(),
             call_timeout_s=self._settings.call_timeout_ms / 1000,
             credits=self._credits(namespace, parts),
@@ -220,12 +224,3 @@ class WorkerHalf:
 
 def _engine() -> str:
     return f"vllm/{vllm.__version__}"
-
-
-def _tensor_rank(vllm_config: Any) -> tuple[int, int]:
-    size = vllm_config.parallel_config.tensor_parallel_size
-    if size == 1:
-        return 0, 1
-    from vllm.distributed.parallel_state import get_tensor_model_parallel_rank
-
-    return get_tensor_model_parallel_rank(), size

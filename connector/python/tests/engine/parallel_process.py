@@ -1,0 +1,133 @@
+"""A real vLLM of several ranks, each in a process of its own, as engine_process.
+
+The scheduler is in this process, so requests and the scheduler half are reached as there.
+Ranks are asked by the engine's own collective call.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import signal
+from typing import Any
+
+import torch
+from engine_process import Server, main
+
+Layers = dict[tuple[int, int], list[str]]
+"""By layer and KV head of the model, the hash of each chunk."""
+
+
+def of_rank(worker: Any) -> dict[str, Any]:
+    """What one rank says about itself."""
+    from vllm.distributed.kv_transfer import get_kv_transfer_group
+    from vllm.distributed.parallel_state import get_pp_group, get_tp_group
+
+    half = get_kv_transfer_group().worker_half
+    return {
+        "pid": os.getpid(),
+        "place": [get_pp_group().rank_in_group, get_tp_group().rank_in_group],
+        "ready": half._client is not None and half._client.ready,
+        "namespace": half.handshake().namespace.hex(),
+        "stats": dataclasses.asdict(half.stats),
+        "pending": len(half._loader._pending),
+        "layers": len(worker.model_runner.kv_caches),
+    }
+
+
+def pages_of_rank(worker: Any, blocks: list[list[int]]) -> Layers:
+    """The hashes of the chunks in so many pages, as (token, K and V) for each layer and head.
+
+    Read from the model runner's own tensors, with plain indexing and the documented order
+    of the CPU backend."""
+    from vllm.distributed.parallel_state import get_tp_group
+    from vllm.model_executor.models.utils import extract_layer_index
+    from vllm.v1.attention.backends.cpu_attn import _get_attn_isa
+
+    model = worker.model_runner.model_config
+    total, size = model.get_total_num_kv_heads(), get_tp_group().world_size
+    first = get_tp_group().rank_in_group * total // size
+    found: Layers = {}
+    context = worker.vllm_config.compilation_config.static_forward_context
+    for name, layer in context.items():
+        cache = layer.kv_cache
+        heads, block, wide = cache.shape[1:]
+        isa = _get_attn_isa(cache.dtype, block, wide // 2, "auto")
+        assert isa.startswith("vec"), f"the order of {isa} is not written down here"
+        for head in range(heads):
+            hashes = []
+            for of_chunk in blocks:
+                digest = hashlib.sha256()
+                for b in of_chunk:
+                    flat = cache[b, head].flatten()
+                    k = flat[: block * wide // 2].view(wide // 2, block).t()
+                    v = flat[block * wide // 2 :].view(block, wide // 2)
+                    digest.update(torch.cat([k, v], 1).contiguous().view(torch.uint8).numpy().tobytes())
+                hashes.append(digest.hexdigest())
+            found[extract_layer_index(name), first + head] = hashes
+    return found
+
+
+def die_at_commit(worker: Any, rank: int) -> None:
+    """The tensor-parallel rank dies when it has copied a step's chunks and is about to commit them."""
+    from vllm.distributed.kv_transfer import get_kv_transfer_group
+    from vllm.distributed.parallel_state import get_tp_group
+
+    del worker
+    if get_tp_group().rank_in_group == rank:
+        client = get_kv_transfer_group().worker_half._client
+        client.commit = lambda _: os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Ranks(Server):
+    """The operations that concern ranks; the others are Server's."""
+
+    def ranks(self) -> list[dict[str, Any]]:
+        """of_rank of each, by (pipeline, tensor) rank."""
+        return sorted(self.llm.collective_rpc(of_rank), key=lambda r: r["place"])
+
+    def ready(self) -> bool:
+        """Whether all are connected."""
+        client = self.scheduler.connector.scheduler_half._client
+        return client is not None and client.ready and all(r["ready"] for r in self.ranks())
+
+    def die_at_commit(self, rank: int) -> None:
+        """See the function of this name."""
+        self.llm.collective_rpc(die_at_commit, args=(rank,))
+
+    def leftovers(self) -> dict[str, int]:
+        """What must be zero once all is done."""
+        half = self.scheduler.connector.scheduler_half
+        pool = self.scheduler.kv_cache_manager.block_pool
+        return {
+            "blocks": pool.num_gpu_blocks - 1 - pool.get_num_free_blocks(),
+            "requests": len(self.scheduler.requests),
+            "states": len(half._states),
+            "matches": len(half._asked),
+            "loads": len(half._inflight) + sum(r["pending"] for r in self.ranks()),
+        }
+
+    def model_pages(self, prompt: list[int], chunks: int, chunk: int = 256) -> list[list[Any]]:
+        """[layer, head, the hash of each chunk] for all layers and heads of the model, out of the ranks' pages.
+
+        Ranks that hold the same heads must hold the same bytes."""
+        from vllm import SamplingParams
+        from vllm.v1.request import Request
+
+        core = self.engine.engine_core.engine_core
+        request = Request("pages", prompt, SamplingParams(max_tokens=1), None, block_hasher=core.request_block_hasher)
+        blocks, tokens, _ = self.scheduler.kv_cache_manager.get_computed_blocks(request)
+        assert tokens >= chunks * chunk, f"{tokens} tokens are cached"
+        ids = blocks.get_block_ids()[0]
+        each = chunk // core.vllm_config.cache_config.block_size
+        by_chunk = [ids[i * each : (i + 1) * each] for i in range(chunks)]
+        merged: Layers = {}
+        for found in self.llm.collective_rpc(pages_of_rank, args=(by_chunk,)):
+            for key, hashes in found.items():
+                assert merged.setdefault(key, hashes) == hashes, f"ranks differ in layer and head {key}"
+        return [[*key, hashes] for key, hashes in sorted(merged.items())]
+
+
+if __name__ == "__main__":
+    main(Ranks)

@@ -1,0 +1,236 @@
+"""Contract, lines 5 and 8: several ranks store and load together, each its own part of every chunk."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import pytest
+import torch
+from simulated_engine import HEADS, MakePrompt, check_chunk, expected_output, larder, make_config, prefix_hashes
+from simulated_ranks import MakeRanks, RankedEngine
+from stub_daemon import StubClient, StubDaemon
+
+from larder.errors import CorruptError, LarderError
+from larder.load import FailedPart, LeasedPart
+from larder.options import Options
+from larder.vllm.metadata import Handshake
+
+
+@pytest.fixture
+def ranks(model_folder: Path, daemon: StubDaemon) -> Iterator[MakeRanks]:
+    """Makes engines of several ranks: ranks(tensor=2), ranks(tensor=4), ...; further arguments as make_config's."""
+    made: list[RankedEngine] = []
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+
+    def make(tensor: int = 1, pipeline: int = 1, kind: Any = RankedEngine, connect: Any = None, **more: Any) -> Any:
+        config = make_config(model_folder, tensor_parallel_size=tensor, pipeline_parallel_size=pipeline, **more)
+        made.append(kind(config, connect or daemon.connect))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+    torch.set_num_threads(threads)
+
+
+class OnRank(StubClient):
+    """A worker's client for whom chunks are damaged, and whose loads wait for a gate, by tensor-parallel rank."""
+
+    def __init__(
+        self,
+        daemon: StubDaemon,
+        options: Options,
+        damaged: Mapping[int, set[int]] = MappingProxyType({}),
+        gates: Mapping[int, threading.Event] = MappingProxyType({}),
+    ) -> None:
+        super().__init__(daemon, options)
+        worker = options.role == "worker"
+        self.damaged = damaged.get(options.ranks.tensor, set()) if worker else set()
+        self.gate = gates.get(options.ranks.tensor) if worker else None
+
+    def load(self, *args: Any, **more: Any) -> Any:
+        if self.gate is not None:
+            assert self.gate.wait(60)
+        found: Any = super().load(*args, **more)
+        batches = found.batches
+
+        def some(deadline_s: float) -> Iterator[list[LeasedPart]]:
+            for batch in batches(deadline_s):
+                bad = [part for part in batch if part.chunk in self.damaged]
+                found.failed += [FailedPart(part.chunk, part.part, CorruptError("flipped")) for part in bad]
+                yield [part for part in batch if part.chunk not in self.damaged]
+
+        found.batches = some
+        return found
+
+
+def check_daemon(daemon: StubDaemon, tokens: list[int], chunks: int) -> None:
+    """Fails unless the daemon has the first chunks of a prompt, whole and right."""
+    hashes = prefix_hashes(tokens)
+    keys = {ordinal: key for key, _, ordinal, _ in daemon.commits}
+    for ordinal in range(chunks):
+        parts = daemon.chunks[keys[ordinal]]
+        assert sorted(parts) == list(range(HEADS))
+        check_chunk(parts, hashes, ordinal)
+
+
+@pytest.mark.parametrize(("writers", "readers"), [(2, 1), (1, 2), (4, 2), (2, 4), (2, 2)])
+def test_engines_of_any_number_of_ranks_share_chunks(
+    ranks: MakeRanks, daemon: StubDaemon, prompt: MakePrompt, writers: int, readers: int
+) -> None:
+    w = ranks(writers)
+    assert w.generate("w", prompt(300)) == expected_output(prompt(300), 4)
+    check_daemon(daemon, prompt(300), 4)
+    r = ranks(readers)
+    assert r.generate("r", prompt(300)) == expected_output(prompt(300), 4)
+    assert r.external["r"] == 256
+    assert r.received_by_all("r")
+    # Every rank brings its own heads, and those that share a head each bring it.
+    assert {worker.stats.chunks_loaded for worker in r.workers.values()} == {4}
+    assert len(daemon.loaded) == 4 * max(HEADS, readers)
+
+
+def test_where_ranks_share_a_head_the_lowest_writes_it(
+    ranks: MakeRanks, daemon: StubDaemon, prompt: MakePrompt
+) -> None:
+    e = ranks(4)
+    e.generate("r", prompt(300), max_tokens=1)
+    assert [worker.stats.chunks_stored for worker in e.workers.values()] == [4, 0, 4, 0]
+    assert len(daemon.commits) == 8
+
+
+def test_a_chunk_that_one_rank_did_not_store_is_no_hit(
+    ranks: MakeRanks, daemon: StubDaemon, prompt: MakePrompt
+) -> None:
+    e = ranks(2)
+    second = larder(e.workers[0, 1]).worker_half._client
+    assert isinstance(second, StubClient)
+    second.closed = True
+    e.generate("w", prompt(300), max_tokens=1)
+    # Half of each is there; those that were dropped on one rank are tried again.
+    assert all(sorted(parts) == [0] for parts in daemon.chunks.values())
+    assert e.connector.stats.stores_dropped > 0
+    r = ranks(1)
+    assert r.generate("r", prompt(300)) == expected_output(prompt(300), 4)
+    assert r.external["r"] == 0
+    check_daemon(daemon, prompt(300), 4)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("chunk", [0, 2])
+def test_what_one_rank_could_not_load_is_computed_by_all(
+    ranks: MakeRanks, daemon: StubDaemon, prompt: MakePrompt, rank: int, chunk: int
+) -> None:
+    ranks(2).generate("w", prompt(300), max_tokens=1)
+    e = ranks(2, connect=partial(OnRank, daemon, damaged={rank: {chunk}}))
+    free = e.free_blocks()
+    # Pages are compared before each step, so both ranks have computed what one did not have.
+    assert e.generate("r", prompt(300)) == expected_output(prompt(300), 4)
+    assert e.checked_tokens >= 64 * chunk
+    assert e.received_by_all("r")
+    stats = [worker.stats for worker in e.workers.values()]
+    assert [s.loads_failed for s in stats] == [int(r == rank) for r in range(2)]
+    assert stats[1 - rank].chunks_loaded == 4
+    assert e.connector.stats.loads_failed == 1
+    assert e.free_blocks() == free
+    assert not daemon.holds
+
+
+def test_a_load_fails_on_both_ranks_in_different_steps(
+    ranks: MakeRanks, daemon: StubDaemon, prompt: MakePrompt
+) -> None:
+    ranks(2).generate("w", prompt(300), max_tokens=1)
+    gates = {1: threading.Event()}
+    e = ranks(2, connect=partial(OnRank, daemon, damaged={0: {3}, 1: {2}}, gates=gates))
+    e.add("r", prompt(300))
+    step_until(e, lambda: e.received()[0, 0] == ["r"])
+    assert e.connector.stats.loads_failed == 1
+    assert not e.ended
+    gates[1].set()
+    steps = e.run()
+    assert e.outputs["r"] == expected_output(prompt(300), 4)
+    assert e.received_by_all("r")
+    # One load, of which the rank that got least decides how much counts.
+    assert e.connector.stats.loads_failed == 1
+    assert sum(step.scheduled.get("r", 0) for step in steps) == 300 - 128 + 3
+
+
+def step_until(e: RankedEngine, done: Callable[[], bool]) -> None:
+    for _ in range(100_000):
+        if done():
+            return
+        e.step()
+    raise AssertionError("it does not come to this")
+
+
+def test_a_load_has_ended_when_its_slowest_rank_says_so(
+    ranks: MakeRanks, daemon: StubDaemon, prompt: MakePrompt
+) -> None:
+    ranks(2).generate("w", prompt(300), max_tokens=1)
+    gates = {0: threading.Event(), 1: threading.Event()}
+    gates[0].set()
+    e = ranks(2, connect=partial(OnRank, daemon, gates=gates))
+    e.add("r", prompt(300))
+    step_until(e, lambda: e.received()[0, 0] == ["r"])
+    # Others go on meanwhile.
+    assert e.generate_beside("o", prompt(100, seed=1)) == expected_output(prompt(100, seed=1), 4)
+    assert not e.outputs["r"]
+    gates[1].set()
+    e.run()
+    assert e.outputs["r"] == expected_output(prompt(300), 4)
+    assert e.external["r"] == 256
+    assert e.received_by_all("r")
+
+
+def test_an_abort_while_one_rank_loads(ranks: MakeRanks, daemon: StubDaemon, prompt: MakePrompt) -> None:
+    ranks(2).generate("w", prompt(300), max_tokens=1)
+    gates = {1: threading.Event()}
+    e = ranks(2, connect=partial(OnRank, daemon, gates=gates))
+    free = e.free_blocks()
+    e.add("r", prompt(300))
+    step_until(e, lambda: e.received()[0, 0] == ["r"])
+    e.abort("r")
+    e.step()
+    # The slower rank may still write.
+    assert e.free_blocks() < free
+    gates[1].set()
+    e.run()
+    assert e.received_by_all("r")
+    assert e.free_blocks() == free
+    assert not daemon.holds
+
+
+def test_a_load_without_a_daemon_on_one_rank(ranks: MakeRanks, daemon: StubDaemon, prompt: MakePrompt) -> None:
+    ranks(2).generate("w", prompt(300), max_tokens=1)
+    e = ranks(2)
+    half = larder(e.workers[0, 1]).worker_half
+    assert isinstance(half._client, StubClient)
+    half._client.closed = True
+    assert e.generate("r", prompt(300)) == expected_output(prompt(300), 4)
+    assert e.external["r"] == 0
+    assert e.received_by_all("r")
+
+
+def test_ranks_that_do_not_agree_are_refused_by_name(ranks: MakeRanks) -> None:
+    e, other = ranks(2), ranks(2, extra={"weights_epoch": 1})
+    said = [e.workers[0, 0].get_handshake_metadata(), other.workers[0, 1].get_handshake_metadata()]
+    assert all(isinstance(one, Handshake) for one in said)
+    fresh = ranks(2)
+    half = larder(fresh.connector).scheduler_half
+    half._client = None
+    with pytest.raises(LarderError, match="weights_epoch"):
+        half.start(said)
+
+
+def test_the_daemon_is_told_where_a_rank_stands(ranks: MakeRanks) -> None:
+    e = ranks(2)
+    clients = [larder(worker).worker_half._client for worker in e.workers.values()]
+    told = [client.options for client in clients if isinstance(client, StubClient)]
+    assert [(o.ranks.tensor, o.ranks.tensor_size) for o in told] == [(0, 2), (1, 2)]
+    assert len({o.instance_id for o in told}) == 1
