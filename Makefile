@@ -48,8 +48,8 @@ race: ## the Go tests under the race detector
 	CGO_ENABLED=1 go test -race -timeout 10m -json $(PKG) | $(PYTHON) tools/gotest.py
 
 .PHONY: test-engine
-test-engine: build engine ## the connector in a real vLLM (ENGINE=dir of an installed one, KILLS=n random kills)
-	PYTHONPATH=$(CURDIR)/tools:$(CURDIR)/$(PYDIR)/src LARDER_KILLS=$(KILLS) \
+test-engine: build engine ## the connector in a real vLLM (ENGINE=dir of an installed one, KILLS=n random kills, NIGHTLY=1 more engines)
+	PYTHONPATH=$(CURDIR)/tools:$(CURDIR)/$(PYDIR)/src LARDER_KILLS=$(KILLS) LARDER_NIGHTLY=$(NIGHTLY) \
 	  $(ENGINE_PYTHON) -m pytest -p pytest_noskip -q -c test/engine/pytest.ini $(PYDIR)/tests/engine
 
 .PHONY: engine
@@ -120,7 +120,7 @@ nightly: ## what does not fit CI: long fuzzing, hundreds of random kills, a long
 	LARDER_KILLS=100 go test -count=1 -timeout 30m -json ./test/process | $(PYTHON) tools/gotest.py
 	$(MAKE) soak
 	$(MAKE) fuzz FUZZTIME=10m
-	$(MAKE) test-engine KILLS=100
+	$(MAKE) test-engine KILLS=100 NIGHTLY=1
 
 .PHONY: tools
 tools: $(BIN)/golangci-lint $(BIN)/buf $(BIN)/protoc-gen-go $(BIN)/protoc-gen-go-grpc $(PROTOENV)/.ready $(PYENV)/.ready ## install every tool now

@@ -82,13 +82,15 @@ def kv_of(hashes: Hashes, layer: int) -> torch.Tensor:
     return torch.from_numpy(bits).view(torch.bfloat16).view(len(hashes), HEADS, 2 * DIM)
 
 
-def check_chunk(parts: dict[int, bytes], hashes: Hashes, ordinal: int, chunk: int = 64) -> None:
-    """Fails unless the parts of a chunk hold the canonical bytes of its tokens' KV."""
+def check_chunk(parts: dict[int, bytes], hashes: Hashes, ordinal: int, chunk: int = 64, spans: int = 1) -> None:
+    """Fails unless the parts of a chunk hold the canonical bytes of its tokens' KV. spans: equally long ones."""
     part = range(ordinal * chunk, (ordinal + 1) * chunk)
     known = torch.stack([kv_of(hashes[part.start : part.stop], layer).transpose(0, 1) for layer in range(LAYERS)])
-    for head, data in parts.items():
-        have = tensor(np.frombuffer(data, np.uint8), torch.int16).view(LAYERS, chunk, 2 * DIM)
-        assert torch.equal(have, known[:, head].contiguous().view(torch.int16)), f"chunk {ordinal}, head {head}"
+    for index, data in parts.items():
+        span, head = divmod(index, HEADS)
+        want = known.unflatten(0, (spans, -1))[span, :, head]
+        have = tensor(np.frombuffer(data, np.uint8), torch.int16).view(-1, chunk, 2 * DIM)
+        assert torch.equal(have, want.contiguous().view(torch.int16)), f"chunk {ordinal}, span {span}, head {head}"
 
 
 def write_config(folder: Path, config: dict[str, Any] | None = None) -> Path:

@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 import torch
-from simulated_engine import HEADS, MakePrompt, check_chunk, expected_output, larder, make_config, prefix_hashes
-from simulated_ranks import MakeRanks, RankedEngine
+from simulated_engine import DIM, HEADS, MakePrompt, check_chunk, expected_output, larder, make_config, prefix_hashes
+from simulated_ranks import LatentEngine, MakeRanks, RankedEngine
 from stub_daemon import StubClient, StubDaemon
 
 from larder.errors import CorruptError, LarderError
 from larder.load import FailedPart, LeasedPart
+from larder.namespace import GroupKind, NamespaceDescriptor, diff
 from larder.options import Options
 from larder.vllm.metadata import Handshake
 
@@ -70,14 +71,14 @@ class OnRank(StubClient):
         return found
 
 
-def check_daemon(daemon: StubDaemon, tokens: list[int], chunks: int) -> None:
+def check_daemon(daemon: StubDaemon, tokens: list[int], chunks: int, spans: int = 1) -> None:
     """Fails unless the daemon has the first chunks of a prompt, whole and right."""
     hashes = prefix_hashes(tokens)
     keys = {ordinal: key for key, _, ordinal, _ in daemon.commits}
     for ordinal in range(chunks):
         parts = daemon.chunks[keys[ordinal]]
-        assert sorted(parts) == list(range(HEADS))
-        check_chunk(parts, hashes, ordinal)
+        assert sorted(parts) == list(range(spans * HEADS))
+        check_chunk(parts, hashes, ordinal, spans=spans)
 
 
 @pytest.mark.parametrize(("writers", "readers"), [(2, 1), (1, 2), (4, 2), (2, 4), (2, 2)])
@@ -234,3 +235,100 @@ def test_the_daemon_is_told_where_a_rank_stands(ranks: MakeRanks) -> None:
     told = [client.options for client in clients if isinstance(client, StubClient)]
     assert [(o.ranks.tensor, o.ranks.tensor_size) for o in told] == [(0, 2), (1, 2)]
     assert len({o.instance_id for o in told}) == 1
+
+
+# -- pipeline stages -------------------------------------------------------------
+
+Engine = tuple[int, int, int]
+"""Tensor-parallel ranks, stages, and the setting layer_spans."""
+
+
+@pytest.mark.parametrize(
+    ("writer", "reader"),
+    [((1, 2, 0), (1, 1, 2)), ((1, 1, 2), (1, 2, 0)), ((2, 2, 0), (1, 2, 2)), ((1, 1, 2), (2, 2, 2))],
+)
+def test_stages_share_chunks_with_engines_of_the_same_spans(
+    ranks: MakeRanks, daemon: StubDaemon, prompt: MakePrompt, writer: Engine, reader: Engine
+) -> None:
+    tensor, pipeline, spans = writer
+    w = ranks(tensor, pipeline, extra={"layer_spans": spans})
+    assert w.generate("w", prompt(300)) == expected_output(prompt(300), 4)
+    check_daemon(daemon, prompt(300), 4, spans=2)
+    assert {worker.stats.chunks_stored for worker in w.workers.values()} == {4}
+    tensor, pipeline, spans = reader
+    r = ranks(tensor, pipeline, extra={"layer_spans": spans})
+    assert r.generate("r", prompt(300)) == expected_output(prompt(300), 4)
+    assert r.external["r"] == 256
+    assert r.received_by_all("r")
+    assert {worker.stats.chunks_loaded for worker in r.workers.values()} == {4}
+    assert len(daemon.loaded) == 4 * 2 * HEADS
+
+
+def test_engines_of_other_spans_share_nothing_and_the_field_is_named(
+    ranks: MakeRanks, daemon: StubDaemon, prompt: MakePrompt
+) -> None:
+    two, one = ranks(pipeline=2), ranks()
+    two.generate("w", prompt(300), max_tokens=1)
+    assert one.generate("r", prompt(300)) == expected_output(prompt(300), 4)
+    assert one.external["r"] == 0
+    assert len(daemon.chunks) == 8
+    spaces = [NamespaceDescriptor.decode(e.worker.get_handshake_metadata().namespace) for e in (two, one)]
+    assert [d.field for d in diff(*spaces)] == ["spans"]
+    assert [space.groups[0].layers for space in spaces] == [(0, 1), (0, 1)]
+
+
+def test_a_stage_that_fails_to_load_has_the_request_computed_by_all(
+    ranks: MakeRanks, daemon: StubDaemon, prompt: MakePrompt
+) -> None:
+    ranks(pipeline=2).generate("w", prompt(300), max_tokens=1)
+    e = ranks(pipeline=2)
+    half = larder(e.workers[1, 0]).worker_half
+    assert isinstance(half._client, StubClient)
+    half._client.closed = True
+    steps_before = e.steps
+    assert e.generate("r", prompt(300)) == expected_output(prompt(300), 4)
+    assert e.steps > steps_before
+    assert e.received_by_all("r")
+    assert [worker.stats.loads_failed for worker in e.workers.values()] == [0, 1]
+
+
+def test_a_stage_with_a_piece_of_a_span_is_refused(ranks: MakeRanks) -> None:
+    with pytest.raises(LarderError, match=r"layer_spans.*1.*begin at layer 1"):
+        ranks(pipeline=2, extra={"layer_spans": 1})
+
+
+def test_the_daemon_is_told_the_stage(ranks: MakeRanks) -> None:
+    e = ranks(pipeline=2)
+    clients = [larder(worker).worker_half._client for worker in e.workers.values()]
+    told = [client.options.ranks for client in clients if isinstance(client, StubClient)]
+    assert [(r.pipeline, r.pipeline_size) for r in told] == [(0, 2), (1, 2)]
+
+
+# -- latent KV -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("writers", "readers"), [(1, 2), (2, 1), (4, 2)])
+def test_latent_kv_is_written_by_the_lowest_rank_and_loaded_by_all(
+    ranks: MakeRanks, daemon: StubDaemon, prompt: MakePrompt, writers: int, readers: int
+) -> None:
+    w = ranks(writers, kind=LatentEngine)
+    assert w.generate("w", prompt(300)) == expected_output(prompt(300), 4)
+    assert [worker.stats.chunks_stored for worker in w.workers.values()] == [4] + [0] * (writers - 1)
+    assert {sum(chunk[3] for chunk in daemon.commits)} == {4}
+    r = ranks(readers, kind=LatentEngine)
+    assert r.generate("r", prompt(300)) == expected_output(prompt(300), 4)
+    assert r.external["r"] == 256
+    assert r.received_by_all("r")
+    assert [worker.stats.chunks_loaded for worker in r.workers.values()] == [4] * readers
+    space = NamespaceDescriptor.decode(r.worker.get_handshake_metadata().namespace)
+    (group,) = space.groups
+    assert (group.kind, group.kv_heads, group.dk, group.dv) == (GroupKind.LATENT, 1, 2 * DIM, 0)
+
+
+def test_latent_kv_of_pipeline_stages(ranks: MakeRanks, daemon: StubDaemon, prompt: MakePrompt) -> None:
+    ranks(2, 2, kind=LatentEngine).generate("w", prompt(300), max_tokens=1)
+    assert {len(parts) for parts in daemon.chunks.values()} == {2}
+    r = ranks(1, 2, kind=LatentEngine)
+    assert r.generate("r", prompt(300)) == expected_output(prompt(300), 4)
+    assert r.external["r"] == 256
+    assert r.received_by_all("r")

@@ -32,6 +32,14 @@ class Settings:
     weights_id: str = ""
     # Raise it when weights are edited in place.
     weights_epoch: int = 0
+    # Layer spans that a chunk's parts are cut by; 0: one for each pipeline stage.
+    # Engines share chunks only where their spans are equal: for engines of one
+    # and of two stages to share, 2 in both.
+    layer_spans: int = 0
+    # KV heads in one part, in groups that have as many; 0: as few as make every
+    # part 1 MiB or more. A tensor-parallel rank must hold whole parts, so ranks of
+    # a small model may need less, and what shares with them the same.
+    head_group: int = 0
     # auto: canonical where an adapter proves itself; opaque: pages as they are.
     layout: str = "auto"
 

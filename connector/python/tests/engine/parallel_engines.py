@@ -1,0 +1,105 @@
+"""Real engines of several ranks beside a daemon: what they store, load, and have in their pages."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from real_engine import RealEngine
+
+from harness.daemon import Daemon
+from larder.client import Client, Options
+from larder.keys import chunk_keys, root_key
+from larder.namespace import NamespaceDescriptor
+
+CHUNK, TOKENS = 256, 12
+NOTHING = dict.fromkeys(["blocks", "requests", "states", "matches", "loads"], 0)
+ALONE = {"skip_load": True, "skip_store": True}
+Pages = dict[tuple[int, int], list[str]]
+
+
+def started(model: Path, log: Path, larderd: Daemon, **options: Any) -> Iterator[RealEngine]:
+    """An engine, until the generator is closed."""
+    engine = RealEngine(
+        model, log, socket=larderd.socket, script="parallel_process.py", num_gpu_blocks_override=40, **options
+    )
+    try:
+        engine.await_ready()
+        yield engine
+    finally:
+        engine.kill()
+
+
+def chunks_of(prompt: list[int]) -> int:
+    """Whole chunks of a prompt."""
+    return len(prompt) // CHUNK
+
+
+def pages(engine: RealEngine, prompt: list[int]) -> Pages:
+    """By layer and head of the model, the hashes of the prompt's chunks in an engine's pages."""
+    found = engine.ask("model_pages", prompt=prompt, chunks=chunks_of(prompt))
+    return {(layer, head): hashes for layer, head, hashes in found}
+
+
+def held_by_larderd(engine: RealEngine, larderd: Daemon, prompt: list[int]) -> Pages:
+    """The same of what the daemon has, loaded by the Python client, without an engine."""
+    (encoded,) = {rank["namespace"] for rank in engine.ask("ranks")}
+    namespace = NamespaceDescriptor.decode(bytes.fromhex(encoded))
+    found: Pages = {}
+    with contextlib.closing(Client(Options(str(larderd.socket), namespace=namespace))) as client:
+        assert client.wait_ready(60)
+        assert client.hello is not None
+        root = root_key(namespace.fingerprint(), client.hello.tenant_key)
+        match = client.match(root, chunk_keys(root, prompt, CHUNK)).result(60)
+        assert match.chunks == chunks_of(prompt)
+        with client.load(match.hold_id, 0, match.chunks) as load:
+            for part in (part for batch in load.batches(60) for part in batch):
+                spec = namespace.parts()[part.part]
+                assert spec.heads == 1
+                for i, layer in enumerate(spec.layers):
+                    data = part.view[i * spec.layer_bytes : (i + 1) * spec.layer_bytes].tobytes()
+                    found.setdefault((layer, spec.first_head), []).append(hashlib.sha256(data).hexdigest())
+            assert load.release()
+    return found
+
+
+def by_rank(engine: RealEngine, name: str) -> list[int]:
+    """A counter of each rank."""
+    return [rank["stats"][name] for rank in engine.ask("ranks")]
+
+
+def await_gain(engine: RealEngine, name: str, before: list[int], gain: int) -> None:
+    """Returns once a counter has grown by so much on every rank, which may hear late of what it did."""
+    until = time.monotonic() + 60
+    while by_rank(engine, name) != [count + gain for count in before]:
+        assert time.monotonic() < until, f"{name}: {by_rank(engine, name)}, {before} before, {gain} more expected"
+        time.sleep(0.05)
+
+
+def store(engine: RealEngine, larderd: Daemon, prompt: list[int], parts: int = 2) -> dict[str, Any]:
+    """Computes a prompt; every rank stores its share of every chunk, which has so many parts. Returns the answer."""
+    before, chunks, size = larderd.counters(), by_rank(engine, "chunks_stored"), by_rank(engine, "bytes_stored")
+    answer = engine.generate(prompt, TOKENS)
+    assert answer["cached"] == 0
+    whole = (len(prompt) + TOKENS - 1) // CHUNK
+    after = larderd.await_published(before["published_chunks"] + whole, 60)
+    assert after["stored_parts"] - before["stored_parts"] == parts * whole
+    await_gain(engine, "chunks_stored", chunks, whole)
+    await_gain(engine, "bytes_stored", size, (after["stored_bytes"] - before["stored_bytes"]) // len(size))
+    return answer
+
+
+def load(engine: RealEngine, larderd: Daemon, prompt: list[int], parts: int = 2) -> dict[str, Any]:
+    """Has all of a prompt's chunks loaded, by every rank, so many parts of each together; returns the answer."""
+    before, chunks, loads = larderd.counters(), by_rank(engine, "chunks_loaded"), by_rank(engine, "loads")
+    answer = engine.generate(prompt, TOKENS)
+    whole = chunks_of(prompt)
+    assert answer["cached"] == whole * CHUNK
+    assert by_rank(engine, "chunks_loaded") == [count + whole for count in chunks]
+    assert by_rank(engine, "loads") == [count + 1 for count in loads]
+    assert larderd.counters()["loaded_parts"] - before["loaded_parts"] == parts * whole
+    return answer
