@@ -22,6 +22,7 @@ from larder.vllm.settings import Settings
 
 LINEAR = {"rope_type": "linear", "factor": 2.0, "rope_theta": 10000.0}
 SHAPE = identity.Shape((0, 1), HEADS, DIM, DIM, 16, "bfloat16")
+HELD = {(0, 0)}
 
 
 @pytest.fixture
@@ -143,7 +144,7 @@ def test_ranks_hold_whole_parts(folder: Path, heads: int, unit: int, size: int, 
     shape = identity.Shape((0, 1), heads, DIM, DIM, 16, "bfloat16")
     made = identity.descriptor(config(folder), Settings(), [shape])
     made = replace(made, groups=(replace(made.groups[0], head_group=unit),))
-    ranks = [identity.rank_parts(made, rank, size) for rank in range(size)]
+    ranks = [identity.rank_parts(made, rank, size, HELD) for rank in range(size)]
     assert [[p.index for p in parts] for parts in ranks] == want
     writers = [p.index for parts in ranks for p in parts if p.writes]
     assert sorted(writers) == list(range(heads // unit))
@@ -151,15 +152,35 @@ def test_ranks_hold_whole_parts(folder: Path, heads: int, unit: int, size: int, 
         assert [p.heads.first for p in parts] == [i * unit for i in range(len(parts))]
 
 
+def test_a_stage_holds_the_parts_of_its_spans(folder: Path) -> None:
+    shape = identity.Shape((0, 1, 2, 3), 2, DIM, DIM, 16, "bfloat16")
+    made = identity.descriptor(config(folder), Settings(), shape, spans=(0, 1, 3))
+    held = [{(0, 0)}, {(0, 1), (0, 2)}]
+    parts = [[identity.rank_parts(made, rank, 2, stage) for rank in range(2)] for stage in held]
+    assert [[[p.index for p in rank] for rank in stage] for stage in parts] == [[[0], [1]], [[2, 4], [3, 5]]]
+    assert [p.span for p in parts[1][0]] == [1, 2]
+    # Two layers in the middle.
+    assert [p.length for p in parts[1][0]] == [2 * 256 * 2 * DIM * 2, 256 * 2 * DIM * 2]
+
+
+def test_fewer_heads_in_a_part_by_setting(folder: Path) -> None:
+    shape = identity.Shape((0, 1), 4, DIM, DIM, 16, "bfloat16")
+    assert [
+        identity.descriptor(config(folder), Settings(head_group=n), shape).groups[0].head_group for n in (1, 2, 8)
+    ] == [1, 2, 4]
+    with pytest.raises(LarderError, match=r"groups\[0\].head_group"):
+        identity.descriptor(config(folder), Settings(head_group=3), shape)
+
+
 def test_a_rank_with_a_piece_of_a_part_is_refused(folder: Path) -> None:
     shape = identity.Shape((0, 1), 4, DIM, DIM, 16, "bfloat16")
     made = identity.descriptor(config(folder), Settings(), [shape])
     made = replace(made, groups=(replace(made.groups[0], head_group=4),))
     with pytest.raises(LarderError, match="head_group"):
-        identity.rank_parts(made, 0, 2)
+        identity.rank_parts(made, 0, 2, HELD)
 
 
-@pytest.mark.parametrize("name", ["pipeline_parallel_size", "decode_context_parallel_size"])
+@pytest.mark.parametrize("name", ["decode_context_parallel_size", "prefill_context_parallel_size"])
 def test_unsupported_parallelism_is_refused_by_name(model_folder: Path, name: str) -> None:
     c = make_config(model_folder)
     setattr(c.parallel_config, name, 2)

@@ -129,6 +129,10 @@ class LarderConnector(KVConnectorBase_V1, SupportsHMA):
         """Takes what the workers say."""
         self.scheduler_half.start(m for m in metadata.values() if isinstance(m, Handshake))
 
+    def set_xfer_handshake_metadata_pp_aware(self, metadata: Mapping[tuple[int, int], Any]) -> None:
+        """The same, of all pipeline stages: they say one namespace."""
+        self.scheduler_half.start(m for m in metadata.values() if isinstance(m, Handshake))
+
     def on_new_request(self, request: Any) -> None:
         """A request arrived."""
         self.scheduler_half.new_request(request)

@@ -16,6 +16,10 @@ from larder.vllm.layout_choice import choose
 from larder.vllm.layout_opaque import OpaqueAdapter
 from larder.vllm.page_groups import PageGroups, window
 from larder.vllm.settings import Settings
+from larder.vllm.stages import Place, all_layers, layer_spans
+
+GroupSpan = tuple[int, int]
+"""A KV cache group, and a layer span."""
 
 
 def identify(
@@ -24,45 +28,53 @@ def identify(
     settings: Settings,
     engine: str,
     caches: Mapping[str, Any],
+    here: Place,
     tensor_size: int,
-) -> tuple[NamespaceDescriptor, tuple[LayoutAdapter, ...]]:
-    """Returns the engine's namespace, and the adapter of each of its groups.
+) -> tuple[NamespaceDescriptor, dict[GroupSpan, LayoutAdapter]]:
+    """Returns the engine's namespace, and an adapter for each group and layer
+    span of which this rank has layers.
 
     engine: name and version. caches: the engine's KV caches by layer name.
     INVALID where it has no namespace, naming the field."""
     groups = kv_cache_config.kv_cache_groups
+    model_layers, stages = all_layers(here, lambda: tuple(tuple(_names(group.layer_names)) for group in groups))
+    spans = layer_spans(vllm_config, stages, settings.layer_spans)
     chunk_tokens = settings.chunk_tokens_for(PageGroups.of(kv_cache_config).unit)
-    names = [_names(group.layer_names) for group in groups]
     shapes = []
-    geometries = []
-    for i, (group, ids) in enumerate(zip(groups, names, strict=True)):
+    pages = []
+    for i, (group, layers) in enumerate(zip(groups, model_layers, strict=True)):
         spec = group.kv_cache_spec
         heads = _heads(vllm_config, spec, i, tensor_size)
         dtype = str(spec.dtype).removeprefix("torch.")
-        layers = tuple(ids.values())
-        shapes.append(Shape(layers, heads, spec.head_size, spec.head_size_v, spec.block_size, dtype, window(spec)))
-        geometries.append(
-            Geometry(
-                _tensors(caches, list(ids), kv_cache_config.num_blocks),
-                spec.num_kv_heads,
-                spec.head_size,
-                spec.head_size_v,
-                spec.block_size,
-                chunk_tokens,
-            )
-        )
-    canonical = identity.descriptor(vllm_config, settings, shapes)
+        dv = 0 if _latent(spec) else spec.head_size_v
+        shapes.append(Shape(layers, heads, spec.head_size, dv, spec.block_size, dtype, window(spec)))
+        pages.append(_tensors(caches, list(_names(group.layer_names).values()), kv_cache_config.num_blocks))
+    canonical = identity.descriptor(vllm_config, settings, shapes, spans=spans)
 
-    def adapters(wanted: str) -> list[LayoutAdapter]:
-        return [
-            choose(vllm_config, engine, list(ids), geometry, group.head_group, wanted)
-            for ids, geometry, group in zip(names, geometries, canonical.groups, strict=True)
-        ]
+    def adapters(wanted: str) -> dict[GroupSpan, LayoutAdapter]:
+        found: dict[GroupSpan, LayoutAdapter] = {}
+        for i, (group, shape, tensors) in enumerate(zip(groups, shapes, pages, strict=True)):
+            names = _names(group.layer_names)
+            described = canonical.groups[i]
+            for span in range(len(spans)):
+                mine = [names[layer] for layer in canonical.layers_in(described, span) if layer in names]
+                if not mine:
+                    continue
+                geometry = Geometry(
+                    tuple(tensors[name] for name in mine),
+                    group.kv_cache_spec.num_kv_heads,
+                    shape.dk,
+                    shape.dv,
+                    shape.block_tokens,
+                    chunk_tokens,
+                )
+                found[i, span] = choose(vllm_config, engine, mine, geometry, described.head_group, wanted)
+        return found
 
     chosen = adapters(settings.layout)
-    if all(adapter.layout == canonical.layout for adapter in chosen):
-        return canonical, tuple(chosen)
-    if tensor_size > 1:
+    if all(adapter.layout == canonical.layout for adapter in chosen.values()):
+        return canonical, chosen
+    if tensor_size > 1 and any(shape.dv for shape in shapes):
         raise InvalidError(
             "pages as they are cannot be shared between ranks",
             "tensor_parallel_size",
@@ -70,9 +82,19 @@ def identify(
             "1 without a canonical layout",
         )
     # One namespace has one layout.
-    as_they_are = [a for a in adapters("opaque") if isinstance(a, OpaqueAdapter)]
-    sizes = [adapter.block_bytes for adapter in as_they_are]
-    return identity.descriptor(vllm_config, settings, shapes, _layout(as_they_are), sizes), tuple(as_they_are)
+    as_they_are = {key: a for key, a in adapters("opaque").items() if isinstance(a, OpaqueAdapter)}
+    # A stage may lack a group; what is wrong then is found when ranks are compared.
+    sizes = [group.kv_cache_spec.page_size_bytes for group in groups]
+    for (group, _), adapter in as_they_are.items():
+        sizes[group] = adapter.block_bytes
+    made = identity.descriptor(vllm_config, settings, shapes, _layout(list(as_they_are.values())), sizes, spans)
+    return made, dict(as_they_are)
+
+
+def _latent(spec: Any) -> bool:
+    from vllm.v1.kv_cache_interface import MLAAttentionSpec
+
+    return isinstance(spec, MLAAttentionSpec)
 
 
 def _layout(adapters: list[OpaqueAdapter]) -> Layout:
@@ -83,16 +105,16 @@ def _layout(adapters: list[OpaqueAdapter]) -> Layout:
     return opaque(layouts[0].engine, "+".join(backends), "+".join(isas))
 
 
-def _names(layer_names: list[str]) -> dict[str, int]:
-    """Layer names and ids of a group, ascending by id."""
+def _names(layer_names: list[str]) -> dict[int, str]:
+    """The names of a group's layers by id, ascending."""
     ids = identity.layer_ids(layer_names)
-    return dict(sorted(ids.items(), key=lambda item: item[1]))
+    return {layer: name for name, layer in sorted(ids.items(), key=lambda item: item[1])}
 
 
 def _heads(vllm_config: Any, spec: Any, group: int, tensor_size: int) -> int:
     """KV heads of a group over all ranks. Groups of one model may differ in
     them; the model's own number is what ranks are checked against."""
-    if tensor_size == 1:
+    if tensor_size == 1 or _latent(spec):
         return int(spec.num_kv_heads)
     heads = int(vllm_config.model_config.get_total_num_kv_heads())
     if spec.num_kv_heads != max(1, heads // tensor_size):
@@ -105,17 +127,16 @@ def _heads(vllm_config: Any, spec: Any, group: int, tensor_size: int) -> int:
     return heads
 
 
-def _tensors(caches: Mapping[str, Any], names: list[str], blocks: int) -> tuple[Any, ...]:
+def _tensors(caches: Mapping[str, Any], names: list[str], blocks: int) -> dict[str, Any]:
     """The pages of some layers. Layers that read another layer's KV have none
     of their own, and are not among a group's names."""
     missing = [name for name in names if not isinstance(caches.get(name), torch.Tensor)]
     if missing:
         raise InvalidError("the engine shows no pages of this layer", "kv_caches", missing[0])
-    tensors = tuple(caches[name] for name in names)
-    if any(t.shape[0] != blocks for t in tensors):
-        raise InvalidError(
-            "the pages are not one for each block", "kv_caches", str(tuple(tensors[0].shape)), f"{blocks} blocks"
-        )
-    if len({t.data_ptr() for t in tensors}) < len(tensors):
+    tensors = {name: caches[name] for name in names}
+    for t in tensors.values():
+        if t.shape[0] != blocks:
+            raise InvalidError("the pages are not one for each block", "kv_caches", str(tuple(t.shape)), f"{blocks} blocks")
+    if len({t.data_ptr() for t in tensors.values()}) < len(tensors):
         raise InvalidError("two layers of a group have the same pages", "kv_caches", ", ".join(names[:4]))
     return tensors

@@ -10,8 +10,8 @@ import hashlib
 import importlib
 import math
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from larder.errors import InvalidError
@@ -34,7 +34,8 @@ _LENGTH_ROPE = frozenset({"dynamic", "longrope", "su", "yarn_dynamic"})
 
 @dataclass(frozen=True)
 class Shape:
-    """One KV cache group, over all ranks. window: tokens; 0: full attention."""
+    """One KV cache group, over all ranks. window: tokens; 0: full attention.
+    Latent KV has one head, whose vector is dk long, and dv 0."""
 
     layers: tuple[int, ...]
     kv_heads: int
@@ -72,17 +73,18 @@ def descriptor(
     shapes: Sequence[Shape],
     layout: Layout | None = None,
     block_bytes: Sequence[int] = (),
+    spans: tuple[int, ...] = (0,),
 ) -> NamespaceDescriptor:
     """Returns the engine's namespace; INVALID where it has none.
 
     shapes: the engine's groups, in its order, of one dtype. layout: None for
     the canonical one; else opaque, with the bytes of one block of one layer,
-    for each group.
+    for each group. spans: the first layer of each layer span.
     """
     opaque = layout is not None
     groups = tuple(
         Group(
-            GroupKind.SLIDING if shape.window else GroupKind.FULL,
+            _kind(shape),
             shape.layers,
             shape.kv_heads,
             shape.dk,
@@ -100,30 +102,43 @@ def descriptor(
         kv_dtype=shapes[0].dtype,
         groups=groups,
         chunk_tokens=settings.chunk_tokens_for(math.lcm(*(shape.block_tokens for shape in shapes))),
+        spans=spans,
         layout=layout or Layout(),
         weights_epoch=settings.weights_epoch,
     ).with_default_head_groups()
+    if settings.head_group and not opaque:
+        fewer = (replace(group, head_group=min(settings.head_group, group.kv_heads)) for group in made.groups)
+        made = replace(made, groups=tuple(fewer))
     made.validate()
     return made
 
 
+def _kind(shape: Shape) -> GroupKind:
+    if not shape.dv:
+        return GroupKind.LATENT
+    return GroupKind.SLIDING if shape.window else GroupKind.FULL
+
+
 @dataclass(frozen=True)
 class RankPart:
-    """A part that a rank holds: its index in the namespace, its KV cache group,
-    the heads counted on the rank, and whether this rank is the one that writes
-    it."""
+    """A part that a rank holds: its index in the namespace, its KV cache group
+    and layer span, the heads counted on the rank, and whether this rank is the
+    one that writes it."""
 
     index: int
     group: int
+    span: int
     heads: PartHeads
     writes: bool
     length: int
 
 
-def rank_parts(made: NamespaceDescriptor, tensor_rank: int, tensor_size: int) -> tuple[RankPart, ...]:
-    """Returns the parts of one rank. Where there are fewer KV heads than
-    ranks, the lowest rank of those that hold a head writes it. INVALID where a
-    rank would hold a piece of a part."""
+def rank_parts(
+    made: NamespaceDescriptor, tensor_rank: int, tensor_size: int, held: Container[tuple[int, int]]
+) -> tuple[RankPart, ...]:
+    """Returns the parts of one rank. held: group and span of the layers that it
+    has. Where there are fewer KV heads than ranks, the lowest rank of those that
+    hold a head writes it. INVALID where a rank would hold a piece of a part."""
     found = []
     for i, p in enumerate(made.parts()):
         group = made.groups[p.group]
@@ -132,14 +147,14 @@ def rank_parts(made: NamespaceDescriptor, tensor_rank: int, tensor_size: int) ->
         first = tensor_rank // copies * local
         if local % group.head_group:
             raise InvalidError(
-                "the KV heads of a rank are not whole parts",
+                "the KV heads of a rank are not whole parts: set head_group",
                 f"namespace.groups[{p.group}].head_group",
                 str(group.head_group),
                 f"a divisor of {local} with tensor_parallel_size {tensor_size}",
             )
-        if first <= p.first_head < first + local:
+        if (p.group, p.span) in held and first <= p.first_head < first + local:
             heads = PartHeads(p.first_head - first, p.heads)
-            found.append(RankPart(i, p.group, heads, tensor_rank % copies == 0, p.raw_length))
+            found.append(RankPart(i, p.group, p.span, heads, tensor_rank % copies == 0, p.raw_length))
     return tuple(found)
 
 

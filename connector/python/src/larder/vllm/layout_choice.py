@@ -33,10 +33,10 @@ def choose(
             "layout.backend",
             ", ".join(b.get_name() for b in backends),
         )
-    isa = _cpu_isa(vllm_config, geometry) if backend == "CPU_ATTN" else ""
+    isa = _cpu_isa(vllm_config, geometry) if backend == "CPU_ATTN" and geometry.dv else ""
     if wanted == "auto":
         reason = f"no adapter for the attention backend {backend}"
-        if backend == "CPU_ATTN":
+        if isa:
             reason = _prove_cpu(geometry, isa, heads)
             if not reason:
                 logger.info("Larder: canonical layout for %s, %s, proven", backend, isa)

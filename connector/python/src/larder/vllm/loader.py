@@ -85,7 +85,7 @@ class Loader:
     def __init__(
         self,
         client: LoadClient,
-        adapters: Sequence[LayoutAdapter],
+        adapters: Mapping[tuple[int, int], LayoutAdapter],
         parts: Sequence[RankPart],
         all_parts: int,
         chunk_blocks: Sequence[int],
@@ -96,7 +96,7 @@ class Loader:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._client = client
-        self._adapters = tuple(adapters)
+        self._adapters = adapters
         self._parts = {part.index: part for part in parts}
         self._all_parts = all_parts
         self._chunk_blocks = tuple(chunk_blocks)
@@ -281,7 +281,7 @@ class Loader:
         blocks = op.blocks[group][self._begin(op, group, chunk) : self._begin(op, group, chunk + 1)]
         if blocks:
             skip = max(0, op.skip_blocks[group] - chunk * self._chunk_blocks[group])
-            self._adapters[group].scatter(blocks, skip, mine.heads, part.view)
+            self._adapters[group, mine.span].scatter(blocks, skip, mine.heads, part.view)
 
     def _begin(self, op: LoadOp, group: int, chunk: int) -> int:
         """Where a chunk's blocks begin in op.blocks of a group."""

@@ -4,7 +4,7 @@ next one."""
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, Protocol
 
@@ -78,14 +78,14 @@ class Saver:
     def __init__(
         self,
         client: StoreClient,
-        adapters: Sequence[LayoutAdapter],
+        adapters: Mapping[tuple[int, int], LayoutAdapter],
         parts: Sequence[RankPart],
         chunk_tokens: int,
         stats: WorkerStats,
         threads: int,
     ) -> None:
         self._client = client
-        self._adapters = tuple(adapters)
+        self._adapters = adapters
         self._copiers = Copiers(threads, "larder-store")
         self._parts = tuple(part for part in parts if part.writes)
         self._chunk_tokens = chunk_tokens
@@ -165,16 +165,15 @@ class Saver:
     def _write(self, op: StoreOp, taken: list[Credit]) -> bool:
         """Copies a chunk's parts while none of the slots can be revoked."""
         sections = [credit.writing() for credit in taken]
-        views: list[list[tuple[PartHeads, Bytes]]] = [[] for _ in self._adapters]
+        views: dict[tuple[int, int], list[tuple[PartHeads, Bytes]]] = {}
         entered = 0
         try:
             for part, section in zip(self._parts, sections, strict=True):
                 view = section.__enter__()
                 entered += 1
-                views[part.group].append((part.heads, view[: part.length]))
-            for adapter, blocks, some in zip(self._adapters, op.blocks, views, strict=True):
-                if some:
-                    adapter.gather(blocks, some)
+                views.setdefault((part.group, part.span), []).append((part.heads, view[: part.length]))
+            for (group, span), some in views.items():
+                self._adapters[group, span].gather(op.blocks[group], some)
         except LarderError:
             # A slot was revoked.
             return False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from vllm.v1.kv_cache_interface import FullAttentionSpec, KVQuantMode
+from vllm.v1.kv_cache_interface import FullAttentionSpec, KVQuantMode, MLAAttentionSpec
 
 from larder.errors import InvalidError
 
@@ -16,7 +16,7 @@ def refuse(vllm_config: Any) -> None:
     """Raises INVALID, naming the setting, for an engine whose ranks hold KV in
     a way that this version would get wrong."""
     p = vllm_config.parallel_config
-    for name in ("pipeline_parallel_size", "decode_context_parallel_size", "prefill_context_parallel_size"):
+    for name in ("decode_context_parallel_size", "prefill_context_parallel_size"):
         if getattr(p, name, 1) > 1:
             raise InvalidError("not supported by Larder's connector yet", name, str(getattr(p, name)), "1")
 
@@ -27,8 +27,10 @@ def off(vllm_config: Any, kv_cache_config: Any) -> str:
     if len(groups) != 1:
         return f"{len(groups)} KV cache groups, where this version handles one of full attention"
     spec = groups[0].kv_cache_spec
-    if type(spec) is not FullAttentionSpec:
+    if type(spec) not in (FullAttentionSpec, MLAAttentionSpec):
         return f"KV of the kind {type(spec).__name__}, where this version handles full attention"
+    if type(spec) is MLAAttentionSpec and (spec.compress_ratio != 1 or spec.cache_dtype_str == "fp8_ds_mla"):
+        return "compressed or packed latents"
     if spec.kv_quant_mode != KVQuantMode.NONE:
         return f"quantized KV ({vllm_config.cache_config.cache_dtype})"
     if spec.head_size_v != spec.head_size:

@@ -74,9 +74,9 @@ class WorkerHalf:
         here = self._place()
         size = self._vllm_config.parallel_config.tensor_parallel_size
         namespace, adapters = identify(
-            self._vllm_config, self._kv_cache_config, self._settings, _engine(), caches, size
+            self._vllm_config, self._kv_cache_config, self._settings, _engine(), caches, here, size
         )
-        parts = identity.rank_parts(namespace, here.tensor, size)
+        parts = identity.rank_parts(namespace, here.tensor, size, adapters)
         self._say(Handshake(namespace.encode()))
         options = Options(
             socket=self._settings.socket,
