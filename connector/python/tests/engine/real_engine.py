@@ -62,7 +62,8 @@ class RealEngine:
         self._answers: SimpleQueue[Any] = SimpleQueue()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        self._take(300)
+        # Several processes, on a machine that may be busy.
+        self._take(600)
 
     def ask(self, op: str, timeout_s: float = 120, **arguments: Any) -> Any:
         """One operation of engine_process.Server."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from larder.vllm import identity, support
 from larder.vllm.identity import Shape
 from larder.vllm.layout import opaque
 from larder.vllm.settings import Settings
+from larder.vllm.stages import Place
 
 LINEAR = {"rope_type": "linear", "factor": 2.0, "rope_theta": 10000.0}
 SHAPE = identity.Shape((0, 1), HEADS, DIM, DIM, 16, "bfloat16")
@@ -180,12 +182,29 @@ def test_a_rank_with_a_piece_of_a_part_is_refused(folder: Path) -> None:
         identity.rank_parts(made, 0, 2, HELD)
 
 
-@pytest.mark.parametrize("name", ["decode_context_parallel_size", "prefill_context_parallel_size"])
+@pytest.mark.parametrize("name", ["decode_context_parallel_size", "prefill_context_parallel_size", "x_parallel_size"])
 def test_unsupported_parallelism_is_refused_by_name(model_folder: Path, name: str) -> None:
-    c = make_config(model_folder)
-    setattr(c.parallel_config, name, 2)
+    c = make_config(model_folder, tensor_parallel_size=2, pipeline_parallel_size=2)
+    support.refuse(c)
+    vars(c.parallel_config)[name] = 2
     with pytest.raises(LarderError, match=name):
         support.refuse(c)
+
+
+def test_data_parallel_engines_are_engines_of_their_own(model_folder: Path) -> None:
+    c = make_config(model_folder)
+    seen = []
+    for rank in range(2):
+        # As the engine does for each, without and with experts.
+        of_rank = copy.deepcopy(c)
+        of_rank.kv_transfer_config.engine_id += f"_dp{rank}"
+        of_rank.parallel_config.data_parallel_index = rank
+        for size in (1, 2):
+            of_rank.parallel_config.data_parallel_size = size
+            told = identity.ranks(of_rank, Place())
+            assert told.data == rank < told.data_size
+        seen.append(identity.instance_id(of_rank))
+    assert seen[0] != seen[1]
 
 
 def test_what_larder_is_off_for(model_folder: Path) -> None:

@@ -29,8 +29,18 @@ def ranks(model_folder: Path, daemon: StubDaemon) -> Iterator[MakeRanks]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
 
-    def make(tensor: int = 1, pipeline: int = 1, kind: Any = RankedEngine, connect: Any = None, **more: Any) -> Any:
+    def make(
+        tensor: int = 1,
+        pipeline: int = 1,
+        kind: Any = RankedEngine,
+        connect: Any = None,
+        data: int = 0,
+        **more: Any,
+    ) -> Any:
         config = make_config(model_folder, tensor_parallel_size=tensor, pipeline_parallel_size=pipeline, **more)
+        # As the engine does where it is one of several.
+        config.kv_transfer_config.engine_id += f"_dp{data}"
+        config.parallel_config.data_parallel_index = data
         made.append(kind(config, connect or daemon.connect))
         return made[-1]
 
@@ -235,6 +245,17 @@ def test_the_daemon_is_told_where_a_rank_stands(ranks: MakeRanks) -> None:
     told = [client.options for client in clients if isinstance(client, StubClient)]
     assert [(o.ranks.tensor, o.ranks.tensor_size) for o in told] == [(0, 2), (1, 2)]
     assert len({o.instance_id for o in told}) == 1
+
+
+def test_data_parallel_engines_share_chunks(ranks: MakeRanks, prompt: MakePrompt) -> None:
+    first, second = ranks(2, data=0), ranks(2, data=1)
+    first.generate("w", prompt(300), max_tokens=1)
+    assert second.generate("r", prompt(300)) == expected_output(prompt(300), 4)
+    assert second.external["r"] == 256
+    told = [larder(e.workers[0, 1]).worker_half._client for e in (first, second)]
+    options = [client.options for client in told if isinstance(client, StubClient)]
+    assert [(o.ranks.data, o.ranks.data_size, o.ranks.tensor) for o in options] == [(0, 1, 1), (1, 2, 1)]
+    assert options[0].instance_id != options[1].instance_id
 
 
 # -- pipeline stages -------------------------------------------------------------

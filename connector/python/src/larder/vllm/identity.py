@@ -61,7 +61,9 @@ def ranks(vllm_config: Any, here: Place) -> Ranks:
         data=p.data_parallel_index,
         pipeline=here.pipeline,
         tensor=here.tensor,
-        data_size=p.data_parallel_size,
+        # An engine of a model without experts is told that it is the only one,
+        # but keeps its number.
+        data_size=max(p.data_parallel_size, p.data_parallel_index + 1),
         pipeline_size=p.pipeline_parallel_size,
         tensor_size=p.tensor_parallel_size,
     )

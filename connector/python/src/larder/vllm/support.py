@@ -11,14 +11,17 @@ from larder.errors import InvalidError
 # Speculative decoding whose drafts come from no KV of their own.
 _PLAIN_DRAFTS = frozenset({"ngram", "ngram_gpu", "suffix"})
 
+# Ways to spread a model whose ranks hold whole heads of whole layers. Ranks of
+# context parallelism hold every nth token.
+_PARALLEL = frozenset({"tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size"})
+
 
 def refuse(vllm_config: Any) -> None:
     """Raises INVALID, naming the setting, for an engine whose ranks hold KV in
-    a way that this version would get wrong."""
-    p = vllm_config.parallel_config
-    for name in ("decode_context_parallel_size", "prefill_context_parallel_size"):
-        if getattr(p, name, 1) > 1:
-            raise InvalidError("not supported by Larder's connector yet", name, str(getattr(p, name)), "1")
+    a way that this version would get wrong, ways that it does not know included."""
+    for name, size in sorted(vars(vllm_config.parallel_config).items()):
+        if name.endswith("_parallel_size") and name not in _PARALLEL and isinstance(size, int) and size > 1:
+            raise InvalidError("not supported by Larder's connector", name, str(size), "1")
 
 
 def off(vllm_config: Any, kv_cache_config: Any) -> str:
