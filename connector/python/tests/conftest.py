@@ -5,19 +5,23 @@ from __future__ import annotations
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import larderd
 import pytest
 from fake_daemon import PATIENCE_S, FakeDaemon
-from hypothesis import HealthCheck, settings
 
 from larder.client import Client, Options
 
-# How long an example takes, or is in the making, says how busy the machine is.
-settings.register_profile("larder", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("larder")
+# The engine's environment, which reads this file too, has none.
+if find_spec("hypothesis"):
+    from hypothesis import HealthCheck, settings
+
+    # How long an example takes, or is in the making, says how busy the machine is.
+    settings.register_profile("larder", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("larder")
 
 
 @pytest.fixture
