@@ -156,7 +156,7 @@ def test_ranks_hold_whole_parts(folder: Path, heads: int, unit: int, size: int, 
 
 def test_a_stage_holds_the_parts_of_its_spans(folder: Path) -> None:
     shape = identity.Shape((0, 1, 2, 3), 2, DIM, DIM, 16, "bfloat16")
-    made = identity.descriptor(config(folder), Settings(), shape, spans=(0, 1, 3))
+    made = identity.descriptor(config(folder), Settings(), [shape], spans=(0, 1, 3))
     held = [{(0, 0)}, {(0, 1), (0, 2)}]
     parts = [[identity.rank_parts(made, rank, 2, stage) for rank in range(2)] for stage in held]
     assert [[[p.index for p in rank] for rank in stage] for stage in parts] == [[[0], [1]], [[2, 4], [3, 5]]]
@@ -168,10 +168,10 @@ def test_a_stage_holds_the_parts_of_its_spans(folder: Path) -> None:
 def test_fewer_heads_in_a_part_by_setting(folder: Path) -> None:
     shape = identity.Shape((0, 1), 4, DIM, DIM, 16, "bfloat16")
     assert [
-        identity.descriptor(config(folder), Settings(head_group=n), shape).groups[0].head_group for n in (1, 2, 8)
+        identity.descriptor(config(folder), Settings(head_group=n), [shape]).groups[0].head_group for n in (1, 2, 8)
     ] == [1, 2, 4]
     with pytest.raises(LarderError, match=r"groups\[0\].head_group"):
-        identity.descriptor(config(folder), Settings(head_group=3), shape)
+        identity.descriptor(config(folder), Settings(head_group=3), [shape])
 
 
 def test_a_rank_with_a_piece_of_a_part_is_refused(folder: Path) -> None:

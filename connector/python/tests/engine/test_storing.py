@@ -208,7 +208,7 @@ def test_a_daemon_that_goes_drops_stores(engine: MakeEngine, daemon: StubDaemon,
 
 def slowly(engine: SimulatedEngine) -> SimulatedEngine:
     """Makes an engine's reads of pages take their time."""
-    adapter = engine.worker.worker_half._saver._adapters[0]
+    adapter = engine.worker.worker_half._saver._adapters[0, 0]
     gather = adapter.gather
 
     def slow(*arguments: Any) -> None:

@@ -136,7 +136,9 @@ def _tensors(caches: Mapping[str, Any], names: list[str], blocks: int) -> dict[s
     tensors = {name: caches[name] for name in names}
     for t in tensors.values():
         if t.shape[0] != blocks:
-            raise InvalidError("the pages are not one for each block", "kv_caches", str(tuple(t.shape)), f"{blocks} blocks")
+            raise InvalidError(
+                "the pages are not one for each block", "kv_caches", str(tuple(t.shape)), f"{blocks} blocks"
+            )
     if len({t.data_ptr() for t in tensors.values()}) < len(tensors):
         raise InvalidError("two layers of a group have the same pages", "kv_caches", ", ".join(names[:4]))
     return tensors
