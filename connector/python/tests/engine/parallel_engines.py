@@ -72,24 +72,30 @@ def by_rank(engine: RealEngine, name: str) -> list[int]:
     return [rank["stats"][name] for rank in engine.ask("ranks")]
 
 
-def await_gain(engine: RealEngine, name: str, before: list[int], gain: int) -> None:
-    """Returns once a counter has grown by so much on every rank, which may hear late of what it did."""
+def await_gain(engine: RealEngine, name: str, before: list[int], gains: list[int]) -> None:
+    """Returns once each rank's counter has grown by so much: ranks may hear late of what they did."""
+    want = [count + gain for count, gain in zip(before, gains, strict=True)]
     until = time.monotonic() + 60
-    while by_rank(engine, name) != [count + gain for count in before]:
-        assert time.monotonic() < until, f"{name}: {by_rank(engine, name)}, {before} before, {gain} more expected"
+    while (now := by_rank(engine, name)) != want:
+        assert time.monotonic() < until, f"{name} by rank: {now}, expected {want}"
         time.sleep(0.05)
 
 
-def store(engine: RealEngine, larderd: Daemon, prompt: list[int], parts: int = 2) -> dict[str, Any]:
-    """Computes a prompt; every rank stores its share of every chunk, which has so many parts. Returns the answer."""
+def store(
+    engine: RealEngine, larderd: Daemon, prompt: list[int], parts: int = 2, writers: list[int] | None = None
+) -> dict[str, Any]:
+    """Computes a prompt, all of which is stored: chunks of so many parts. writers: 1 for each rank that writes its
+    share of every chunk, 0 for each that writes none; None: all write. Returns the answer."""
     before, chunks, size = larderd.counters(), by_rank(engine, "chunks_stored"), by_rank(engine, "bytes_stored")
     answer = engine.generate(prompt, TOKENS)
     assert answer["cached"] == 0
     whole = (len(prompt) + TOKENS - 1) // CHUNK
     after = larderd.await_published(before["published_chunks"] + whole, 60)
     assert after["stored_parts"] - before["stored_parts"] == parts * whole
-    await_gain(engine, "chunks_stored", chunks, whole)
-    await_gain(engine, "bytes_stored", size, (after["stored_bytes"] - before["stored_bytes"]) // len(size))
+    writers = writers or [1] * len(size)
+    await_gain(engine, "chunks_stored", chunks, [whole * w for w in writers])
+    each = (after["stored_bytes"] - before["stored_bytes"]) // sum(writers)
+    await_gain(engine, "bytes_stored", size, [each * w for w in writers])
     return answer
 
 

@@ -98,6 +98,13 @@ class RankedEngine(SimulatedEngine):
         return all(found == [request_id] for found in self.received().values())
 
 
+class LopsidedEngine(RankedEngine):
+    """All layers that have KV are in the first stage."""
+
+    def _stages(self) -> list[list[str]]:
+        return [list(self.pages), *[[] for _ in range(1, self.pipeline)]]
+
+
 class LatentEngine(RankedEngine):
     """KV is one vector for each token, and every rank has all of it, in pages (blocks, block, 2 * DIM)."""
 

@@ -85,3 +85,18 @@ def test_two_stages_of_two_ranks_and_one(
     with engine(2, 2) as four, engine(1, 1, 2) as one:
         exchange(four, one, larderd, ids, 4)
         answers_from_larder(four, larderd, ids[4000:5400], 4)
+
+
+def test_four_ranks_of_two_heads_and_one(
+    engine: MakeEngine, larderd: Daemon, test_model: Path, words: Callable[[Path], list[int]]
+) -> None:
+    ids = words(test_model)
+    with engine(4, 1) as four, engine(1, 1) as one:
+        # Two ranks have the same head: the lower writes it, both load it.
+        store(four, larderd, ids[:1500], 2, writers=[1, 0, 1, 0])
+        stored = pages(four, ids[:1500])
+        load(one, larderd, ids[:1500], 2)
+        assert pages(one, ids[:1500]) == stored
+        store(one, larderd, ids[2000:3300], 2)
+        load(four, larderd, ids[2000:3300], 4)
+        assert pages(four, ids[2000:3300]) == pages(one, ids[2000:3300])

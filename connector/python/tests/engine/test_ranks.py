@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from simulated_engine import DIM, HEADS, MakePrompt, check_chunk, expected_output, larder, make_config, prefix_hashes
-from simulated_ranks import LatentEngine, MakeRanks, RankedEngine
+from simulated_ranks import LatentEngine, LopsidedEngine, MakeRanks, RankedEngine
 from stub_daemon import StubClient, StubDaemon
 
 from larder.errors import CorruptError, LarderError
@@ -311,6 +311,19 @@ def test_a_stage_that_fails_to_load_has_the_request_computed_by_all(
     assert e.steps > steps_before
     assert e.received_by_all("r")
     assert [worker.stats.loads_failed for worker in e.workers.values()] == [0, 1]
+
+
+def test_a_stage_with_nothing_to_store_or_load(ranks: MakeRanks, daemon: StubDaemon, prompt: MakePrompt) -> None:
+    ranks(2).generate("w", prompt(300), max_tokens=1)
+    e = ranks(2, 2, kind=LopsidedEngine)
+    longer = prompt(300) + prompt(100, seed=1)
+    assert e.generate("r", longer) == expected_output(longer, 4)
+    assert e.external["r"] == 256
+    # It says that its loads have ended, as the others do.
+    assert e.received_by_all("r")
+    assert [worker.stats.bytes_loaded for worker in e.workers.values()] == [4 * 16384] * 2 + [0] * 2
+    assert [worker.stats.chunks_stored for worker in e.workers.values()] == [2] * 2 + [0] * 2
+    check_daemon(daemon, longer, 6)
 
 
 def test_a_stage_with_a_piece_of_a_span_is_refused(ranks: MakeRanks) -> None:
