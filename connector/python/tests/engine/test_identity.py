@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import save_file
 from simulated_engine import CONFIG, DIM, HEADS, make_cache_config, make_config, write_config
 from vllm.engine.arg_utils import EngineArgs
+from vllm.v1.kv_cache_interface import KVCacheConfig, KVCacheGroupSpec, MLAAttentionSpec
 
 from larder.errors import LarderError
-from larder.namespace import NamespaceDescriptor, diff
+from larder.namespace import GroupKind, NamespaceDescriptor, diff
 from larder.vllm import identity, support
 from larder.vllm.identity import Shape
 from larder.vllm.layout import opaque
@@ -163,6 +165,28 @@ def test_a_stage_holds_the_parts_of_its_spans(folder: Path) -> None:
     assert [p.span for p in parts[1][0]] == [1, 2]
     # Two layers in the middle.
     assert [p.length for p in parts[1][0]] == [2 * 256 * 2 * DIM * 2, 256 * 2 * DIM * 2]
+
+
+def test_latent_kv_is_one_part_that_the_lowest_rank_writes(folder: Path) -> None:
+    shape = identity.Shape((0, 1), 1, 576, 0, 16, "bfloat16")
+    made = identity.descriptor(config(folder), Settings(), [shape])
+    assert made.groups[0].kind == GroupKind.LATENT
+    (part,) = made.parts()
+    assert part.raw_length == 2 * 256 * 576 * 2
+    held = [identity.rank_parts(made, rank, 4, HELD) for rank in range(4)]
+    assert [[(p.index, p.heads.first, p.heads.count, p.writes) for p in parts] for parts in held] == [
+        [(0, 0, 1, rank == 0)] for rank in range(4)
+    ]
+
+
+def test_packed_latents_are_not_cached(model_folder: Path) -> None:
+    c = make_config(model_folder)
+    shape = {"block_size": 64, "num_kv_heads": 1, "head_size": 576, "dtype": torch.bfloat16}
+    whys = []
+    for more in ({}, {"cache_dtype_str": "fp8_ds_mla"}, {"compress_ratio": 4}):
+        spec = MLAAttentionSpec(**shape, **more)
+        whys.append(support.off(c, KVCacheConfig(8, [], [KVCacheGroupSpec(["model.layers.0.self_attn.attn"], spec)])))
+    assert whys == ["", "compressed or packed latents", "compressed or packed latents"]
 
 
 def test_fewer_heads_in_a_part_by_setting(folder: Path) -> None:
