@@ -98,7 +98,7 @@ def both(model_folder: Path, daemon: StubDaemon, monkeypatch: pytest.MonkeyPatch
         made.append(SimulatedEngine(config, daemon.connect))
         return made[-1]
 
-    for key, nothing in {"tokens": 0, "async": 0}.items():
+    for key, nothing in {"tokens": 0, "async": 0, "fails": 0}.items():
         monkeypatch.setitem(CLAIM, key, nothing)
     yield make
     for one in made:

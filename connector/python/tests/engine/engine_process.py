@@ -80,6 +80,18 @@ class Server:
         scheduler = dataclasses.asdict(self.scheduler.connector.stats)
         return {"scheduler": scheduler, "worker": dataclasses.asdict(self.worker.stats)}
 
+    def metrics(self) -> dict[str, float]:
+        """Larder's series in the engine's Prometheus registry that are not zero, without the engine's labels."""
+        from prometheus_client import REGISTRY
+
+        found = {}
+        for family in REGISTRY.collect():
+            for sample in family.samples if family.name.startswith("vllm:larder_") else ():
+                labels = [v for k, v in sample.labels.items() if k not in ("model_name", "engine", "le")]
+                if sample.value and "le" not in sample.labels:
+                    found["/".join([sample.name.removeprefix("vllm:larder_"), *labels])] = sample.value
+        return found
+
     def ready(self) -> bool:
         """Whether both halves have a connection."""
         halves = (self.scheduler.connector.scheduler_half, self.worker.worker_half)

@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -110,18 +111,24 @@ def make_config(
     seqs: int = 8,
     model_len: int = 2048,
     role: str = "kv_both",
+    others: Sequence[dict[str, Any]] = (),
     **more: Any,
 ) -> Any:
-    """A VllmConfig as the engine makes it, for the model in folder."""
+    """A VllmConfig as the engine makes it, for the model in folder. others: connectors beside Larder's under
+    MultiConnector, in order; {} stands for Larder's."""
     # What a load brings, and whether there is one, must not depend on how busy the machine is.
     settings = {"weights_id": "simulated", "chunk_tokens": 64, "socket": "/nowhere", "load_deadline_ms": 60_000}
     settings |= {"load_or_recompute": False} | (extra or {})
-    transfer = KVTransferConfig(
-        kv_connector="LarderConnector",
-        kv_connector_module_path="larder.vllm",
-        kv_role=role,
-        kv_connector_extra_config=settings,
-    )
+    own = {
+        "kv_connector": "LarderConnector",
+        "kv_connector_module_path": "larder.vllm",
+        "kv_role": role,
+        "kv_connector_extra_config": settings,
+    }
+    if others:
+        connectors = {"connectors": [other or own for other in others]}
+        own = {"kv_connector": "MultiConnector", "kv_role": role, "kv_connector_extra_config": connectors}
+    transfer = KVTransferConfig(**own)
     config = EngineArgs(
         model=str(folder),
         skip_tokenizer_init=True,
@@ -150,9 +157,10 @@ def make_cache_config(block: int, blocks: int, groups: int = 1) -> Any:
     return KVCacheConfig(blocks, [], [KVCacheGroupSpec(names[:1], full), KVCacheGroupSpec(names[1:], window)])
 
 
-def larder(connector: Any) -> LarderConnector:
-    """Larder's connector: this one, or the one in a MultiConnector."""
-    return next(c for c in getattr(connector, "_connectors", [connector]) if isinstance(c, LarderConnector))
+def larder(connector: Any) -> Any:
+    """Larder's connector: this one, or the one in a MultiConnector; None where there is none."""
+    among = getattr(connector, "_connectors", [connector])
+    return next((c for c in among if isinstance(c, LarderConnector)), None)
 
 
 @dataclass
@@ -175,6 +183,9 @@ class Step:
 
 class SimulatedEngine:
     """One engine. connect: what takes the place of larder.client.Client, None for the real one."""
+
+    # Full CUDA graphs leave out the hooks for layers.
+    layer_hooks = True
 
     def __init__(self, vllm_config: Any, connect: Any = None, cache_config: Any = None) -> None:
         self.config = vllm_config
@@ -204,6 +215,10 @@ class SimulatedEngine:
         init_none_hash(hash_fn)
         self._hasher = get_request_block_hasher(self.block, hash_fn)
         self._write = cpu_write(self._isa())
+        self._forward_context = SimpleNamespace(
+            attn_metadata=dict.fromkeys(names),
+            no_compile_layers={n: SimpleNamespace(kv_cache=c) for n, c in self.pages.items()},
+        )
         self._shadows: dict[str, Shadow] = {}
         self._hashes: dict[str, Hashes] = {}
         self.outputs: dict[str, list[int]] = {}
@@ -211,6 +226,8 @@ class SimulatedEngine:
         self.ended: set[str] = set()
         # Whether another connector brings, rightly, what counts as computed when a request begins.
         self.others_bring = False
+        # Takes what the engine's core says of itself after a step.
+        self.front_end: Callable[[Any], None] = lambda _: None
         self.steps = 0
         self.checked_tokens = 0
         self.preemptions = 0
@@ -286,6 +303,7 @@ class SimulatedEngine:
         before = set(self.scheduler.requests)
         core = self.scheduler.update_from_output(output, result)
         for outputs in core.values():
+            self.front_end(outputs.scheduler_stats)
             for one in outputs.outputs:
                 self.outputs[one.request_id] += one.new_token_ids
                 if one.prefill_stats is not None:
@@ -307,7 +325,7 @@ class SimulatedEngine:
         with ExitStack() as after:
             for worker in workers:
                 worker.bind_connector_metadata(metadata)
-                worker.start_load_kv(None)
+                worker.start_load_kv(self._forward_context)
                 after.callback(worker.clear_connector_metadata)
             if output.total_num_scheduled_tokens:
                 sampled = self._compute(output)
@@ -333,6 +351,8 @@ class SimulatedEngine:
         worker, report = self.workers[rank], KVConnectorOutput()
         report.finished_sending, report.finished_recving = worker.get_finished(output.finished_req_ids)
         report.invalid_block_ids = worker.get_block_ids_with_load_errors()
+        report.kv_connector_stats = worker.get_kv_connector_stats()
+        report.kv_cache_events = worker.get_kv_connector_kv_cache_events()
         report.kv_connector_worker_meta = worker.build_connector_worker_meta()
         return report
 
@@ -349,6 +369,8 @@ class SimulatedEngine:
 
     def _compute(self, output: Any) -> list[list[int]]:
         """Checks the past, writes the present, and says what comes next."""
+        for name in self.pages if self.layer_hooks else ():
+            self.worker.wait_for_layer_load(name)
         computed = {n.req_id: n.num_computed_tokens for n in output.scheduled_new_reqs}
         cached = output.scheduled_cached_reqs
         computed |= dict(zip(cached.req_ids, cached.num_computed_tokens, strict=True))
@@ -360,6 +382,8 @@ class SimulatedEngine:
                 self._put(self._shadows[request_id].blocks, hashes, 0, computed[request_id])
             plan.append((request_id, hashes, computed[request_id], count))
             self._put(self._shadows[request_id].blocks, hashes, computed[request_id], computed[request_id] + count)
+        for name, cache in self.pages.items() if self.layer_hooks else ():
+            self.worker.save_kv_layer(name, cache, None)
         # After all writes: a request may read what another one writes in this step.
         sampled = []
         for request_id, hashes, past, count in plan:

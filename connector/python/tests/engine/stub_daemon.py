@@ -22,6 +22,7 @@ from larder.credits import Credit
 from larder.errors import CorruptError, FullError, LarderError, MissError, UnavailableError
 from larder.load import FailedPart, LeasedPart, Load
 from larder.pending import Pending
+from larder.stats import ClientStats
 from larder.v1 import engine_pb2, part_pb2
 
 TENANT_KEY = bytes(range(32))
@@ -126,6 +127,10 @@ class StubClient:
         return self.daemon.generation
 
     @property
+    def stats(self) -> ClientStats:
+        return ClientStats(connects=self.daemon.generation)
+
+    @property
     def hello(self) -> engine_pb2.HelloReply | None:
         if not self.daemon.up:
             return None
@@ -225,7 +230,10 @@ class StubClient:
                     old = stored.get(part.part)
                     if old is None:
                         stored[part.part] = data
-                        reply.outcomes.append(engine_pb2.COMMIT_OUTCOME_PUBLISHED)
+                        whole = len(stored) == len(self._parts)
+                        reply.outcomes.append(
+                            engine_pb2.COMMIT_OUTCOME_PUBLISHED if whole else engine_pb2.COMMIT_OUTCOME_KEPT
+                        )
                     elif old == data:
                         reply.outcomes.append(engine_pb2.COMMIT_OUTCOME_DUPLICATE)
                     else:

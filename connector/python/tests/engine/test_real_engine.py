@@ -108,7 +108,7 @@ def stored(
     engines: MakeEngine, larderd: Daemon, prompts: dict[str, Any], control: dict[str, list[int]]
 ) -> dict[str, list[str]]:
     """Cold engine: everything is computed and stored. Returns the hashes of its pages; it is killed."""
-    engine = engines("cold")
+    engine = engines("cold", kv_events_config={"enable_kv_cache_events": True, "publisher": "null"})
     before = larderd.counters()
     for name in ("long", "many", "short", "aborted"):
         answer = engine.generate(prompts[name], TOKENS)
@@ -120,7 +120,10 @@ def stored(
     parts = after["stored_parts"] - before["stored_parts"]
     assert parts == PARTS * chunks
     stats = engine.stats()
-    assert stats["chunks_stored"] == chunks
+    assert stats["chunks_stored"] == stats["chunks_published"] == chunks
+    # What was answered after the last step is announced with the next one.
+    engine.generate(prompts["poison"][:100], 2, larder=ALONE)
+    assert engine.stats("scheduler")["events_stored"] == chunks
     assert stats["dropped_rejected"] == stats["dropped_failed"] == 0
     return {
         name: engine.ask("pages", prompt=prompts[name], chunks=len(prompts[name]) // CHUNK) for name in ("long", "many")
@@ -134,7 +137,7 @@ def test_cold_and_stored(stored: dict[str, list[str]]) -> None:
 @pytest.fixture(scope="class")
 def engine(stored: dict[str, list[str]], engines: MakeEngine) -> RealEngine:
     """The engine of TestWarm."""
-    return engines("warm")
+    return engines("warm", disable_log_stats=False)
 
 
 class TestWarm:
@@ -157,6 +160,12 @@ class TestWarm:
         assert after["loaded_bytes"] - before["loaded_bytes"] == stats["bytes_loaded"]
         assert stats["bytes_loaded"] == after["stored_bytes"] // after["stored_parts"] * 22
         assert engine.ask("pages", prompt=prompts["long"], chunks=11) == stored["long"]
+        # What an operator sees of it.
+        metrics = engine.ask("metrics")
+        assert metrics["tokens_loaded_total"] == metrics["tokens_matched_total"] == full(prompts["long"])
+        assert metrics["loaded_bytes_total"] == stats["bytes_loaded"]
+        assert metrics["load_seconds_count"] == metrics["match_seconds_count"] == 1
+        assert not any(name.startswith(("load_failures", "call_failures")) for name in metrics)
 
     def test_a_shared_prefix_beyond_a_local_hit(
         self, engine: RealEngine, larderd: Daemon, prompts: dict[str, Any], control: dict[str, list[int]]

@@ -19,6 +19,15 @@ It does not: load or store several KV cache groups, pipeline stages or context
 parallelism, quantized KV, prompt embeddings (support, request_policy).
 """
 
+from contextlib import suppress
+
+from vllm.distributed.kv_transfer.kv_connector.factory import KVConnectorFactory
+
 from larder.vllm.connector import LarderConnector
+
+# MultiConnector finds the class of serialized stats by name only, and ends the
+# front end where it does not. A second import finds it registered.
+with suppress(ValueError):
+    KVConnectorFactory.register_connector("LarderConnector", __name__, "LarderConnector")
 
 __all__ = ["LarderConnector"]

@@ -11,10 +11,12 @@ from vllm.distributed.kv_transfer.kv_connector.v1.base import KVConnectorBase_V1
 
 from larder.client import Options
 from larder.namespace import NamespaceDescriptor
-from larder.vllm import identity
+from larder.vllm import identity, support
+from larder.vllm.engine_stats import EngineStats, Reporter
 from larder.vllm.failure_policy import set_recompute
 from larder.vllm.metadata import Handshake, StepMetadata, WorkerReport
 from larder.vllm.page_groups import PageGroups
+from larder.vllm.prom_metrics import PromMetrics
 from larder.vllm.scheduler import SchedulerHalf
 from larder.vllm.settings import Settings
 from larder.vllm.stages import Place
@@ -44,9 +46,13 @@ class LarderConnector(KVConnectorBase_V1, SupportsHMA):
                 vllm_config.scheduler_config.max_num_batched_tokens,
                 loads=transfer.is_kv_consumer,
                 stores=transfer.is_kv_producer,
+                events=support.publishes_events(vllm_config),
+                under_way=vllm_config.max_concurrent_batches,
             )
         else:
             self._worker = WorkerHalf(vllm_config, kv_cache_config, settings)
+        half = self._scheduler or self.worker_half
+        self._reporter = Reporter(half.stats, lambda: half.client_stats)
         # An engine in the user's own process ends without a word.
         atexit.register(self.shutdown)
 
@@ -174,8 +180,30 @@ class LarderConnector(KVConnectorBase_V1, SupportsHMA):
         return self.scheduler_half.reset()
 
     def take_events(self) -> Iterable[Any]:
-        """No events of its own."""
-        return ()
+        """KV cache events of chunks in Larder."""
+        return self.scheduler_half.events.take()
+
+    # -- metrics ---------------------------------------------------------------
+
+    def get_kv_connector_stats(self) -> EngineStats | None:
+        """What this half did since the last call."""
+        return self._reporter.take()
+
+    @classmethod
+    def build_kv_connector_stats(cls, data: dict[str, Any] | None = None) -> EngineStats:
+        """Takes what crossed processes."""
+        return EngineStats(data or {})
+
+    @classmethod
+    def build_prom_metrics(
+        cls,
+        vllm_config: Any,
+        metric_types: dict[Any, Any],
+        labelnames: list[str],
+        per_engine_labelvalues: dict[int, list[object]],
+    ) -> PromMetrics:
+        """Makes the front end's metrics."""
+        return PromMetrics(vllm_config, metric_types, labelnames, per_engine_labelvalues)
 
 
 def _scheduler_options(vllm_config: Any, settings: Settings, namespace: NamespaceDescriptor) -> Options:

@@ -16,7 +16,8 @@ from larder.vllm.matching import Match
 class InFlight:
     """One load. deadline: time.monotonic() seconds by which the worker must
     have ended it; its request is then promoted by the engine. runs: where its
-    chunks lay. failed: some rank said that it did not get all of it."""
+    chunks lay. failed: some rank said that it did not get all of it. tokens: to
+    load, less those that could not be; begun: its start, on the deadline's clock."""
 
     request: Any
     match: Match | None
@@ -24,6 +25,9 @@ class InFlight:
     deadline: float
     runs: tuple[Run, ...]
     failed: bool = False
+    tokens: int = 0
+    begun: float = 0.0
+    lost_chunks: int = 0
 
     def blocks_others(self, now: float) -> bool:
         """Whether its chunks will soon be a local hit.
@@ -31,6 +35,15 @@ class InFlight:
         They are one only after the scheduler has taken the request out of its
         waiting state, which is a step after the load's end."""
         return self.request.status == RequestStatus.WAITING_FOR_REMOTE_KVS and now < self.deadline
+
+    def lost(self, chunk: int, chunk_tokens: int) -> tuple[bytes, ...]:
+        """Some rank did not get it from this one of its chunks on; returns the
+        keys of what no other rank had told of before."""
+        lost = self.keys[chunk : len(self.keys) - self.lost_chunks]
+        self.failed = True
+        self.lost_chunks += len(lost)
+        self.tokens = max(0, self.tokens - len(lost) * chunk_tokens)
+        return lost
 
 
 class InFlightLoads:

@@ -179,10 +179,13 @@ class Loader:
                     break
         except _CancelledError:
             stats.loads_cancelled += 1
+            stats.load_failure("cancelled")
         except LarderError as error:
+            stats.load_failure(str(error.kind))
             logger.warning("Larder: %s: %d of %d chunks loaded: %s", op.request_id, chunks, op.chunks, error)
         except Exception:
             # Whatever went wrong, the engine must hear of this load's end.
+            stats.load_failure("internal")
             logger.exception("Larder: load for %s failed", op.request_id)
         invalid: frozenset[int] = frozenset()
         if chunks < op.chunks and not self._whole:
@@ -242,6 +245,8 @@ class Loader:
                             op.request_id,
                             failed.error,
                         )
+                    for kind in {str(failed.error.kind) for failed in load.failed}:
+                        self._stats.load_failure(kind)
                     if self._whole and load.failed:
                         break
                 last = self._complete(ranges, seen)

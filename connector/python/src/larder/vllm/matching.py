@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
 from larder.errors import LarderError
 from larder.load_or_recompute import Run
 from larder.pending import Pending
+from larder.stats import ClientStats
 from larder.v1 import engine_pb2, part_pb2
 
 
 class MatchClient(Protocol):
     """What the scheduler half needs of larder.client.Client."""
+
+    @property
+    def stats(self) -> ClientStats:
+        """A copy of its counters."""
+        ...
 
     @property
     def ready(self) -> bool:
@@ -69,7 +76,11 @@ class Match:
         self.learnt = False
         self.keys = keys
         self.generation = client.generation
+        # Seconds until the answer came; 0 while it has not.
+        self.took_s = 0.0
+        begun = time.perf_counter()
         self.pending = client.match(root, keys, hold_ms=hold_ms, worst_quality=worst_quality)
+        self.pending.add_callback(lambda _: setattr(self, "took_s", time.perf_counter() - begun))
 
     @property
     def done(self) -> bool:
@@ -135,6 +146,10 @@ class Match:
         if self.hold_id:
             key = self.keys[32 * first_chunk : 32 * first_chunk + 32]
             self._client.skip(self.hold_id, first_chunk, key, load_s, compute_s)
+
+    def lapsed(self, now_ns: int) -> bool:
+        """Whether chunks matched, but their hold is gone or as good as gone."""
+        return self.chunks > 0 and not self.holds(now_ns, min(500_000_000, self._hold_ms * 250_000))
 
     def holds(self, now_ns: int, margin_ns: int) -> bool:
         """Whether the hold stands for at least margin_ns more."""

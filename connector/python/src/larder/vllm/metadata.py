@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from vllm.distributed.kv_transfer.kv_connector.v1.base import (
@@ -9,6 +10,9 @@ from vllm.distributed.kv_transfer.kv_connector.v1.base import (
     KVConnectorMetadata,
     KVConnectorWorkerMetadata,
 )
+
+from larder.errors import InvalidError
+from larder.namespace import NamespaceDescriptor, diff
 
 
 @dataclass(frozen=True)
@@ -20,6 +24,17 @@ class Handshake(KVConnectorHandshakeMetadata):
 
     namespace: bytes
     off: str = ""
+
+
+def common_namespace(handshakes: Sequence[Handshake]) -> NamespaceDescriptor:
+    """Returns the namespace that all ranks have; INVALID names a field that differs."""
+    namespace, *others = [NamespaceDescriptor.decode(n) for n in sorted({h.namespace for h in handshakes})]
+    for other in others:
+        different = diff(namespace, other)[0]
+        raise InvalidError(
+            "the ranks of this engine have different namespaces", different.field, different.a, different.b
+        )
+    return namespace
 
 
 @dataclass(frozen=True)
@@ -73,6 +88,7 @@ class WorkerReport(KVConnectorWorkerMetadata):
     """From the workers to the scheduler.
 
     dropped: (request, ordinal) of chunks that were not stored on some rank.
+    published: of those that became visible, where the engine publishes events.
     failed: the first chunk that could not be loaded, counted from the load's
     first, for each request whose load failed on some rank. handshakes: sent
     once, for a scheduler half that did not get them before the first step,
@@ -86,6 +102,7 @@ class WorkerReport(KVConnectorWorkerMetadata):
     handshakes: tuple[Handshake, ...] = ()
     number: int = 0
     took_s: dict[str, float] = field(default_factory=dict)
+    published: set[tuple[str, int]] = field(default_factory=set)
 
     def aggregate(self, other: WorkerReport) -> WorkerReport:
         """Adds what another rank reports."""
@@ -101,4 +118,5 @@ class WorkerReport(KVConnectorWorkerMetadata):
             self.handshakes + other.handshakes,
             max(self.number, other.number),
             took,
+            self.published | other.published,
         )

@@ -9,7 +9,7 @@ so while the request runs.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -108,6 +108,17 @@ class RequestPages:
     def at_step(self, computed: int) -> None:
         """A step begins, before which so many tokens are computed."""
         self._computed = computed
+
+    def first_in(self, groups: PageGroups, pages: Set[int]) -> int | None:
+        """Which token is the first whose page, in any group, is one of these;
+        None: none."""
+        found = [
+            i * group.block_tokens
+            for group, ids in zip(groups.groups, self._blocks, strict=False)
+            for i, page in enumerate(ids)
+            if page in pages
+        ]
+        return min(found, default=None)
 
     def of(self, groups: PageGroups, begin: int, end: int) -> tuple[tuple[int, ...], ...] | None:
         """The pages of tokens [begin, end), whole blocks, for each group; None

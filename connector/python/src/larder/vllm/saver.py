@@ -83,9 +83,12 @@ class Saver:
         chunk_tokens: int,
         stats: WorkerStats,
         threads: int,
+        *,
+        tell_published: bool = False,
     ) -> None:
         self._client = client
         self._adapters = adapters
+        self._tell_published = tell_published
         self._copiers = Copiers(threads, "larder-store")
         self._parts = tuple(part for part in parts if part.writes)
         self._chunk_tokens = chunk_tokens
@@ -94,6 +97,7 @@ class Saver:
         # Filled and counted on several threads.
         self._lock = threading.Lock()
         self._dropped: set[tuple[str, int]] = set()
+        self._published: set[tuple[str, int]] = set()
 
     # -- the engine's thread -------------------------------------------------
 
@@ -131,6 +135,14 @@ class Saver:
         with self._lock:
             dropped, self._dropped = self._dropped, set()
         return dropped
+
+    def take_published(self) -> set[tuple[str, int]]:
+        """As take_dropped, of the chunks that this rank's parts made complete."""
+        if not self._published:
+            return set()
+        with self._lock:
+            published, self._published = self._published, set()
+        return published
 
     def _take(self) -> list[Credit]:
         """Credits for one chunk, or none."""
@@ -232,4 +244,8 @@ class Saver:
             stats.chunks_duplicate += 1
         else:
             stats.chunks_stored += 1
+            if engine_pb2.COMMIT_OUTCOME_PUBLISHED in outcomes:
+                stats.chunks_published += 1
+                if self._tell_published:
+                    self._published.add((op.request_id, op.ordinal))
             stats.bytes_stored += sum(part.length for part in self._parts)

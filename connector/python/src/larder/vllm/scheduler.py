@@ -9,15 +9,17 @@ from typing import Any
 from vllm.logger import init_logger
 
 from larder.client import NO_HOLD, Client, Options
-from larder.errors import InvalidError, LarderError
+from larder.errors import LarderError
 from larder.load_costs import LoadCosts
-from larder.namespace import NamespaceDescriptor, diff
+from larder.namespace import NamespaceDescriptor
+from larder.stats import ClientStats
 from larder.vllm.choosing import Choosing
 from larder.vllm.inflight import InFlight, InFlightLoads
+from larder.vllm.kv_events import KVEvents
 from larder.vllm.lineage import Lineage
 from larder.vllm.lora import AdapterDigests
 from larder.vllm.matching import Match, MatchClient
-from larder.vllm.metadata import Handshake, LoadOp, StepMetadata, StoreOp, WorkerReport
+from larder.vllm.metadata import Handshake, LoadOp, StepMetadata, StoreOp, WorkerReport, common_namespace
 from larder.vllm.page_groups import PageGroups
 from larder.vllm.present import PresentKeys
 from larder.vllm.request_policy import policy_of
@@ -26,6 +28,8 @@ from larder.vllm.resting import RestingChunks
 from larder.vllm.settings import Settings
 from larder.vllm.stats import SchedulerStats, timed
 from larder.vllm.storing import StorePlanner
+from larder.vllm.unproven import Unproven
+from larder.vllm.warn_once import WarnOnce
 
 logger = init_logger("vllm.larder.scheduler")
 
@@ -50,6 +54,8 @@ class SchedulerHalf:
         *,
         loads: bool = True,
         stores: bool = True,
+        events: bool = False,
+        under_way: int = 2,
         connect: Callable[[Options], MatchClient] = Client,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -73,15 +79,17 @@ class SchedulerHalf:
         self._present = PresentKeys()
         self._adapters = AdapterDigests()
         self._resting = RestingChunks()
+        self._unproven = Unproven(groups, under_way)
         self._planner: StorePlanner | None = None
         self._lineage: Lineage | None = None
+        self.events = KVEvents(groups, settings.event_medium, self.stats, on=events)
         # Got pages in this step, for some of which another connector may load.
         self._placed: list[RequestState] = []
         # With a connection, unless everything is to be loaded.
         self._choosing: Choosing | None = None
         self._step_wait_s = settings.step_wait_us / 1e6
         self._answers_awaited = False
-        self._warned: set[str] = set()
+        self._warn = WarnOnce(logger)
         # Requests whose match may have a hold.
         self._asked: dict[str, Match] = {}
         self._next_keep = 0.0
@@ -93,12 +101,7 @@ class SchedulerHalf:
         said = list(handshakes)
         if not said or self._client is not None or self._closed or any(h.off for h in said):
             return
-        namespace, *others = [NamespaceDescriptor.decode(n) for n in sorted({h.namespace for h in said})]
-        for other in others:
-            different = diff(namespace, other)[0]
-            raise InvalidError(
-                "the ranks of this engine have different namespaces", different.field, different.a, different.b
-            )
+        namespace = common_namespace(said)
         self._chunk_tokens = namespace.chunk_tokens
         self._fingerprint = namespace.fingerprint()
         self._lineage = Lineage(namespace.chunk_tokens, self._groups.hash_tokens)
@@ -109,7 +112,9 @@ class SchedulerHalf:
             self._present,
             self.stats,
             self._lineage,
+            self._unproven,
         )
+        self.events.start(namespace.chunk_tokens)
         if self._settings.load_or_recompute:
             costs = LoadCosts(namespace.chunk_tokens, self._step_tokens, self._settings.load_deadline_ms / 1000)
             self._choosing = Choosing(costs, self._states, self.stats)
@@ -123,6 +128,7 @@ class SchedulerHalf:
             self.shutdown()
             self._client = None
             self._planner = None
+            self.events.clear()
         return True
 
     def shutdown(self) -> None:
@@ -131,6 +137,11 @@ class SchedulerHalf:
         self._adapters.close()
         if self._client is not None:
             self._client.close()
+
+    @property
+    def client_stats(self) -> ClientStats | None:
+        """The counters of the connection, None before the first."""
+        return None if self._client is None else self._client.stats
 
     # -- requests ------------------------------------------------------------
 
@@ -178,8 +189,7 @@ class SchedulerHalf:
         state = self._states.get(request.request_id)
         if state is None:
             return
-        match = state.match
-        now = self._clock()
+        match, now = state.match, self._clock()
         if self._choosing is not None:
             self._choosing.settled(state, external, now)
         if external == 0:
@@ -190,9 +200,8 @@ class SchedulerHalf:
                 self._end_hold(state)
             return
         state.external = external
-        first = state.local // self._chunk_tokens
         end = state.local + external
-        last = -(-end // self._chunk_tokens)
+        first, last = state.local // self._chunk_tokens, -(-end // self._chunk_tokens)
         skips, pages = self._groups.to_load(blocks, first * self._chunk_tokens, state.local, end)
         deadline = now + self._settings.load_deadline_ms / 1000
         self._starting.append(
@@ -212,7 +221,7 @@ class SchedulerHalf:
             self._lineage.lost(state, first, last, match.quality)
         keys = tuple(state.key(c) for c in range(first, last))
         runs = () if match is None else tuple(match.runs(first, last, now))
-        load = InFlight(request, match, keys, deadline + _GRACE_S, runs)
+        load = InFlight(request, match, keys, deadline + _GRACE_S, runs, tokens=external, begun=now)
         self._inflight.start(load)
         if self._choosing is not None:
             self._choosing.started(load, now)
@@ -237,7 +246,9 @@ class SchedulerHalf:
         self._meet()
         self._note_brought()
         loads, self._starting = self._starting, []
+        self._unproven.scan(output, self._states)
         stores = self._plan(output, now)
+        self.events.storing(stores, self._states)
         self._keep_holds(now)
         idle = 0.0
         if not output.total_num_scheduled_tokens:
@@ -257,6 +268,7 @@ class SchedulerHalf:
         """What the workers reported after a step."""
         now = self._clock()
         report = connector_output.kv_connector_worker_meta
+        self._unproven.failed(connector_output.invalid_block_ids, self._lineage, self._chunk_tokens)
         if self._choosing is not None:
             self._choosing.end_step(report, self._inflight, now)
         if isinstance(report, WorkerReport):
@@ -265,12 +277,15 @@ class SchedulerHalf:
             if self._planner is not None:
                 for request_id, ordinal in sorted(report.dropped):
                     self._planner.dropped(self._states.get(request_id), ordinal)
+            self.events.answered(report.published, report.dropped, now)
             for request_id, chunk in report.failed.items():
                 self._load_failed(request_id, chunk, now)
+            self.stats.observe("load", report.took_s.values())
         for request_id in connector_output.finished_recving or ():
             load = self._inflight.end(request_id)
             if load is None:
                 continue
+            self.stats.load_ended(load.tokens, now - load.begun)
             self._end(request_id, load.match)
             state = self._states.get(request_id)
             if state is not None:
@@ -280,20 +295,12 @@ class SchedulerHalf:
     # -- matching ------------------------------------------------------------
 
     def _admit(self, request: Any) -> RequestState:
-        self.stats.requests += 1
         policy = policy_of(request, self._adapters.digest, self._warn)
-        if policy.uncached:
-            uncached = self.stats.uncached
-            uncached[policy.uncached] = uncached.get(policy.uncached, 0) + 1
+        self.stats.count_request(policy.uncached)
         state = RequestState(request, policy)
         state.no_load = bool(policy.uncached) or policy.skip_load or not self._loads
         self._states[request.request_id] = state
         return state
-
-    def _warn(self, text: str) -> None:
-        if text not in self._warned and len(self._warned) < 64:
-            self._warned.add(text)
-            logger.warning("Larder: %s", text)
 
     def _ask(self, state: RequestState) -> None:
         """Starts a match, where one is of use."""
@@ -308,11 +315,11 @@ class SchedulerHalf:
         chunks = self._keys(state, hello, state.request.num_tokens)
         if not chunks:
             return
+        self._meet()
         hold_ms = NO_HOLD if state.no_load else self._settings.hold_ms
         self.stats.matches += 1
         state.matches += 1
-        state.waited = False
-        state.waiting_since = None
+        state.waited, state.waiting_since = False, None
         state.match = match = Match(
             client, state.root, state.all_keys(chunks), hold_ms, self._clock(), self._settings.worst_quality
         )
@@ -339,7 +346,7 @@ class SchedulerHalf:
             return 0
         match = state.match
         preempted = state.request.num_preemptions != state.preemptions
-        if match is None or preempted or match.generation != client.generation or self._lapsed(match):
+        if match is None or preempted or match.generation != client.generation or match.lapsed(time.monotonic_ns()):
             self._end_hold(state)
             state.match = None
             state.preemptions = state.request.num_preemptions
@@ -362,13 +369,8 @@ class SchedulerHalf:
             self.stats.match_failures += 1
             state.no_load = True
             return 0
-        self._learn(match)
+        self._learn(state, match)
         return match.chunks
-
-    def _lapsed(self, match: Match) -> bool:
-        """Whether chunks matched, but their hold is gone or as good as gone."""
-        margin_ns = min(500_000_000, self._settings.hold_ms * 250_000)
-        return match.chunks > 0 and not match.holds(time.monotonic_ns(), margin_ns)
 
     def _await(self, state: RequestState, match: Match) -> None:
         """Waits once for a request, within what the step has left."""
@@ -388,10 +390,11 @@ class SchedulerHalf:
             return
         # Ranks come to it in steps of their own.
         self.stats.loads_failed += not load.failed
-        load.failed = True
-        for key in load.keys[chunk:]:
+        lost = load.lost(chunk, self._chunk_tokens)
+        for key in lost:
             self._present.remove(key)
-        self._resting.add(load.keys[chunk:], now + self._settings.failed_pause_s)
+        self._resting.add(lost, now + self._settings.failed_pause_s)
+        self.events.failed(lost)
         state = self._states.get(request_id)
         if state is not None:
             state.no_load = True
@@ -421,7 +424,7 @@ class SchedulerHalf:
             for match in self._asked.values():
                 match.keep(now_ns)
 
-    def _learn(self, match: Match) -> None:
+    def _learn(self, state: RequestState, match: Match) -> None:
         """Remembers what an answer says about the daemon, once."""
         if match.learnt or not match.done or match.failed:
             return
@@ -429,6 +432,8 @@ class SchedulerHalf:
         keys = [match.keys[i : i + 32] for i in range(0, len(match.keys), 32)]
         self._present.add(keys[: match.chunks], match.asked)
         self._present.discard(keys[match.chunks :], match.asked)
+        self.stats.answered(len(keys) * self._chunk_tokens, match.chunks * self._chunk_tokens, match.took_s)
+        self.events.matched(state.request, keys, match.chunks, match.asked, self._clock())
 
     def _meet(self) -> None:
         """Notices another connection: what was known of the last is void."""
@@ -437,6 +442,7 @@ class SchedulerHalf:
             self._generation = client.generation
             self._present.clear()
             self._resting.clear()
+            self.events.clear()
 
     # -- storing -------------------------------------------------------------
 
@@ -489,5 +495,5 @@ class SchedulerHalf:
         if match is not None:
             if not match.done and planner.unclear(state, min(before, known), chunks):
                 self._await(state, match)
-            self._learn(match)
+            self._learn(state, match)
         return planner.plan(state, min(before, known), after, chunks, now)

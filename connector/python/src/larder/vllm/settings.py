@@ -93,6 +93,11 @@ class Settings:
     # that load: 40 MB took 40 ms so, against 28. Hazard: who arrives meanwhile
     # waits as long.
     idle_wait_ms: float = 5.0
+    # The medium that KV cache events name, where the engine publishes them
+    # (enable_kv_cache_events). What routers take for host memory differs: CPU,
+    # CPU_PINNED, CPU_TIER1. Hazard: a router that does not know it may take these
+    # blocks for ones in the engine's own memory.
+    event_medium: str = "CPU"
     # Deadline of each call to the daemon, milliseconds.
     call_timeout_ms: int = 1000
 
@@ -116,8 +121,9 @@ class Settings:
             value = getattr(self, f.name)
             if f.default is not MISSING and isinstance(value, int | float) and value < 0:
                 raise InvalidError("must not be negative", f"kv_connector_extra_config.{f.name}", str(value), "0")
-        if not self.socket:
-            raise InvalidError("must not be empty", "kv_connector_extra_config.socket")
+        for name in ("socket", "event_medium"):
+            if not getattr(self, name):
+                raise InvalidError("must not be empty", f"kv_connector_extra_config.{name}")
         if self.layout not in ("auto", "opaque"):
             raise InvalidError("unknown layout", "kv_connector_extra_config.layout", self.layout, "auto or opaque")
         if self.lowest_level not in _LEVELS:

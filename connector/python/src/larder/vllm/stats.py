@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
+
+# Values kept of one kind between two steps.
+_MOST_OBSERVED = 1024
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -22,12 +25,17 @@ class SchedulerStats:
     # Answers that did not come in time; the request went on without.
     match_timeouts: int = 0
     match_failures: int = 0
+    # Of matches that were answered, and looked at.
+    matches_answered: int = 0
+    tokens_asked: int = 0
+    tokens_matched: int = 0
     # Calls that ended with (None, False): for the answer, or for another
     # request that loads the same chunks.
     waits_for_match: int = 0
     waits_for_load: int = 0
     loads: int = 0
     tokens_claimed: int = 0
+    tokens_loaded: int = 0
     # Loads of which a part or all was recomputed.
     loads_failed: int = 0
     # Steps that showed what computing takes.
@@ -43,8 +51,37 @@ class SchedulerStats:
     stores_dropped: int = 0
     # Chunks not stored, since pages of a sliding window were given to others.
     stores_behind_window: int = 0
+    # Chunks that KV cache events announced, withdrew, or had no room for.
+    events_stored: int = 0
+    events_removed: int = 0
+    events_dropped: int = 0
     # Seconds inside each hook.
     hook_s: dict[str, float] = field(default_factory=dict)
+    # Seconds of single matches, loads, and waits for loads, until they are taken.
+    observed: dict[str, list[float]] = field(default_factory=dict)
+
+    def count_request(self, uncached: str) -> None:
+        """A request came; uncached: why it is not cached, or nothing."""
+        self.requests += 1
+        if uncached:
+            self.uncached[uncached] = self.uncached.get(uncached, 0) + 1
+
+    def answered(self, asked: int, matched: int, seconds: float) -> None:
+        """A match for asked tokens was answered."""
+        self.matches_answered += 1
+        self.tokens_asked += asked
+        self.tokens_matched += matched
+        self.observe("match", (seconds,))
+
+    def load_ended(self, tokens: int, seconds: float) -> None:
+        """A load brought tokens, for which its request waited."""
+        self.tokens_loaded += tokens
+        self.observe("load_wait", (seconds,))
+
+    def observe(self, name: str, seconds: Iterable[float]) -> None:
+        """Keeps single values, the first of too many."""
+        kept = self.observed.setdefault(name, [])
+        kept += list(seconds)[: _MOST_OBSERVED - len(kept)]
 
 
 @dataclass
@@ -60,8 +97,12 @@ class WorkerStats:
     chunks_loaded: int = 0
     bytes_loaded: int = 0
     blocks_invalid: int = 0
+    # Loads that ended early, by what came in their way.
+    load_failures: dict[str, int] = field(default_factory=dict)
     load_s: float = 0.0
     chunks_stored: int = 0
+    # Of those, chunks that this rank's parts made complete.
+    chunks_published: int = 0
     bytes_stored: int = 0
     # Other bytes, or the same, were there before.
     chunks_duplicate: int = 0
@@ -71,6 +112,10 @@ class WorkerStats:
     dropped_rejected: int = 0
     dropped_failed: int = 0
     hook_s: dict[str, float] = field(default_factory=dict)
+
+    def load_failure(self, kind: str) -> None:
+        """A load ended early."""
+        self.load_failures[kind] = self.load_failures.get(kind, 0) + 1
 
 
 class Summary:

@@ -8,13 +8,15 @@ from larder.vllm.page_groups import PageGroups
 from larder.vllm.present import PresentKeys
 from larder.vllm.request_state import STORE_TRIES, RequestState
 from larder.vllm.stats import SchedulerStats
+from larder.vllm.unproven import Unproven
 
 
 class StorePlanner:
     """Plans each chunk of a request once: when its last token is computed, or,
     for those that the engine's own cache covers, once the daemon's answer says
     that it lacks them. What a rank drops is planned again while the request
-    runs."""
+    runs; what may rest on pages that another connector did not fill, once that is
+    known."""
 
     def __init__(
         self,
@@ -24,8 +26,10 @@ class StorePlanner:
         present: PresentKeys,
         stats: SchedulerStats,
         lineage: Lineage,
+        unproven: Unproven,
     ) -> None:
         self._lineage = lineage
+        self._unproven = unproven
         self._chunk_tokens = chunk_tokens
         self._groups = groups
         self._backfill = backfill
@@ -48,6 +52,11 @@ class StorePlanner:
         fresh = range(state.next_chunk, ready)
         state.next_chunk = max(state.next_chunk, ready)
         chosen += [c for c in fresh if state.key(c) not in self._present]
+        token = self._unproven.first(state.pages)
+        if token is not None:
+            proven = token // self._chunk_tokens
+            state.backlog = [c for c in chosen if c >= proven] + state.backlog
+            chosen = [c for c in chosen if c < proven]
         stores = []
         for chunk, quality in zip(chosen, self._lineage.store(state, chosen), strict=True):
             if quality != UNKNOWN:

@@ -47,3 +47,9 @@ def off(vllm_config: Any, kv_cache_config: Any) -> str:
     if speculative is not None and speculative.method not in _PLAIN_DRAFTS:
         return f"speculative decoding by {speculative.method}, whose drafts have KV of their own"
     return ""
+
+
+def publishes_events(vllm_config: Any) -> bool:
+    """Whether the engine publishes KV cache events."""
+    events = getattr(vllm_config, "kv_events_config", None)
+    return events is not None and bool(events.enable_kv_cache_events)

@@ -13,6 +13,7 @@ from vllm.logger import init_logger
 
 from larder.client import Client, Options
 from larder.namespace import NamespaceDescriptor
+from larder.stats import ClientStats
 from larder.vllm import identity, support
 from larder.vllm.groups import identify
 from larder.vllm.identity import RankPart
@@ -29,6 +30,11 @@ logger = init_logger("vllm.larder.worker")
 
 class WorkerClient(LoadClient, StoreClient, Protocol):
     """What the worker half needs of larder.client.Client."""
+
+    @property
+    def stats(self) -> ClientStats:
+        """A copy of its counters."""
+        ...
 
     def close(self, timeout: float = 2.0) -> None:
         """Ends the connection."""
@@ -93,7 +99,15 @@ class WorkerHalf:
         chunk_blocks = [namespace.chunk_tokens // group.block_tokens for group in groups.groups]
         self._client = client = self._connect(options)
         threads = self._settings.copy_threads
-        self._saver = Saver(client, adapters, parts, namespace.chunk_tokens, self.stats, threads)
+        self._saver = Saver(
+            client,
+            adapters,
+            parts,
+            namespace.chunk_tokens,
+            self.stats,
+            threads,
+            tell_published=support.publishes_events(self._vllm_config),
+        )
         self._loader = Loader(
             client,
             adapters,
@@ -112,6 +126,11 @@ class WorkerHalf:
             namespace.chunk_tokens,
             self._settings.socket,
         )
+
+    @property
+    def client_stats(self) -> ClientStats | None:
+        """The counters of the connection, None before the first."""
+        return None if self._client is None else self._client.stats
 
     def handshake(self) -> Handshake | None:
         """What the scheduler half needs before the first step."""
@@ -175,11 +194,12 @@ class WorkerHalf:
     def report(self, step: StepMetadata) -> WorkerReport | None:
         """What the scheduler half must know of this step."""
         dropped = self._saver.take_dropped() if self._saver is not None else set()
+        published = self._saver.take_published() if self._saver is not None else set()
         failed, self._failed = self._failed, {}
         took, self._took = self._took, {}
         said, self._unsaid = self._unsaid, ()
-        if dropped or failed or said or took or step.number:
-            return WorkerReport(dropped, failed, said, step.number, took)
+        if dropped or failed or said or took or step.number or published:
+            return WorkerReport(dropped, failed, said, step.number, took, published)
         return None
 
     def shutdown(self) -> None:

@@ -1,0 +1,81 @@
+"""Pages that another connector fills within a step, until it is known that it did."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from larder.vllm.lineage import UNKNOWN, Lineage
+from larder.vllm.page_groups import NULL_PAGE, PageGroups, RequestPages
+from larder.vllm.request_state import RequestState
+
+
+@dataclass(frozen=True)
+class _Brought:
+    """until: the step before which it is known. pages: each with the first of its
+    tokens; end: of all that are claimed."""
+
+    until: int
+    state: RequestState
+    pages: dict[int, int]
+    end: int
+
+
+class Unproven:
+    """A connector that loads synchronously says in the step's output which pages it
+    did not fill. By then the step has computed on top of them, and the engine's
+    prefix cache has them. So nothing of such a request, nor of one that shares its
+    pages, is stored before that output; and after a failure nothing under these
+    names any more, since the engine may keep the pages though nobody recomputes
+    them. under_way: steps that the engine schedules before a step's output comes.
+    """
+
+    def __init__(self, groups: PageGroups, under_way: int) -> None:
+        self._groups = groups
+        self._under_way = under_way
+        self._step = 0
+        self._brought: list[_Brought] = []
+        self._pages: set[int] = set()
+
+    def scan(self, output: Any, states: Mapping[str, RequestState]) -> None:
+        """A step is scheduled: looks for what others bring in it."""
+        self._step += 1
+        if self._brought:
+            self._brought = [b for b in self._brought if b.until > self._step]
+            self._pages = {page for b in self._brought for page in b.pages}
+        for new in output.scheduled_new_reqs:
+            self._look(states.get(new.req_id), new.block_ids, new.num_computed_tokens)
+        cached = output.scheduled_cached_reqs
+        if cached.resumed_req_ids:
+            for name, blocks, computed in zip(
+                cached.req_ids, cached.new_block_ids, cached.num_computed_tokens, strict=True
+            ):
+                if name in cached.resumed_req_ids:
+                    self._look(states.get(name), blocks, computed)
+
+    def first(self, pages: RequestPages) -> int | None:
+        """Which of a request's tokens is the first whose page may be unfilled;
+        None: none."""
+        return pages.first_in(self._groups, self._pages) if self._pages else None
+
+    def failed(self, invalid: set[int], lineage: Lineage | None, chunk_tokens: int) -> None:
+        """A step's output names pages that were not filled."""
+        if not invalid or lineage is None:
+            return
+        for b in self._brought:
+            bad = [token for page, token in b.pages.items() if page in invalid]
+            if bad:
+                lineage.lost(b.state, min(bad) // chunk_tokens, -(-b.end // chunk_tokens), UNKNOWN)
+
+    def _look(self, state: RequestState | None, blocks: Any, computed: int) -> None:
+        if state is None or blocks is None or computed <= state.local + state.external:
+            return
+        pages: dict[int, int] = {}
+        for group, ids in zip(self._groups.groups, blocks, strict=True):
+            size = group.block_tokens
+            first = (state.local + state.external) // size
+            pages |= {page: i * size for i, page in enumerate(ids[first : -(-computed // size)], first)}
+        pages.pop(NULL_PAGE, None)
+        self._brought.append(_Brought(self._step + self._under_way, state, pages, computed))
+        self._pages.update(pages)
