@@ -16,7 +16,7 @@ goversion=$(go env GOVERSION 2>/dev/null || true)
 command -v make >/dev/null || packages+=(make)
 command -v gcc >/dev/null || packages+=(gcc)
 { command -v nm && command -v readelf; } >/dev/null || packages+=(binutils)
-/sbin/ldconfig -p | grep -q 'libnuma\.so\.1' || packages+=(libnuma1)
+/sbin/ldconfig -p | grep 'libnuma\.so\.1' >/dev/null || packages+=(libnuma1)
 if ((${#missing[@]})); then printf 'demo: needs %s\n' "${missing[@]}" >&2; fi
 if ((${#packages[@]})); then echo "demo: apt-get install -y ${packages[*]}" >&2; fi
 ((${#missing[@]} + ${#packages[@]} == 0)) || exit 1
