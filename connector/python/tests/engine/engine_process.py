@@ -143,7 +143,7 @@ class Server:
 
         core = self.engine.engine_core.engine_core
         request = Request("pages", prompt, SamplingParams(max_tokens=1), None, block_hasher=core.request_block_hasher)
-        blocks, tokens, _ = self.scheduler.kv_cache_manager.get_computed_blocks(request)
+        blocks, tokens, *_ = self.scheduler.kv_cache_manager.get_computed_blocks(request)
         assert tokens >= chunks * 256, f"{tokens} tokens are cached"
         ids = blocks.get_block_ids()[0]
         caches = self.worker.worker_half._loader._adapters[0, 0]._geometry.tensors
@@ -171,7 +171,7 @@ class Server:
 
         core = self.engine.engine_core.engine_core
         request = Request("pages", prompt, SamplingParams(max_tokens=1), None, block_hasher=core.request_block_hasher)
-        blocks, cached, _ = self.scheduler.kv_cache_manager.get_computed_blocks(request)
+        blocks, cached, *_ = self.scheduler.kv_cache_manager.get_computed_blocks(request)
         caches = self.worker.worker_half._loader._adapters[0, 0]._geometry.tensors
         assert cached >= tokens
         ids = blocks.get_block_ids()[0][: tokens // caches[0].shape[2]]

@@ -23,8 +23,11 @@ from contextlib import suppress
 
 from vllm.distributed.kv_transfer.kv_connector.factory import KVConnectorFactory
 
+from larder.vllm import compat
 from larder.vllm.connector import LarderConnector
 
+# Where it is imported, so before Python refuses to make what lacks an abstract method.
+compat.refuse_hooks(LarderConnector)
 # MultiConnector finds the class of serialized stats by name only, and ends the
 # front end where it does not. A second import finds it registered.
 with suppress(ValueError):

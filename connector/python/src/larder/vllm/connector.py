@@ -8,10 +8,11 @@ from typing import Any
 
 import vllm
 from vllm.distributed.kv_transfer.kv_connector.v1.base import KVConnectorBase_V1, KVConnectorRole, SupportsHMA
+from vllm.logger import init_logger
 
 from larder.client import Options
 from larder.namespace import NamespaceDescriptor
-from larder.vllm import identity, support
+from larder.vllm import compat, identity, support
 from larder.vllm.engine_stats import EngineStats, Reporter
 from larder.vllm.failure_policy import set_recompute
 from larder.vllm.metadata import Handshake, StepMetadata, WorkerReport
@@ -22,6 +23,8 @@ from larder.vllm.settings import Settings
 from larder.vllm.stages import Place
 from larder.vllm.stats import SchedulerStats, WorkerStats
 from larder.vllm.worker import WorkerHalf
+
+logger = init_logger("vllm.larder")
 
 
 class LarderConnector(KVConnectorBase_V1, SupportsHMA):
@@ -38,6 +41,9 @@ class LarderConnector(KVConnectorBase_V1, SupportsHMA):
         self._scheduler: SchedulerHalf | None = None
         self._worker: WorkerHalf | None = None
         if role == KVConnectorRole.SCHEDULER:
+            untested = compat.untested()
+            if untested:
+                logger.warning("Larder: %s", untested)
             set_recompute(transfer)
             self._scheduler = SchedulerHalf(
                 settings,
@@ -82,6 +88,11 @@ class LarderConnector(KVConnectorBase_V1, SupportsHMA):
             self._scheduler.shutdown()
         if self._worker is not None:
             self._worker.shutdown()
+
+    @property
+    def requires_kv_delivery(self) -> bool:
+        """0.32 asks: a store may be dropped, and no request is computed again for it."""
+        return False
 
     # -- worker ----------------------------------------------------------------
 

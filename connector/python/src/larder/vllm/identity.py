@@ -18,6 +18,7 @@ from larder.errors import InvalidError
 from larder.model_config import config_fields
 from larder.namespace import Group, GroupKind, Layout, NamespaceDescriptor
 from larder.options import Ranks
+from larder.vllm import compat
 from larder.vllm.layout import PartHeads
 from larder.vllm.settings import Settings
 from larder.vllm.stages import Place
@@ -178,13 +179,10 @@ def _config(vllm_config: Any) -> Any:
     config = m.hf_config.to_dict()
     extra: dict[str, object] = {
         "engine.quantization": m.quantization,
-        "engine.attention_dtype": m.override_attention_dtype,
+        "engine.attention_dtype": compat.attention_dtype(m),
         "engine.no_sliding_window": m.disable_sliding_window or None,
     }
-    if m.is_multimodal_model:
-        extra["engine.mm_processor"] = m.mm_processor_kwargs
-        extra["engine.video_pruning"] = m.video_pruning_rate
-        extra["engine.mm_attention_dtype"] = m.mm_encoder_attn_dtype
+    extra |= compat.multimodal_fields(m)
     if _rope_kinds(config) & _LENGTH_ROPE:
         extra["engine.max_model_len"] = m.max_model_len
     lora = vllm_config.lora_config
@@ -237,6 +235,8 @@ def _elsewhere(m: Any) -> str:
     config = m.hf_config.to_dict()
     if getattr(m, "quantization_config", None):
         return "quantization_config"
+    if getattr(m.multimodal_config, "mm_encoder_fp8_scale_path", None):
+        return "mm_encoder_fp8_scale_path"
     if isinstance(m.hf_overrides, dict) and "quantization_config_file" in m.hf_overrides:
         return "hf_overrides.quantization_config_file"
     if m.trust_remote_code and config.get("auto_map"):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from vllm.distributed.kv_transfer.kv_connector.utils import get_current_attn_backends
 from vllm.logger import init_logger
 
 from larder.errors import InvalidError
+from larder.vllm import compat
 from larder.vllm.layout import Geometry, LayoutAdapter, opaque
 from larder.vllm.layout_cpu import ISAS, CpuAdapter
 from larder.vllm.layout_opaque import OpaqueAdapter
@@ -25,7 +25,7 @@ def choose(
     the order of geometry.tensors. heads: KV heads of a canonical part. wanted:
     auto or opaque.
     """
-    backends = get_current_attn_backends(vllm_config, layers)
+    backends = compat.attention_backends(vllm_config, layers)
     backend = backends[0].get_name()
     if len(backends) > 1:
         raise InvalidError(

@@ -7,6 +7,7 @@ from typing import Any
 from vllm.v1.kv_cache_interface import FullAttentionSpec, KVQuantMode, MLAAttentionSpec
 
 from larder.errors import InvalidError
+from larder.vllm import compat
 
 # Speculative decoding whose drafts come from no KV of their own.
 _PLAIN_DRAFTS = frozenset({"ngram", "ngram_gpu", "suffix"})
@@ -40,6 +41,9 @@ def off(vllm_config: Any, kv_cache_config: Any) -> str:
         return f"K and V of different size ({spec.head_size} and {spec.head_size_v})"
     if spec.page_size_bytes != spec.real_page_size_bytes:
         return "padded pages"
+    unknown = compat.unknown_pages(spec)
+    if unknown:
+        return unknown
     m = vllm_config.model_config
     if spec.non_causal or getattr(m, "is_mm_prefix_lm", False) or m.attn_type != "decoder":
         return "attention that is not causal, so KV depends on later tokens"

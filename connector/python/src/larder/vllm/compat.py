@@ -1,0 +1,122 @@
+"""What differs between the versions of vLLM, by what an engine has rather than by its number.
+
+Nothing else in larder.vllm knows that there are several versions. Newer engines
+were read up to the newest of TESTED; one that is not among them gets a line in
+the log, and is refused only where a hook of the connector's is not what it was.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from typing import Any
+
+import vllm
+from vllm.config import set_current_vllm_config
+from vllm.distributed.kv_transfer.kv_connector.utils import get_current_attn_backends
+from vllm.distributed.kv_transfer.kv_connector.v1.base import KVConnectorBase_V1, SupportsHMA
+
+from larder.errors import InvalidError
+
+TESTED = ("0.25.1", "0.26.0", "0.32.0")
+"""Versions whose contract and end-to-end tests pass."""
+
+# Without any of these a connector waits for calls that never come.
+_NEEDED = frozenset({
+    "register_kv_caches", "get_handshake_metadata", "set_xfer_handshake_metadata", "handle_preemptions",
+    "start_load_kv", "wait_for_save", "get_finished", "get_block_ids_with_load_errors", "build_connector_worker_meta",
+    "on_new_request", "get_num_new_matched_tokens", "update_state_after_alloc", "build_connector_meta",
+    "update_connector_output", "request_finished", "request_finished_all_groups", "reset_cache", "shutdown",
+})  # fmt: skip
+# Settings of multimodal input that change what is computed, by their names in a namespace.
+_MULTIMODAL = {
+    "engine.mm_processor": "mm_processor_kwargs",
+    "engine.video_pruning": "video_pruning_rate",
+    "engine.mm_attention_dtype": "mm_encoder_attn_dtype",
+    # 0.32: pixels are normalized on the device, which rounds otherwise.
+    "engine.mm_device_normalize": "mm_device_do_normalize",
+}
+
+
+def untested(version: str = vllm.__version__) -> str:
+    """Returns a line for the log where this version of vLLM is not among TESTED, else ""."""
+    release = re.match(r"[\d.]*\d", version)
+    if release is not None and release.group() in TESTED:
+        return ""
+    return f"vLLM {version} has not been tested with Larder, which knows {', '.join(TESTED)}"
+
+
+def refuse_hooks(connector: type, bases: tuple[type, ...] = (KVConnectorBase_V1, SupportsHMA)) -> None:
+    """INVALID, naming the hook, for an engine whose hooks are not those that the
+    connector has: one is gone, takes other arguments, or is new and must be there."""
+    missing = sorted(getattr(connector, "__abstractmethods__", ()))
+    if missing:
+        raise _refused(missing[0], "the engine demands it", "not in the connector")
+    for name, ours in sorted(vars(connector).items()):
+        theirs = next((getattr(base, name) for base in bases if hasattr(base, name)), None)
+        if theirs is None and name in _NEEDED:
+            raise _refused(name, "the engine has no such hook", f"in vLLM {TESTED[-1]}")
+        if theirs is None or name.startswith("_") or not inspect.isfunction(ours) or not inspect.isfunction(theirs):
+            continue
+        if not _takes(ours, theirs):
+            raise _refused(name, str(inspect.signature(theirs)), str(inspect.signature(ours)))
+
+
+def _refused(hook: str, engine: str, connector: str) -> InvalidError:
+    return InvalidError(
+        f"vLLM {vllm.__version__} calls its connectors in a way that Larder's does not know", hook, engine, connector
+    )
+
+
+def _takes(ours: Any, theirs: Any) -> bool:
+    """Whether one function can be called as the other: by position and by name."""
+    have = list(inspect.signature(ours).parameters.values())
+    open_ended = any(p.kind is p.VAR_KEYWORD for p in have)
+    named = [p for p in have if p.kind is p.POSITIONAL_OR_KEYWORD]
+    want = [p for p in inspect.signature(theirs).parameters.values() if p.kind is not p.VAR_KEYWORD]
+    for i, p in enumerate(want):
+        if p.kind is p.KEYWORD_ONLY:
+            if not open_ended and p.name not in {q.name for q in have}:
+                return False
+        elif i >= len(named) or named[i].name != p.name:
+            return False
+    return all(p.default is not p.empty for p in named[len(want) :])
+
+
+def attention_backends(vllm_config: Any, layers: list[str]) -> list[Any]:
+    """Returns the attention backends of some layers. 0.25 wants to be told the
+    engine's configuration, as it is where the model's layers are made."""
+    with set_current_vllm_config(vllm_config):
+        return list(get_current_attn_backends(vllm_config, layers))
+
+
+def attention_dtype(model_config: Any) -> str | None:
+    """Returns the type that attention computes in where it is not the model's;
+    engines from 0.32 on have no such setting."""
+    dtype: str | None = getattr(model_config, "override_attention_dtype", None)
+    return dtype
+
+
+def multimodal_fields(model_config: Any) -> dict[str, object]:
+    """Returns, by their names in a namespace, the settings of multimodal input
+    that change KV.
+
+    They are the multimodal config's. The model config has attributes of the same
+    names, but those are arguments of its constructor, and always None."""
+    mm = model_config.multimodal_config
+    if mm is None:
+        return {}
+    fields: dict[str, object] = {name: getattr(mm, setting, None) for name, setting in _MULTIMODAL.items()}
+    if fields["engine.video_pruning"]:
+        fields["engine.video_pruning_method"] = getattr(mm, "video_pruning_method", None)
+    return fields
+
+
+def unknown_pages(spec: Any) -> str:
+    """Returns how the pages of an attention layer differ from K and V of every
+    head and token, one after the other, or "": 0.32 can say so."""
+    for name, usual in (("num_head_slots", None), ("state_content_bytes", None), ("tokens_per_state", 1)):
+        value = getattr(spec, name, usual)
+        if value != usual:
+            return f"pages with {name} {value}"
+    return ""
