@@ -22,16 +22,19 @@ SET ?= path
 OUT ?= bench/out/$(SET).json
 BENCHFLAGS ?=
 ENGINE ?=
+VLLM ?= 0.26.0
+VERSIONS ?= 0.25.1 0.26.0 0.32.0
 KILLS ?= 10
 SOAK ?= 30m
 
-# A directory given with ENGINE= is used as it is; nothing is installed there.
-ENGINE_DIR := $(if $(ENGINE),$(ENGINE),$(CACHE)/engine)
+# A directory given with ENGINE= is used as it is; nothing is installed there. 0.26.0,
+# which everything but the matrix of versions runs on, has no number in its name.
+ENGINE_DIR := $(if $(ENGINE),$(ENGINE),$(CACHE)/engine$(patsubst %,-%,$(filter-out 0.26.0,$(VLLM))))
 ENGINE_PYTHON := $(abspath $(ENGINE_DIR))/bin/python
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: build
 build: ## bin/larderd and bin/larder
@@ -48,13 +51,20 @@ race: ## the Go tests under the race detector
 	CGO_ENABLED=1 go test -race -timeout 10m -json $(PKG) | $(PYTHON) tools/gotest.py
 
 .PHONY: test-engine
-test-engine: build engine ## the connector in a real vLLM (ENGINE=dir of an installed one, KILLS=n random kills, NIGHTLY=1 more engines)
+test-engine: build engine ## the connector in a real vLLM (VLLM=version, or ENGINE=dir of an installed one, KILLS=n random kills, NIGHTLY=1 more engines)
 	PYTHONPATH=$(CURDIR)/tools:$(CURDIR)/$(PYDIR)/src LARDER_KILLS=$(KILLS) LARDER_NIGHTLY=$(NIGHTLY) \
 	  $(ENGINE_PYTHON) -m pytest -p pytest_noskip -q -c test/engine/pytest.ini $(PYDIR)/tests/engine
 
+.PHONY: test-engine-matrix
+test-engine-matrix: ## test-engine on every version of vLLM that is supported (VERSIONS="0.25.1 0.26.0 0.32.0")
+	failed=; for version in $(VERSIONS); do \
+	  echo "=== vLLM $$version"; \
+	  $(MAKE) test-engine ENGINE= VLLM=$$version || failed="$$failed $$version"; \
+	done; [ -z "$$failed" ] || { echo "test-engine-matrix: failed on vLLM$$failed" >&2; exit 1; }
+
 .PHONY: engine
-engine: ## install the pinned engine into .cache/engine (0.75 GB, about 90 s)
-	$(if $(ENGINE),,PYTHON=$(PYTHON) test/engine/install.sh $(CACHE)/engine)
+engine: ## install a pinned engine into .cache/engine, or engine-VLLM (0.75 GB, about 90 s)
+	$(if $(ENGINE),,PYTHON=$(PYTHON) test/engine/install.sh $(ENGINE_DIR) $(VLLM))
 
 .PHONY: fuzz
 fuzz: ## each Go fuzz target for FUZZTIME (10s)
@@ -121,6 +131,7 @@ nightly: ## what does not fit CI: long fuzzing, hundreds of random kills, a long
 	$(MAKE) soak
 	$(MAKE) fuzz FUZZTIME=10m
 	$(MAKE) test-engine KILLS=100 NIGHTLY=1
+	$(MAKE) test-engine-matrix VERSIONS="$(filter-out 0.26.0,$(VERSIONS))"
 
 .PHONY: tools
 tools: $(BIN)/golangci-lint $(BIN)/buf $(BIN)/protoc-gen-go $(BIN)/protoc-gen-go-grpc $(PROTOENV)/.ready $(PYENV)/.ready ## install every tool now

@@ -3,8 +3,8 @@
 In place of a model each token's K and V follow from the hash of everything
 before it, so whatever stands in a page is either right or wrong: before every
 step the pages of all tokens that count as computed are compared with what
-belongs there. Hooks are called in the order and with the arguments of vLLM
-0.26's model runner, and what crosses processes is pickled.
+belongs there. Hooks are called in the order and with the arguments of the model
+runner of the vLLM that is installed, and what crosses processes is pickled.
 """
 
 # ruff: noqa: S301 - what is unpickled was pickled here
@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from engine_versions import NEWER, starts_first, take_ended
 from vllm import SamplingParams
 from vllm.config import KVTransferConfig
 from vllm.distributed.kv_transfer.kv_connector.factory import KVConnectorFactory
@@ -325,11 +326,15 @@ class SimulatedEngine:
         with ExitStack() as after:
             for worker in workers:
                 worker.bind_connector_metadata(metadata)
-                worker.start_load_kv(self._forward_context)
+                if starts_first(output):
+                    worker.start_load_kv(self._forward_context)
                 after.callback(worker.clear_connector_metadata)
             if output.total_num_scheduled_tokens:
                 sampled = self._compute(output)
-                for worker in workers:
+            for worker in workers:
+                if not starts_first(output):
+                    worker.start_load_kv(None)
+                if output.total_num_scheduled_tokens or NEWER:
                     worker.wait_for_save()
             reports = [self._report(rank, output) for rank in self.workers]
         ids = list(output.num_scheduled_tokens)
@@ -349,7 +354,7 @@ class SimulatedEngine:
     def _report(self, rank: tuple[int, int], output: Any) -> KVConnectorOutput:
         """What a rank says at the end of a step."""
         worker, report = self.workers[rank], KVConnectorOutput()
-        report.finished_sending, report.finished_recving = worker.get_finished(output.finished_req_ids)
+        take_ended(worker, output.finished_req_ids, report)
         report.invalid_block_ids = worker.get_block_ids_with_load_errors()
         report.kv_connector_stats = worker.get_kv_connector_stats()
         report.kv_cache_events = worker.get_kv_connector_kv_cache_events()

@@ -21,10 +21,18 @@ parallelism, quantized KV, prompt embeddings (support, request_policy).
 
 from contextlib import suppress
 
-from vllm.distributed.kv_transfer.kv_connector.factory import KVConnectorFactory
+try:
+    from vllm.distributed.kv_transfer.kv_connector.factory import KVConnectorFactory
 
-from larder.vllm import compat
-from larder.vllm.connector import LarderConnector
+    from larder.vllm import compat
+    from larder.vllm.connector import LarderConnector
+except ImportError as e:
+    if not (e.name or "").startswith("vllm."):
+        raise
+    import vllm
+
+    text = f"vLLM {vllm.__version__} lacks what Larder's connector needs of it: {e}"
+    raise ImportError(text, name=e.name, path=e.path) from e
 
 # Where it is imported, so before Python refuses to make what lacks an abstract method.
 compat.refuse_hooks(LarderConnector)

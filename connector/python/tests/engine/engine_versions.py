@@ -1,0 +1,28 @@
+"""How the engine under test calls its connectors in a step: versions differ, and the simulated engine follows."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+from vllm.v1.core.sched.output import SchedulerOutput
+from vllm.v1.outputs import KVConnectorOutput
+
+# From 0.32 on loads that no request of the step waits for start after its computation, stores are asked for in steps
+# that compute nothing too, and one hook tells what has ended.
+NEWER = "has_sync_kv_loads" in {f.name for f in fields(SchedulerOutput)}
+
+
+def starts_first(output: Any) -> bool:
+    """Whether a step's loads start before its computation."""
+    return not NEWER or bool(output.has_sync_kv_loads)
+
+
+def take_ended(worker: Any, finished: set[str], report: KVConnectorOutput) -> None:
+    """Asks the worker which transfers have ended."""
+    if not NEWER:
+        report.finished_sending, report.finished_recving = worker.get_finished(finished)
+        return
+    results = worker.get_transfer_results(finished)
+    report.finished_sending, report.finished_recving = results.finished_sending, results.finished_recving
+    report.failed_recving = results.failed_recving
