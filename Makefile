@@ -25,11 +25,16 @@ ENGINE ?=
 VLLM ?= 0.26.0
 VERSIONS ?= 0.25.1 0.26.0 0.32.0
 KILLS ?= 10
+NIGHTLY ?=
 SOAK ?= 30m
+
+PYTEST_ENGINE = PYTHONPATH=$(CURDIR)/tools:$(CURDIR)/$(PYDIR)/src LARDER_KILLS=$(KILLS) LARDER_NIGHTLY=$(NIGHTLY) \
+  $(ENGINE_PYTHON) -m pytest -p pytest_noskip -q -c test/engine/pytest.ini
 
 # A directory given with ENGINE= is used as it is; nothing is installed there. 0.26.0,
 # which everything but the matrix of versions runs on, has no number in its name.
-ENGINE_DIR := $(if $(ENGINE),$(ENGINE),$(CACHE)/engine$(patsubst %,-%,$(filter-out 0.26.0,$(VLLM))))
+engine_dir = $(CACHE)/engine$(patsubst %,-%,$(filter-out 0.26.0,$(1)))
+ENGINE_DIR := $(if $(ENGINE),$(ENGINE),$(call engine_dir,$(VLLM)))
 ENGINE_PYTHON := $(abspath $(ENGINE_DIR))/bin/python
 
 .PHONY: help
@@ -52,15 +57,16 @@ race: ## the Go tests under the race detector
 
 .PHONY: test-engine
 test-engine: build engine ## the connector in a real vLLM (VLLM=version, or ENGINE=dir of an installed one, KILLS=n random kills, NIGHTLY=1 more engines)
-	PYTHONPATH=$(CURDIR)/tools:$(CURDIR)/$(PYDIR)/src LARDER_KILLS=$(KILLS) LARDER_NIGHTLY=$(NIGHTLY) \
-	  $(ENGINE_PYTHON) -m pytest -p pytest_noskip -q -c test/engine/pytest.ini $(PYDIR)/tests/engine
+	$(PYTEST_ENGINE) $(PYDIR)/tests/engine
 
 .PHONY: test-engine-matrix
-test-engine-matrix: ## test-engine on every version of vLLM that is supported (VERSIONS="0.25.1 0.26.0 0.32.0")
+test-engine-matrix: build ## test-engine on every version of vLLM that is supported (VERSIONS="0.25.1 0.26.0 0.32.0")
 	failed=; for version in $(VERSIONS); do \
 	  echo "=== vLLM $$version"; \
 	  $(MAKE) test-engine ENGINE= VLLM=$$version || failed="$$failed $$version"; \
 	done; [ -z "$$failed" ] || { echo "test-engine-matrix: failed on vLLM$$failed" >&2; exit 1; }
+	LARDER_ENGINES="$(foreach v,$(VERSIONS),$(CURDIR)/$(call engine_dir,$(v))/bin/python)" \
+	  $(PYTEST_ENGINE) $(PYDIR)/tests/engine/matrix_shared_kv.py
 
 .PHONY: engine
 engine: ## install a pinned engine into .cache/engine, or engine-VLLM (0.75 GB, about 90 s)
@@ -131,7 +137,7 @@ nightly: ## what does not fit CI: long fuzzing, hundreds of random kills, a long
 	$(MAKE) soak
 	$(MAKE) fuzz FUZZTIME=10m
 	$(MAKE) test-engine KILLS=100 NIGHTLY=1
-	$(MAKE) test-engine-matrix VERSIONS="$(filter-out 0.26.0,$(VERSIONS))"
+	$(MAKE) test-engine-matrix
 
 .PHONY: tools
 tools: $(BIN)/golangci-lint $(BIN)/buf $(BIN)/protoc-gen-go $(BIN)/protoc-gen-go-grpc $(PROTOENV)/.ready $(PYENV)/.ready ## install every tool now

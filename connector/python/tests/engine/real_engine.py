@@ -27,7 +27,7 @@ class EngineError(RuntimeError):
 
 
 class RealEngine:
-    """One engine. socket: the daemon's, None for an engine without Larder."""
+    """One engine. socket: the daemon's, None for an engine without Larder. interpreter: that of its environment."""
 
     def __init__(
         self,
@@ -38,6 +38,7 @@ class RealEngine:
         extra: dict[str, Any] | None = None,
         environment: dict[str, str] | None = None,
         script: str = "engine_process.py",
+        interpreter: str = sys.executable,
         **options: Any,
     ) -> None:
         self._log = log
@@ -56,7 +57,7 @@ class RealEngine:
         env.pop("PYTHONHASHSEED", None)
         with log.open("ab") as sink:
             self._process = subprocess.Popen(
-                [sys.executable, str(Path(__file__).with_name(script)), json.dumps(config)],
+                [interpreter, str(Path(__file__).with_name(script)), json.dumps(config)],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=sink, env=env, text=True, start_new_session=True,
             )  # fmt: skip
         self._answers: SimpleQueue[Any] = SimpleQueue()
