@@ -9,8 +9,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 import vllm
 from simulated_engine import DIM, HEADS, make_cache_config, make_config
+from vllm.v1.kv_cache_interface import KVCacheConfig, KVCacheGroupSpec, MLAAttentionSpec
 
 from larder.errors import LarderError
 from larder.namespace import NamespaceDescriptor
@@ -35,9 +37,9 @@ def connector(**hooks: Any) -> type:
     return type("Connector", (), own | hooks)
 
 
-def namespace(config: Any) -> NamespaceDescriptor:
-    shape = identity.Shape((0, 1), HEADS, DIM, DIM, 32, "bfloat16")
-    return identity.descriptor(config, Settings(weights_id="x"), shape)
+def namespace(config: Any, settings: Settings | None = None) -> NamespaceDescriptor:
+    settings = settings or Settings(weights_id="x")
+    return identity.descriptor(config, settings, [identity.Shape((0, 1), HEADS, DIM, DIM, 32, "bfloat16")])
 
 
 def test_this_engine_is_one_of_those_that_are_tested() -> None:
@@ -134,7 +136,7 @@ def test_scales_of_an_encoder_need_a_name(model_folder: Path) -> None:
     c = make_config(model_folder)
     c.model_config.multimodal_config = SimpleNamespace(mm_encoder_fp8_scale_path="/scales")
     with pytest.raises(LarderError, match="mm_encoder_fp8_scale_path"):
-        identity.descriptor(c, Settings(), identity.Shape((0, 1), HEADS, DIM, DIM, 32, "bfloat16"))
+        namespace(c, Settings())
 
 
 @pytest.mark.parametrize("name", ["num_head_slots", "state_content_bytes", "tokens_per_state"])
@@ -146,3 +148,23 @@ def test_pages_that_are_packed_otherwise_are_not_taken(model_folder: Path, name:
     # What is packed so may also be padded by the engine's count.
     assert name in said or said == "padded pages"
     assert compat.unknown_pages(spec) == f"pages with {name} 2"
+
+
+def test_the_unit_of_block_hashes_has_two_names() -> None:
+    assert compat.prefix_match_unit(SimpleNamespace(hash_block_size=16)) == 16
+    assert compat.prefix_match_unit(SimpleNamespace(hash_block_size=16, prefix_match_unit=None)) is None
+    assert compat.prefix_match_unit(SimpleNamespace(hash_block_size=16, prefix_match_unit=32)) == 32
+
+
+@pytest.mark.parametrize("changes", [{"compress_ratio": 4}, {"tokens_per_state": 4}, {"cache_role": "indexer"}])
+def test_latents_that_are_not_one_for_each_token(changes: dict[str, Any]) -> None:
+    assert not compat.compressed(SimpleNamespace(compress_ratio=1))
+    assert not compat.compressed(SimpleNamespace(tokens_per_state=1, cache_role="sparse"))
+    assert compat.compressed(SimpleNamespace(**changes))
+
+
+def test_latents_are_taken_from_every_version(model_folder: Path) -> None:
+    spec = MLAAttentionSpec(block_size=32, num_kv_heads=1, head_size=96, dtype=torch.bfloat16)
+    cache_config = KVCacheConfig(8, [], [KVCacheGroupSpec(["model.layers.0.self_attn.attn"], spec)])
+    assert support.off(make_config(model_folder), cache_config) == ""
+    assert compat.latent_without_v(spec) == (spec.head_size_v == 0)

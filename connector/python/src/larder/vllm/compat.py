@@ -15,6 +15,7 @@ import vllm
 from vllm.config import set_current_vllm_config
 from vllm.distributed.kv_transfer.kv_connector.utils import get_current_attn_backends
 from vllm.distributed.kv_transfer.kv_connector.v1.base import KVConnectorBase_V1, SupportsHMA
+from vllm.v1.kv_cache_interface import MLAAttentionSpec
 
 from larder.errors import InvalidError
 
@@ -120,3 +121,23 @@ def unknown_pages(spec: Any) -> str:
         if value != usual:
             return f"pages with {name} {value}"
     return ""
+
+
+def prefix_match_unit(cache_config: Any) -> int | None:
+    """Returns the setting of the tokens of a block hash; 0.25 calls it by another
+    name, which from 0.32 on is that of what came of it."""
+    name = "prefix_match_unit" if hasattr(cache_config, "prefix_match_unit") else "hash_block_size"
+    unit: int | None = getattr(cache_config, name, None)
+    return unit
+
+
+def compressed(spec: Any) -> bool:
+    """Whether a latent stands for several tokens, or is one of an indexer's."""
+    role = getattr(spec, "cache_role", "sparse")
+    return getattr(spec, "compress_ratio", 1) != 1 or getattr(spec, "tokens_per_state", 1) != 1 or role != "sparse"
+
+
+def latent_without_v(spec: Any) -> bool:
+    """Whether a kind of KV has latents alone: 0.32 gives V no size then, older
+    engines that of the latent."""
+    return isinstance(spec, MLAAttentionSpec) and spec.head_size_v == 0

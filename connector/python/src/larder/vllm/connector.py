@@ -48,7 +48,7 @@ class LarderConnector(KVConnectorBase_V1, SupportsHMA):
             self._scheduler = SchedulerHalf(
                 settings,
                 lambda namespace: _scheduler_options(vllm_config, settings, namespace),
-                PageGroups.of(kv_cache_config, getattr(vllm_config.cache_config, "prefix_match_unit", None)),
+                PageGroups.of(kv_cache_config, compat.prefix_match_unit(vllm_config.cache_config)),
                 vllm_config.scheduler_config.max_num_batched_tokens,
                 loads=transfer.is_kv_consumer,
                 stores=transfer.is_kv_producer,

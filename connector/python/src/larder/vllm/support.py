@@ -33,11 +33,11 @@ def off(vllm_config: Any, kv_cache_config: Any) -> str:
     spec = groups[0].kv_cache_spec
     if type(spec) not in (FullAttentionSpec, MLAAttentionSpec):
         return f"KV of the kind {type(spec).__name__}, where this version handles full attention"
-    if type(spec) is MLAAttentionSpec and (spec.compress_ratio != 1 or spec.cache_dtype_str == "fp8_ds_mla"):
+    if type(spec) is MLAAttentionSpec and (compat.compressed(spec) or spec.cache_dtype_str == "fp8_ds_mla"):
         return "compressed or packed latents"
     if spec.kv_quant_mode != KVQuantMode.NONE:
         return f"quantized KV ({vllm_config.cache_config.cache_dtype})"
-    if spec.head_size_v != spec.head_size:
+    if spec.head_size_v != spec.head_size and not compat.latent_without_v(spec):
         return f"K and V of different size ({spec.head_size} and {spec.head_size_v})"
     if spec.page_size_bytes != spec.real_page_size_bytes:
         return "padded pages"
