@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
@@ -276,6 +277,45 @@ def test_killed_at_any_time_calls_end(real: Real, client_of: Connect) -> None:
         eventually(lambda turn=turn: client.generation == turn + 2 and client.ready)  # type: ignore[misc]
         store(client, prompt)
         assert client.match(ROOT, b"".join(prompt)).result().chunks == 8
+
+
+@pytest.mark.parametrize("mode", ["shared", "guarded"])
+def test_the_memory_of_a_dead_daemon_is_given_up(real: Real, client_of: Connect, mode: str) -> None:
+    """Also where it dies while a load is open, and without the garbage collector, which may take its time."""
+    daemon = real(host__mode=mode, host__write_segment_bytes="8MiB")
+    client = client_of()
+    before = mapped()
+    assert before > 0
+    gc.disable()
+    try:
+        for _ in range(3):
+            prompt = keys("a", 8)
+            assert PUBLISHED in store(client, prompt)
+            found = client.match(ROOT, b"".join(prompt)).result()
+            with pytest.raises(LarderError):
+                read_while_it_dies(client, found.hold_id, daemon)
+            eventually(lambda: mapped() == 0)
+            daemon.start()
+            assert client.wait_ready(PATIENCE_S)
+            assert mapped() == before
+    finally:
+        gc.enable()
+
+
+def read_while_it_dies(client: Client, hold_id: int, daemon: Larderd) -> None:
+    """Ends by an error, with a view of the arena at hand."""
+    with client.load(hold_id, 0, 8) as loading:
+        batch = next(loading.batches(PATIENCE_S))
+        daemon.kill()
+        eventually(lambda: not client.ready)
+        assert mapped() > 0, "views last"
+        next(loading.batches(PATIENCE_S))
+        assert not batch, "there was an error to come"
+
+
+def mapped() -> int:
+    """How many segments of arenas this process has mapped."""
+    return Path("/proc/self/maps").read_text().count("memfd:larder-")
 
 
 def test_a_daemon_that_stands_still(real: Real, client_of: Connect) -> None:

@@ -6,7 +6,7 @@ import os
 import weakref
 from collections.abc import Sequence
 
-from larder.errors import InvalidError
+from larder.errors import InvalidError, LarderError, UnavailableError
 from larder.load import Bytes
 from larder.mapping import map_shared
 from larder.v1 import engine_pb2, part_pb2
@@ -61,9 +61,18 @@ class Arena:
         self._segments = [
             mappings.segment(fd, size, writable=not guarded) for fd, size in zip(fds, info.segment_bytes, strict=False)
         ]
+        self._ended = False
         self._own: Segment | None = None
         if guarded and info.write_segment_bytes:
             self._own = mappings.segment(fds[-1], info.write_segment_bytes, writable=True)
+
+    def end(self) -> None:
+        """Lets go of the segments, whose memory lasts as long as it is mapped
+        here, that of a dead daemon too. Timers and errors may refer to the
+        connection for long, so this does not wait for the garbage collector."""
+        self._ended = True
+        self._segments = []
+        self._own = None
 
     @property
     def segments(self) -> Sequence[Segment]:
@@ -78,35 +87,38 @@ class Arena:
 
     def reading(self, slot: part_pb2.Slot, length: int) -> Bytes:
         """A view of a leased slot. Raises LarderError INVALID where the slot
-        does not lie in the arena."""
+        does not lie in the arena, UNAVAILABLE after its end."""
         # Called for each part of each load, hence few attribute accesses.
         index, offset = slot.segment, slot.offset
         end = offset + length
-        if index >= len(self._segments) or length > slot.length:
-            raise _outside(slot, length)
-        segment = self._segments[index]
+        segments = self._segments
+        if index >= len(segments) or length > slot.length:
+            raise self._outside(slot, length)
+        segment = segments[index]
         if end > segment.size:
-            raise _outside(slot, length)
+            raise self._outside(slot, length)
         return segment.read[offset:end]
 
     def writing(self, slot: part_pb2.Slot, length: int) -> Bytes:
         """A view of the first length bytes of a granted slot, writable."""
         index, offset = slot.segment, slot.offset
         end = offset + length
+        segments = self._segments
         segment = self._own if index == WRITE_SEGMENT else None
-        if segment is None and index < len(self._segments):
-            segment = self._segments[index]
+        if segment is None and index < len(segments):
+            segment = segments[index]
         if segment is None or segment.write is None or length > slot.length or end > segment.size:
-            raise _outside(slot, length)
+            raise self._outside(slot, length)
         return segment.write[offset:end]
+
+    def _outside(self, slot: part_pb2.Slot, length: int) -> LarderError:
+        if self._ended:
+            return UnavailableError("the connection is gone")
+        place = f"segment {slot.segment} offset {slot.offset} length {slot.length}"
+        return InvalidError("the slot lies outside of the arena", "slot", place, f"{length} bytes to touch")
 
 
 def announced(info: engine_pb2.ArenaInfo) -> int:
     """Segments that the hand-over will bring."""
     guarded = info.mode == engine_pb2.ARENA_MODE_GUARDED and info.write_segment_bytes > 0
     return len(info.segment_bytes) + (1 if guarded else 0)
-
-
-def _outside(slot: part_pb2.Slot, length: int) -> InvalidError:
-    place = f"segment {slot.segment} offset {slot.offset} length {slot.length}"
-    return InvalidError("the slot lies outside of the arena", "slot", place, f"{length} bytes to touch")

@@ -71,6 +71,10 @@ class Connection:
         """Ends the channel; the arena stays mapped as long as views exist."""
         if self.commits is not None:
             self.commits.close()
+        if isinstance(self.pool, CreditPool):
+            self.pool.end()
+        if self.arena is not None:
+            self.arena.end()
         self.channel.close()
         self.session.join(_JOIN_S)
         if self.commits is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import enum
 import threading
 import time
@@ -80,7 +81,7 @@ class ArenaLoad(Load):
             if self._state is _State.RELEASED:
                 raise InvalidError("the load was released before")
             if self._error is not None:
-                raise self._error
+                raise self._again()
             if self._revoked:
                 raise MissError("the load was revoked before it was read")
             if self._state is _State.ASKED:
@@ -92,7 +93,7 @@ class ArenaLoad(Load):
         with self._news:
             while not self._replies and not self._done:
                 if self._error is not None:
-                    raise self._error
+                    raise self._again()
                 if self._revoked:
                     raise UnavailableError("the load was revoked before it was complete")
                 left = until - time.monotonic()
@@ -106,6 +107,12 @@ class ArenaLoad(Load):
             replies = list(self._replies)
             self._replies.clear()
             return replies, self._done
+
+    def _again(self) -> LarderError:
+        """The load's error, to be raised: a copy, since one that is kept keeps the
+        frames that it went through, and with them views of the arena."""
+        again: LarderError = copy.copy(self._error)  # type: ignore[assignment]
+        return again
 
     def _has_news(self) -> bool:
         return bool(self._replies) or self._done or self._error is not None or self._revoked

@@ -12,7 +12,7 @@ import numpy as np
 
 from larder.arena import Arena
 from larder.credits import Credit, CreditState
-from larder.errors import InvalidError
+from larder.errors import LarderError
 from larder.pending import Pending
 from larder.session import Session
 from larder.stats import Counters
@@ -135,6 +135,13 @@ class CreditPool:
             self._closed = True
         self.flush()
 
+    def end(self) -> None:
+        """The connection is gone: nothing here maps its arena any more."""
+        with self._lock:
+            self._closed = True
+            for idle in self._idle.values():
+                idle.clear()
+
     def _refill(self, *, renew: bool = False) -> None:
         with self._lock:
             if self._asking or self._closed or time.monotonic() < self._not_before:
@@ -200,7 +207,7 @@ class CreditPool:
             length = _length_for(slot.length, left)
             try:
                 view = self._arena.writing(slot, length)
-            except InvalidError as error:
+            except LarderError as error:
                 self._session.abort(error)
                 break
             fresh.append(Credit(leases, slot, length, view, granted.deadline_ns))
