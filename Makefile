@@ -27,6 +27,7 @@ VERSIONS ?= 0.25.1 0.26.0 0.32.0
 KILLS ?= 10
 NIGHTLY ?=
 SOAK ?= 30m
+SOAK_ENGINE ?= 1h
 
 PYTEST_ENGINE = PYTHONPATH=$(CURDIR)/tools:$(CURDIR)/$(PYDIR)/src LARDER_KILLS=$(KILLS) LARDER_NIGHTLY=$(NIGHTLY) \
   $(ENGINE_PYTHON) -m pytest -p pytest_noskip -q -c test/engine/pytest.ini
@@ -80,6 +81,11 @@ fuzz: ## each Go fuzz target for FUZZTIME (10s)
 soak: ## larderd with little memory and disk under load, killed, stopped and cleared now and then, for SOAK (30m)
 	LARDER_SOAK=$(SOAK) go test -count=1 -timeout 0 -run TestSoak -json ./test/process | $(PYTHON) tools/gotest.py
 
+.PHONY: soak-engine
+soak-engine: build engine ## a real vLLM with few pages while larderd is killed, stopped and cleared, for SOAK_ENGINE (1h)
+	PYTHONPATH=$(CURDIR)/tools:$(CURDIR)/$(PYDIR)/src LARDER_SOAK_ENGINE=$(SOAK_ENGINE) \
+	  $(ENGINE_PYTHON) -m pytest -p pytest_noskip -q -c test/engine/pytest.ini $(PYDIR)/tests/engine/soak.py
+
 .PHONY: lint
 lint: $(BIN)/golangci-lint $(BIN)/buf $(PYENV)/.ready ## Go (with gofmt and vet), protos, Python
 	$(BIN)/golangci-lint run --allow-serial-runners ./...
@@ -130,7 +136,7 @@ demo: ## a prompt's KV leaves a real engine, outlives it, and comes back (MODEL=
 	PYTHON=$(PYTHON) test/demo/run.sh
 
 .PHONY: nightly
-nightly: ## what does not fit CI: long fuzzing, hundreds of random kills, a long soak
+nightly: ## what does not fit CI: long fuzzing, hundreds of random kills, long soaks
 	$(MAKE) race
 	LARDER_KILLS=300 go test -count=1 -timeout 30m -run TestKill9 -json ./storage/nvme | $(PYTHON) tools/gotest.py
 	LARDER_KILLS=100 go test -count=1 -timeout 30m -json ./test/process | $(PYTHON) tools/gotest.py
@@ -138,6 +144,7 @@ nightly: ## what does not fit CI: long fuzzing, hundreds of random kills, a long
 	$(MAKE) fuzz FUZZTIME=10m
 	$(MAKE) test-engine KILLS=100 NIGHTLY=1
 	$(MAKE) test-engine-matrix
+	$(MAKE) soak-engine
 
 .PHONY: tools
 tools: $(BIN)/golangci-lint $(BIN)/buf $(BIN)/protoc-gen-go $(BIN)/protoc-gen-go-grpc $(PROTOENV)/.ready $(PYENV)/.ready ## install every tool now

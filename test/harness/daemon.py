@@ -76,17 +76,12 @@ class Daemon:
 
     def status(self) -> dict[str, Any]:
         """``larder status --json``: a StatusResponse, 64-bit integers as decimal strings."""
-        command = [self._larder, "--socket", str(self.socket), "status", "--json"]
-        try:
-            done = subprocess.run(
-                command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False
-            )
-        except subprocess.TimeoutExpired:
-            raise DaemonError("larder status did not end within 60 s") from None
-        if done.returncode:
-            raise DaemonError(f"larder status ended with {done.returncode}: {done.stderr.strip()}")
-        status: dict[str, Any] = json.loads(done.stdout)
+        status: dict[str, Any] = json.loads(self._ask("status", "--json"))
         return status
+
+    def clear(self) -> None:
+        """``larder clear --everything``."""
+        self._ask("clear", "--everything", "--yes", "--timeout", "60s")
 
     def counters(self) -> Counters:
         """The counters since the start. What is absent from the JSON is 0."""
@@ -117,6 +112,18 @@ class Daemon:
     def stop(self) -> int:
         """SIGTERM; returns the exit status, or -9 where it had to be killed after 20 s."""
         return self._end(signal.SIGTERM)
+
+    def _ask(self, name: str, *flags: str) -> str:
+        command = [self._larder, "--socket", str(self.socket), name, *flags]
+        try:
+            done = subprocess.run(
+                command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False
+            )
+        except subprocess.TimeoutExpired:
+            raise DaemonError(f"larder {name} did not end within 60 s") from None
+        if done.returncode:
+            raise DaemonError(f"larder {name} ended with {done.returncode}: {done.stderr.strip()}")
+        return done.stdout
 
     def _end(self, how: signal.Signals) -> int:
         process, self._process = self._process, None

@@ -38,32 +38,46 @@ class Server:
         return ids
 
     def generate(self, requests: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """All of them at once; a request with abort_after is aborted after so many steps."""
-        from vllm import SamplingParams
-
-        answers = {}
+        """All of them at once, or from the step on that a request names with after; one with abort_after is aborted
+        after so many steps. Of one with margins the answer has each token's lead over the second best."""
+        answers: dict[str, dict[str, Any]] = {}
+        arrivals: dict[int, list[str]] = {}
         aborts: dict[int, list[str]] = {}
+        asked = {}
         for request in requests:
             self.count += 1
             name = f"request-{self.count}"
-            extra = {"kv_transfer_params": {"larder": request["larder"]}} if request.get("larder") else None
-            sampling = SamplingParams(temperature=0, max_tokens=request["tokens"], ignore_eos=True, extra_args=extra)
-            prompt = {"prompt_token_ids": request["prompt"]}
-            if request.get("salt"):
-                prompt["cache_salt"] = request["salt"]
-            self.engine.add_request(name, prompt, sampling)
+            asked[name] = request
+            arrivals.setdefault(request.get("after", 0), []).append(name)
             if "abort_after" in request:
                 aborts.setdefault(request["abort_after"], []).append(name)
             answers[name] = {"token_ids": [], "cached": 0}
         steps = 0
-        while self.engine.has_unfinished_requests():
+        while arrivals or self.engine.has_unfinished_requests():
+            for name in arrivals.pop(steps, []):
+                self._add(name, asked[name])
             self.engine.abort_request(aborts.pop(steps, []))
             steps += 1
-            for output in self.engine.step():
+            for output in self.engine.step() if self.engine.has_unfinished_requests() else ():
                 answer = answers[output.request_id]
                 answer["token_ids"] = list(output.outputs[0].token_ids)
                 answer["cached"] = output.num_cached_tokens
+                if output.finished and asked[output.request_id].get("margins"):
+                    answer["margins"] = [_margin(one) for one in output.outputs[0].logprobs]
         return list(answers.values())
+
+    def _add(self, name: str, request: dict[str, Any]) -> None:
+        from vllm import SamplingParams
+
+        extra = {"kv_transfer_params": {"larder": request["larder"]}} if request.get("larder") else None
+        sampling = SamplingParams(
+            temperature=0, max_tokens=request["tokens"], ignore_eos=True, extra_args=extra,
+            logprobs=2 if request.get("margins") else None,
+        )  # fmt: skip
+        prompt = {"prompt_token_ids": request["prompt"]}
+        if request.get("salt"):
+            prompt["cache_salt"] = request["salt"]
+        self.engine.add_request(name, prompt, sampling)
 
     def step(self, times: int) -> None:
         """Steps that finish what is left of aborted requests."""
@@ -164,6 +178,22 @@ class Server:
             hashes.append(digest.hexdigest())
         return hashes
 
+    def sketch(self, prompts: list[list[int]]) -> list[list[list[float]]]:
+        """Of each prompt's blocks that are in the engine's own cache, one number for each layer: a fixed random
+        projection of the page. Wrong KV changes it, rounding hardly."""
+        from vllm import SamplingParams
+        from vllm.v1.request import Request
+
+        hasher = self.engine.engine_core.engine_core.request_block_hasher
+        caches = self.engine.engine_core.engine_core.model_executor.driver_worker.worker.model_runner.kv_caches
+        weights = torch.randn(caches[0][0].numel(), generator=torch.Generator().manual_seed(1))
+        sketches = []
+        for prompt in prompts:
+            request = Request("sketch", prompt, SamplingParams(max_tokens=1), None, block_hasher=hasher)
+            ids = self.scheduler.kv_cache_manager.get_computed_blocks(request)[0].get_block_ids()[0]
+            sketches.append(torch.stack([c[ids].flatten(1) @ weights for c in caches], 1).tolist() if ids else [])
+        return sketches
+
     def raw_pages(self, prompt: list[int], tokens: int) -> str:
         """The hash of the pages of the prompt's first tokens, as they are."""
         from vllm import SamplingParams
@@ -179,6 +209,11 @@ class Server:
         for cache in caches:
             digest.update(cache[ids].contiguous().view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
+
+
+def _margin(tops: Any) -> float:
+    first, second = sorted((one.logprob for one in tops.values()), reverse=True)[:2]
+    return float(first - second)
 
 
 def main(kind: type[Server] = Server) -> None:

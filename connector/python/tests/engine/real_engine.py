@@ -27,7 +27,8 @@ class EngineError(RuntimeError):
 
 
 class RealEngine:
-    """One engine. socket: the daemon's, None for an engine without Larder. interpreter: that of its environment."""
+    """One engine. socket: the daemon's, None for an engine without Larder. interpreter: that of its environment.
+    patient: else deadlines are the defaults."""
 
     def __init__(
         self,
@@ -39,6 +40,7 @@ class RealEngine:
         environment: dict[str, str] | None = None,
         script: str = "engine_process.py",
         interpreter: str = sys.executable,
+        patient: bool = True,
         **options: Any,
     ) -> None:
         self._log = log
@@ -47,7 +49,7 @@ class RealEngine:
             "max_num_batched_tokens": 4096, "max_num_seqs": 8, "disable_log_stats": True, **options,
         }  # fmt: skip
         if socket is not None:
-            config["kv_transfer_config"] = connector_config(socket, **(PATIENT | (extra or {})))
+            config["kv_transfer_config"] = connector_config(socket, **((PATIENT if patient else {}) | (extra or {})))
         paths = [str(SOURCES), *filter(None, [os.environ.get("PYTHONPATH")])]
         env = {
             **os.environ, **ENVIRONMENT, "VLLM_RPC_BASE_PATH": str(log.parent), "PYTHONPATH": os.pathsep.join(paths),
@@ -96,6 +98,20 @@ class RealEngine:
         while not self.ask("ready"):
             assert time.monotonic() < deadline, f"not connected after {timeout_s} s:\n{self.last_lines()}"
             time.sleep(0.02)
+
+    @property
+    def pid(self) -> int:
+        """The engine's process."""
+        return self._process.pid
+
+    def stop(self, timeout_s: float = 60) -> int:
+        """Ends it by the end of its input; returns its exit status."""
+        assert self._process.stdin
+        self._process.stdin.close()
+        try:
+            return self._process.wait(timeout_s)
+        finally:
+            self.kill()
 
     def kill(self) -> None:
         """SIGKILL to all of its processes."""

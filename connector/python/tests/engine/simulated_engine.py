@@ -333,7 +333,7 @@ class SimulatedEngine:
                 sampled = self._compute(output)
             for worker in workers:
                 if not starts_first(output):
-                    worker.start_load_kv(None)
+                    worker.start_load_kv(self._forward_context)
                 if output.total_num_scheduled_tokens or NEWER:
                     worker.wait_for_save()
             reports = [self._report(rank, output) for rank in self.workers]
