@@ -54,8 +54,8 @@ class Worker:
 
         prompts: [{"seed", "tokens", "then"}]: the first "tokens" tokens of a
         seed, followed by one of another seed where "then" is set. Answers with
-        each prompt's seconds to its first token and tokens reused, and the
-        seconds until all were done.
+        each prompt's seconds to its first token, tokens reused and new tokens,
+        and the seconds until all were done.
         """
         from vllm import SamplingParams
 
@@ -72,6 +72,7 @@ class Worker:
             engine.add_request(f"bench-{self._asked}", {"prompt_token_ids": prompt}, params)
         first = [0.0] * len(prompts)
         reused = [0] * len(prompts)
+        new: list[list[int]] = [[]] * len(prompts)
         left = len(prompts)
         while left:
             for output in engine.step():
@@ -80,8 +81,10 @@ class Worker:
                     first[i] = time.perf_counter() - start
                 if output.finished:
                     reused[i] = output.num_cached_tokens or 0
+                    new[i] = list(output.outputs[0].token_ids)
                     left -= 1
-        return {"first": first, "reused": reused, "seconds": time.perf_counter() - start}
+        seconds = time.perf_counter() - start
+        return {"first": first, "reused": reused, "new": new, "seconds": seconds}
 
     def forget(self, _: Answer) -> Answer:
         """Empties the engine's own prefix cache, and only that."""

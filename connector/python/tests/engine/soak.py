@@ -144,18 +144,15 @@ class Soak:
 
     def until_loaded(self, why: str) -> None:
         """Requests until some are answered with KV from the daemon, which now has to happen."""
-        before = self.engine.stats()["chunks_loaded"]
         self.engine.await_ready(PATIENCE_S)
+        before = self.engine.stats()["chunks_loaded"]
         until = time.monotonic() + PATIENCE_S
-        for waves in range(1, 1000):
+        while not (loaded := self.engine.stats()["chunks_loaded"] - before):
+            assert time.monotonic() < until, f"nothing was loaded after {why}"
             self.quiesce()
             assert self.engine.ask("reset")
             self.wave()
-            loaded = self.engine.stats()["chunks_loaded"] - before
-            if loaded and waves > 1:
-                self.count[f"loaded after {why}"] += loaded
-                return
-            assert time.monotonic() < until, f"nothing was loaded after {why}"
+        self.count[f"loaded after {why}"] += loaded
 
     def during(self, disturb: Callable[[], None]) -> None:
         """Requests as long as a disturbance lasts."""
@@ -247,13 +244,13 @@ def cases(test_model: Path, work: Path, words: Callable[[Path], list[int]]) -> l
         prompts.append(ids[begin : begin + source.randrange(10, 100)])
     source.shuffle(prompts)
     engine = RealEngine(test_model, work / "control.log", block_size=BLOCK)
+    asked = [{"prompt": p, "tokens": source.choice((4, 16, 40, 120)), "margins": True} for p in prompts]
+    answers = engine.ask("generate", timeout_s=600, requests=asked)
     cases = []
-    for prompt in prompts:
-        tokens = source.choice((4, 16, 40, 120))
-        answer = engine.generate(prompt, tokens, margins=True)
-        sure = next((i for i, margin in enumerate(answer["margins"]) if margin < SURE), tokens)
-        cases.append(Case(prompt, answer["token_ids"], sure, engine.ask("sketch", prompts=[prompt])[0]))
-        assert len(cases[-1].sketch) == (len(prompt) - 1) // BLOCK
+    for prompt, answer, sketch in zip(prompts, answers, engine.ask("sketch", prompts=prompts), strict=True):
+        assert len(sketch) == (len(prompt) - 1) // BLOCK
+        sure = next((i for i, margin in enumerate(answer["margins"]) if margin < SURE), len(answer["token_ids"]))
+        cases.append(Case(prompt, answer["token_ids"], sure, sketch))
     engine.kill()
     assert statistics.mean(c.sure / len(c.answer) for c in cases) > 0.8, "hardly an answer is sure"
     return cases

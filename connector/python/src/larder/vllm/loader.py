@@ -237,12 +237,15 @@ class Loader:
                             waiting += batch
                         else:
                             copies += [self._copiers.start(self._copy, op, part) for part in batch]
-                    for failed in load.failed:
+                    if load.failed:
+                        # One line: a long prompt has thousands of parts.
+                        failed = load.failed[0]
                         logger.warning(
-                            "Larder: chunk %d part %d for %s: %s",
+                            "Larder: %d parts for %s failed, first chunk %d part %d: %s",
+                            len(load.failed),
+                            op.request_id,
                             failed.chunk,
                             failed.part,
-                            op.request_id,
                             failed.error,
                         )
                     for kind in {str(failed.error.kind) for failed in load.failed}:
