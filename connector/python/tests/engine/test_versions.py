@@ -20,7 +20,7 @@ from larder.vllm import LarderConnector, compat, identity, support
 from larder.vllm.settings import Settings
 
 # Engines of all versions share KV where nothing that changes it differs.
-FINGERPRINT = "d3c95daf93f2bd25"
+FINGERPRINT = "8b8e4218f8522fdc"
 
 
 class Engine:
