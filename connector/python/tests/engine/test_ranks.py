@@ -199,6 +199,15 @@ def test_a_load_has_ended_when_its_slowest_rank_says_so(
     assert e.received_by_all("r")
 
 
+def test_a_rank_that_loads_nothing_does_not_keep_the_others(ranks: MakeRanks) -> None:
+    loader = larder(ranks(2).worker).worker_half._loader
+    assert loader is not None
+    waiting = threading.Thread(target=loader.wait, args=(3600.0,), daemon=True)
+    waiting.start()
+    waiting.join(60)
+    assert not waiting.is_alive()
+
+
 def test_an_abort_while_one_rank_loads(ranks: MakeRanks, daemon: StubDaemon, prompt: MakePrompt) -> None:
     ranks(2).generate("w", prompt(300), max_tokens=1)
     gates = {1: threading.Event()}

@@ -24,6 +24,9 @@ from larder.vllm.stats import WorkerStats
 
 logger = init_logger("vllm.larder.loader")
 
+# As long as the engine waits for an answer to a match.
+_BRIEF_S = 0.0003
+
 
 def max_parts(hello: Any) -> int:
     """Returns how many parts one load or commit may name."""
@@ -129,9 +132,10 @@ class Loader:
             self._cancelled |= request_ids & self._pending
 
     def wait(self, timeout_s: float) -> None:
-        """Waits until some load is done, or time is over."""
+        """Waits until some load is done, or time is over; briefly where none is
+        under way on this rank, for the others wait for it."""
         with self._changed:
-            self._changed.wait_for(lambda: self._done, timeout_s)
+            self._changed.wait_for(lambda: self._done, timeout_s if self._pending else min(timeout_s, _BRIEF_S))
 
     def take_done(self) -> list[LoadResult]:
         """Returns the results since the last call."""
