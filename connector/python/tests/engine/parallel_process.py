@@ -25,10 +25,12 @@ def of_rank(worker: Any) -> dict[str, Any]:
     from vllm.distributed.parallel_state import get_pp_group, get_tp_group
 
     half = get_kv_transfer_group().worker_half
+    client = half._client
     return {
         "pid": os.getpid(),
         "place": [get_pp_group().rank_in_group, get_tp_group().rank_in_group],
-        "ready": half._client is not None and half._client.ready,
+        # With the slots that it keeps ahead: a store without one is dropped.
+        "ready": client.ready and client.stats.credits_granted >= sum(client._options.credits.values()),
         "namespace": half.handshake().namespace.hex(),
         "stats": dataclasses.asdict(half.stats),
         "pending": len(half._loader._pending),
@@ -88,7 +90,7 @@ class Ranks(Server):
         return sorted(self.llm.collective_rpc(of_rank), key=lambda r: r["place"])
 
     def ready(self) -> bool:
-        """Whether all are connected."""
+        """Whether all are connected, and have slots."""
         client = self.scheduler.connector.scheduler_half._client
         return client is not None and client.ready and all(r["ready"] for r in self.ranks())
 
