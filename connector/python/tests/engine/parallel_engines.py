@@ -39,9 +39,10 @@ def chunks_of(prompt: list[int]) -> int:
     return len(prompt) // CHUNK
 
 
-def pages(engine: RealEngine, prompt: list[int]) -> Pages:
-    """By layer and head of the model, the hashes of the prompt's chunks in an engine's pages."""
-    found = engine.ask("model_pages", prompt=prompt, chunks=chunks_of(prompt))
+def pages(engine: RealEngine, prompt: list[int], *, loaded: bool = False) -> Pages:
+    """By layer and head of the model, the hashes of the prompt's chunks in an engine's pages. loaded: all of them
+    were, so that ranks which hold the same heads hold the same bytes."""
+    found = engine.ask("model_pages", prompt=prompt, chunks=chunks_of(prompt), loaded=loaded)
     return {(layer, head): hashes for layer, head, hashes in found}
 
 
