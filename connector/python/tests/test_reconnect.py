@@ -88,10 +88,15 @@ def test_pauses_grow_too_where_sessions_end_at_once(daemon: FakeDaemon, connect:
     eventually(lambda: len(backoff.pauses) >= 5)
     assert backoff.pauses[:5] == [1.0, 2.0, 4.0, 8.0, 8.0]
     # One that answers is of use, and the next failure is a first one.
-    del daemon.on["hello"]
-    # The newest of now may still be about to leave.
-    left = len(daemon.sessions)
-    eventually(lambda: len(daemon.sessions) > left and client.ready and answers(client))
+    stay: list[FakeSession] = []
+
+    def greet_and_stay(session: FakeSession, request: Request) -> None:
+        session.send(request.id, hello=daemon.hello_reply(session))
+        stay.append(session)
+
+    daemon.on["hello"] = greet_and_stay
+    # The newest of now may still be about to leave, and may already be to stay.
+    eventually(lambda: stay and client.ready and answers(client))
     known = len(backoff.pauses)
     daemon.session.end()
     eventually(lambda: len(backoff.pauses) > known)
