@@ -259,7 +259,10 @@ class Treatment:
             self.say(test, engine="dead", seconds=round(time.monotonic() - began, 2), error=str(error)[:200], **more)
             self.restart_engine()
             return 0
-        right = answer["new"][0] == self.answers[which]
+        new = answer["new"][0]
+        right = new == self.answers[which]
+        if not right:
+            more["tokens"] = f"{len(new)} of {NEW}"
         self.say(test, seconds=round(answer["seconds"], 3), reused=answer["reused"][0], right=right, **more)
         reused: int = answer["reused"][0]
         return reused
