@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from larder.errors import InvalidError, LarderError, UnavailableError
 from larder.load import Bytes
@@ -20,17 +20,24 @@ _Inode = tuple[int, int, bool]
 class Segment:
     """One mapping; it lasts as long as any view into it."""
 
-    __slots__ = ("__weakref__", "read", "size", "write")
+    __slots__ = ("__weakref__", "before_unmap", "read", "size", "write")
 
     def __init__(self, fd: int, size: int, *, writable: bool, prefault: bool) -> None:
         have = os.fstat(fd).st_size
         if size < 1 or have < size:
             raise InvalidError("a segment is smaller than announced", "arena.segment_bytes", str(have), str(size))
         self.size = size
-        array = map_shared(fd, size, writable=writable, prefault=prefault)
+        # What a device must undo.
+        self.before_unmap: list[Callable[[], None]] = []
+        array = map_shared(fd, size, writable=writable, prefault=prefault, before_unmap=self.before_unmap)
         self.write: Bytes | None = array if writable else None
         self.read: Bytes = array[:]
         self.read.flags.writeable = False
+
+    @property
+    def address(self) -> int:
+        """Where it lies."""
+        return int(self.read.ctypes.data)
 
 
 class Mappings:
@@ -38,8 +45,10 @@ class Mappings:
     a daemon that had been there before reuses them, with their page tables
     and whatever a device has registered."""
 
-    def __init__(self, *, prefault: bool) -> None:
+    def __init__(self, *, prefault: bool, mapped: Callable[[Segment], None] | None = None) -> None:
+        """mapped: told of each new mapping."""
         self._prefault = prefault
+        self._mapped = mapped
         self._segments: weakref.WeakValueDictionary[_Inode, Segment] = weakref.WeakValueDictionary()
 
     def segment(self, fd: int, size: int, *, writable: bool) -> Segment:
@@ -50,6 +59,8 @@ class Mappings:
         if segment is None or segment.size != size:
             segment = Segment(fd, size, writable=writable, prefault=self._prefault)
             self._segments[key] = segment
+            if self._mapped is not None:
+                self._mapped(segment)
         return segment
 
 

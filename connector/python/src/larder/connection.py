@@ -105,7 +105,7 @@ class Connector:
         self._timers = timers
         self._breaker = breaker
         self._counters = counters
-        self._mappings = Mappings(prefault=options.prefault)
+        self._mappings = Mappings(prefault=options.prefault, mapped=options.mapped)
         self._ended: list[_Ended] = []
         self._opening: Session | None = None
         self._stopped = False

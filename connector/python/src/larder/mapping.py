@@ -6,6 +6,7 @@ import ctypes
 import mmap
 import os
 import weakref
+from collections.abc import Callable
 
 import numpy as np
 
@@ -14,10 +15,12 @@ from larder.load import Bytes
 _MAP_FAILED = ctypes.c_void_p(-1).value
 
 
-def map_shared(fd: int, size: int, *, writable: bool, prefault: bool) -> Bytes:
+def map_shared(
+    fd: int, size: int, *, writable: bool, prefault: bool, before_unmap: list[Callable[[], None]] | None = None
+) -> Bytes:
     """Maps the first size bytes of a descriptor, which may be closed
-    afterwards. They are unmapped when the last view into them is gone. Raises
-    OSError.
+    afterwards. They are unmapped when the last view into them is gone, after
+    what before_unmap holds then was called. Raises OSError.
 
     Not by mmap.mmap: its objects unmap their addresses wherever they are freed.
     In a fork's child this mapping does not exist (MADV_DONTFORK: a child must
@@ -39,7 +42,7 @@ def map_shared(fd: int, size: int, *, writable: bool, prefault: bool) -> Bytes:
         libc.munmap(address, size)
         raise error
     buffer = (ctypes.c_uint8 * size).from_address(address)
-    end = weakref.finalize(buffer, _unmap, libc, address, size, os.getpid())
+    end = weakref.finalize(buffer, _unmap, libc, address, size, os.getpid(), [] if before_unmap is None else before_unmap)
     # At exit views may still be in use; the kernel unmaps then.
     end.atexit = False
     array: Bytes = np.frombuffer(buffer, dtype=np.uint8)  # type: ignore[call-overload]
@@ -47,8 +50,10 @@ def map_shared(fd: int, size: int, *, writable: bool, prefault: bool) -> Bytes:
     return array
 
 
-def _unmap(libc: ctypes.CDLL, address: int, size: int, pid: int) -> None:
+def _unmap(libc: ctypes.CDLL, address: int, size: int, pid: int, before: list[Callable[[], None]]) -> None:
     if os.getpid() == pid:
+        for call in before:
+            call()
         libc.munmap(address, size)
 
 

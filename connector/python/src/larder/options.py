@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from larder.arena import Segment
 from larder.errors import InvalidError, LarderError
 from larder.namespace import NamespaceDescriptor
 
@@ -83,6 +84,8 @@ class Options:
     # Maps every page of the arena when connecting, rather than at its first
     # touch. Hazard: takes about a second for each few GiB.
     prefault: bool = False
+    # Told of each segment that was mapped, on the thread that connects.
+    mapped: Callable[[Segment], None] | None = None
 
     def check(self) -> None:
         """Raises LarderError INVALID where the options cannot work."""

@@ -67,6 +67,17 @@ class LayoutAdapter(Protocol):
         ...
 
 
+def by_block(cache: Any, geometry: Geometry) -> Any:
+    """One layer's cache with the engine's blocks as its first dimension. In
+    some K and V come before the blocks; in others the attention's own blocks
+    are smaller, and several of them are one of the engine's."""
+    if cache.dim() == 5 and cache.shape[0] == 2 and cache.shape[1] != 2:
+        cache = cache.transpose(0, 1)
+    block = geometry.heads * geometry.block_tokens * (geometry.dk + geometry.dv)
+    one = cache[0].numel()
+    return cache.unflatten(0, (-1, block // one)) if 0 < one < block and block % one == 0 else cache
+
+
 def canonical() -> Layout:
     """The layout that engines share."""
     return Layout(LAYOUT_CANONICAL)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from larder.load import Bytes
-from larder.vllm.layout import Geometry, LayoutAdapter, PartHeads
+from larder.vllm.layout import Geometry, LayoutAdapter, PartHeads, by_block
 from larder.vllm.memory import tensor
 
 Write = Callable[[Any, Any, Any, Any], None]
@@ -26,7 +26,8 @@ def prove(make: Callable[[Geometry], LayoutAdapter], geometry: Geometry, write: 
     """
     chunk_blocks = geometry.chunk_blocks
     blocks = 2 * chunk_blocks + 3
-    scratch = replace(geometry, tensors=tuple(_like(t, blocks) for t in geometry.tensors[:2]))
+    scratch = replace(geometry, tensors=tuple(_like(t, blocks, geometry) for t in geometry.tensors[:2]))
+    pages = [by_block(t, geometry) for t in scratch.tensors]
     adapter = make(scratch)
     random = torch.Generator().manual_seed(1)
     # Pages far apart and out of order.
@@ -37,9 +38,10 @@ def prove(make: Callable[[Geometry], LayoutAdapter], geometry: Geometry, write: 
         kv = torch.randn(geometry.chunk_tokens, geometry.heads, geometry.dk + geometry.dv, generator=random).to(
             cache.dtype
         )
-        write(kv[..., : geometry.dk], kv[..., geometry.dk :], cache, _slots(here, geometry.block_tokens))
+        there_kv, slots = kv.to(cache.device), _slots(here, geometry.block_tokens).to(cache.device)
+        write(there_kv[..., : geometry.dk], there_kv[..., geometry.dk :], cache, slots)
         known.append(kv)
-    written = [cache[here].clone() for cache in scratch.tensors]
+    written = [cache[here].clone() for cache in pages]
     # (layer, head, token, K and V)
     expected = torch.stack(known).transpose(1, 2).contiguous()
 
@@ -55,7 +57,7 @@ def prove(make: Callable[[Geometry], LayoutAdapter], geometry: Geometry, write: 
 
     for part, view in parts:
         adapter.scatter(there, 0, part, view)
-    for cache, want in zip(scratch.tensors, written, strict=True):
+    for cache, want in zip(pages, written, strict=True):
         if not _same(cache[there], want) or not _same(cache[here], want):
             return "pages written differ from those that the backend wrote"
 
@@ -64,7 +66,7 @@ def prove(make: Callable[[Geometry], LayoutAdapter], geometry: Geometry, write: 
     skip = chunk_blocks // 2
     for part, view in parts:
         adapter.scatter(there[skip:], skip, part, view)
-    for cache, want in zip(scratch.tensors, written, strict=True):
+    for cache, want in zip(pages, written, strict=True):
         if not _same(cache[there[skip:]], want[skip:]):
             return "the tail of a chunk is not written where it belongs"
         cache[there[skip:]] = 0
@@ -73,11 +75,18 @@ def prove(make: Callable[[Geometry], LayoutAdapter], geometry: Geometry, write: 
     return ""
 
 
-def _like(cache: Any, blocks: int) -> Any:
+def _like(cache: Any, blocks: int, geometry: Geometry) -> Any:
     """Zeroed pages of the same form; strides count, and the backend may not
     be the one that made the cache."""
-    scratch = torch.empty_strided((blocks, *cache.shape[1:]), cache.stride(), dtype=cache.dtype)
-    return scratch.zero_()
+    have = by_block(cache, geometry).shape[0]
+    count = next(i for i, size in enumerate(cache.shape) if size % have == 0)
+    shape, stride = list(cache.shape), list(cache.stride())
+    shape[count] = shape[count] // have * blocks
+    for i in range(count):
+        # K and V before the blocks: they lie nearer to each other, with fewer.
+        if stride[i] > stride[count]:
+            stride[i] = stride[i] // have * blocks
+    return torch.empty_strided(shape, stride, dtype=cache.dtype, device=cache.device).zero_()
 
 
 def _slots(blocks: list[int], block_tokens: int) -> Any:

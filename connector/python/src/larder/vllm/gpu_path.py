@@ -1,0 +1,113 @@
+"""Everything that a worker on a GPU has more than one on a CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from larder.registered import Driver, RegisteredMemory
+from larder.vllm.device import Event
+from larder.vllm.gpu_copies import Lanes, PageCopies, PartCopy, Variant
+from larder.vllm.layout_gpu import GpuAdapter
+from larder.vllm.reads import PageReads
+
+T = TypeVar("T")
+
+# By measurement (bench/RESULTS.md).
+AUTO_LOAD: Variant = "staged"
+AUTO_STORE: Variant = "staged"
+
+# Seconds that the engine's start waits for the memory to be registered: a
+# second for a few GiB.
+_REGISTER_S = 120.0
+
+
+class Direction:
+    """Loads, or stores, of all KV cache groups."""
+
+    def __init__(
+        self,
+        adapters: Sequence[GpuAdapter],
+        heads: Sequence[int],
+        variant: Variant,
+        registered: RegisteredMemory,
+        *,
+        to_parts: bool,
+    ) -> None:
+        longest = max(a.longest(h) for a, h in zip(adapters, heads, strict=True))
+        self.lanes = Lanes(adapters[0].device, longest)
+        self._groups: list[PageCopies] = [
+            adapter.copies(self.lanes, variant, registered.covers, count, to_parts=to_parts)
+            for adapter, count in zip(adapters, heads, strict=True)
+        ]
+
+    def start(self, copies: Sequence[Sequence[PartCopy]], after: Sequence[Event]) -> list[Event]:
+        """Starts the copies of each group: PageCopies.start. Where one fails,
+        waits for what was started before it raises."""
+        events: list[Event] = []
+        try:
+            for group, some in zip(self._groups, copies, strict=True):
+                if some:
+                    events += group.start(some, after)
+        except BaseException:
+            self.lanes.stop()
+            raise
+        return events
+
+
+class GpuPath:
+    """The device's side of loads and stores.
+
+    Made where the engine hands its pages over, which may be inside of an
+    allocator that empties its memory when the engine sleeps, and shortly before
+    graphs are captured, when no thread may ask the driver for memory. So what it
+    holds is made on another thread, and memory is registered until ready ends
+    and from the first step on."""
+
+    def __init__(
+        self, adapters: Sequence[GpuAdapter], heads: Sequence[int], load: str, store: str, driver: Driver
+    ) -> None:
+        """heads: of a part of each group. load, store: auto, staged or zero_copy."""
+        self.device = device = adapters[0].device
+        self.registered = RegisteredMemory(driver)
+        self.reads = PageReads()
+        self._begun = False
+
+        def make(setting: str, auto: Variant, *, to_parts: bool) -> Direction:
+            return Direction(adapters, heads, _variant(setting, auto), self.registered, to_parts=to_parts)
+
+        self.loads = _elsewhere(device.bind, lambda: make(load, AUTO_LOAD, to_parts=False))
+        self.stores = _elsewhere(device.bind, lambda: make(store, AUTO_STORE, to_parts=True))
+
+    def ready(self) -> None:
+        """The engine goes on to start: what is mapped by now is registered, and
+        nothing more until its first step."""
+        self.registered.settled(_REGISTER_S)
+        self.registered.pause(_REGISTER_S)
+
+    def order(self, blocks: Iterable[int] | None = None) -> None:
+        """A step begins: what the engine starts from now on comes after reads of
+        these blocks; None: of any."""
+        if not self._begun:
+            self._begun = True
+            self.registered.resume()
+        for event in self.reads.of(blocks):
+            self.device.wait(self.device.current_stream(), event)
+
+    def close(self) -> None:
+        """Waits for the device, and gives the memory back to the driver. Nobody
+        starts copies any more."""
+        self.loads.lanes.stop()
+        self.stores.lanes.stop()
+        self.registered.close()
+
+
+def _variant(setting: str, auto: Variant) -> Variant:
+    return auto if setting == "auto" else "zero_copy" if setting == "zero_copy" else "staged"
+
+
+def _elsewhere(bind: Callable[[], None], make: Callable[[], T]) -> T:
+    """What make returns on a thread of its own."""
+    with ThreadPoolExecutor(1, "larder-gpu", initializer=bind) as pool:
+        return pool.submit(make).result()
