@@ -40,6 +40,7 @@ from vllm.v1.structured_output import StructuredOutputManager
 
 from larder.vllm import LarderConnector
 from larder.vllm.layout_choice import cpu_write
+from larder.vllm.layout_proof import Write
 from larder.vllm.memory import tensor
 from larder.vllm.metadata import StepMetadata
 
@@ -194,7 +195,7 @@ class SimulatedEngine:
         blocks = vllm_config.cache_config.num_gpu_blocks
         self.cache_config = cache_config or make_cache_config(self.block, blocks)
         names = [n for g in self.cache_config.kv_cache_groups for n in g.layer_names]
-        self.pages = {n: torch.zeros(blocks, HEADS, self.block, 2 * DIM, dtype=torch.bfloat16) for n in names}
+        self.pages = {n: self._make_pages(blocks) for n in names}
         # By (pipeline, tensor) rank.
         self.workers = self._make_workers(connect)
         self.worker = next(iter(self.workers.values()))
@@ -215,7 +216,7 @@ class SimulatedEngine:
         hash_fn = get_hash_fn_by_name("sha256")
         init_none_hash(hash_fn)
         self._hasher = get_request_block_hasher(self.block, hash_fn)
-        self._write = cpu_write(self._isa())
+        self._write = self._make_write()
         self._forward_context = SimpleNamespace(
             attn_metadata=dict.fromkeys(names),
             no_compile_layers={n: SimpleNamespace(kv_cache=c) for n, c in self.pages.items()},
@@ -244,10 +245,15 @@ class SimulatedEngine:
             larder(worker).worker_half._connect = connect
         return worker
 
-    def _isa(self) -> str:
+    def _make_pages(self, blocks: int) -> torch.Tensor:
+        """One layer's pages."""
+        return torch.zeros(blocks, HEADS, self.block, 2 * DIM, dtype=torch.bfloat16)
+
+    def _make_write(self) -> Write:
+        """The operation by which they are written."""
         from vllm.v1.attention.backends.cpu_attn import _get_attn_isa
 
-        return str(_get_attn_isa(torch.bfloat16, self.block, DIM, "auto"))
+        return cpu_write(str(_get_attn_isa(torch.bfloat16, self.block, DIM, "auto")))
 
     # -- requests ------------------------------------------------------------
 
@@ -422,8 +428,10 @@ class SimulatedEngine:
     def check(self, request_id: str, hashes: Hashes, past: int) -> None:
         """Fails unless the pages of the first `past` tokens hold their K and V."""
         blocks = self._shadows[request_id].blocks[: -(-past // self.block)]
-        if not past:
-            return
+        if past:
+            self._check(request_id, blocks, hashes, past)
+
+    def _check(self, request_id: str, blocks: Sequence[int], hashes: Hashes, past: int) -> None:
         own = {n: torch.zeros(len(blocks) + 1, *c.shape[1:], dtype=c.dtype) for n, c in self.pages.items()}
         slots = self._slots(list(range(len(blocks))), 0, past)
         whole, rest = divmod(past, self.block)

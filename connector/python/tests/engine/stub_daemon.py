@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 
 from larder.client import Options
 from larder.commit import CommitChunk
@@ -136,6 +137,9 @@ class StubClient:
             return None
         return engine_pb2.HelloReply(tenant_key=self.daemon.tenant_key, limits=self._limits)
 
+    def wait_ready(self, timeout: float) -> bool:
+        return self.ready
+
     def close(self, timeout: float = 2.0) -> None:
         self.closed = True
 
@@ -250,6 +254,7 @@ class StubLoad(Load):
         self._hold_id = hold_id
         self._range = range(first, first + chunks)
         self._wanted = parts
+        self._slots: list[npt.NDArray[np.uint8]] = []
         self.failed = []
 
     def batches(self, deadline_s: float) -> Iterator[list[LeasedPart]]:
@@ -274,7 +279,10 @@ class StubLoad(Load):
                 elif data is None:
                     self.failed.append(FailedPart(chunk, part, MissError("gone")))
                 else:
-                    view = np.frombuffer(data, np.uint8)
+                    slot = np.frombuffer(data, np.uint8).copy()
+                    self._slots.append(slot)
+                    view = slot.view()
+                    view.flags.writeable = False
                     if daemon.unconfirmed:
                         # The slot went to another part meanwhile.
                         view = view ^ np.uint8(0x55)
@@ -285,6 +293,9 @@ class StubLoad(Load):
 
     def release_nowait(self) -> Pending[bool]:
         daemon = self._client.daemon
+        for slot in self._slots:
+            # Somebody else's from now on.
+            slot.fill(0xEE)
         if not self._client.ready:
             return Pending.of(False)
         if daemon.unconfirmed:

@@ -9,13 +9,26 @@ end is waited for.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from typing import Any
+from collections.abc import Callable, Sequence
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
+from typing import Any, Protocol
 
 import torch
 
 from larder.vllm.omp import use_one_thread
+
+
+class Copy(Protocol):
+    """A copy under way; a Future is one."""
+
+    def exception(self) -> BaseException | None:
+        """Waits for its end, and returns what went wrong."""
+        ...
+
+    def result(self) -> None:
+        """Waits for its end, and raises what went wrong."""
+        ...
 
 
 class Copiers:
@@ -37,6 +50,13 @@ def _run(copy: Callable[..., None], args: tuple[Any, ...]) -> None:
     # Pages are made in inference mode, which is a thread's own.
     with torch.inference_mode():
         copy(*args)
+
+
+def end(copies: Sequence[Copy]) -> None:
+    """Waits until every copy has ended, whatever came of it."""
+    for copy in copies:
+        with suppress(CancelledError):
+            copy.exception()
 
 
 def wait_for(copies: list[Future[None]]) -> None:

@@ -8,6 +8,8 @@ from typing import Any, Protocol
 
 import torch
 
+from larder.registered import Driver
+from larder.vllm.cuda import CudaDriver
 from larder.vllm.memory import memory_at
 from larder.vllm.rows import Rows, Table
 
@@ -42,6 +44,10 @@ class Device(Protocol):
 
     def mover(self, rows: Rows) -> RowMover:
         """What moves rows of pages that lie there."""
+        ...
+
+    def driver(self) -> Driver:
+        """What lets it touch the host's memory."""
         ...
 
     def stream(self) -> Any:
@@ -93,11 +99,6 @@ class CudaDevice:
     def __init__(self, device: Any) -> None:
         self._device = torch.device("cuda", torch.cuda.current_device() if device.index is None else device.index)
 
-    @property
-    def index(self) -> int:
-        """CUDA's number of the device in this process."""
-        return int(self._device.index)
-
     def bind(self) -> None:
         """See Device."""
         torch.cuda.set_device(self._device)
@@ -108,6 +109,10 @@ class CudaDevice:
         from larder.vllm.rows_kernel import Mover
 
         return Mover(rows)
+
+    def driver(self) -> Driver:
+        """See Device."""
+        return CudaDriver(int(self._device.index))
 
     def stream(self) -> Any:
         """See Device."""

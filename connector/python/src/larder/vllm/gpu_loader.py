@@ -62,9 +62,10 @@ class GpuLoader(Loader):
             self._after.pop(op.request_id, None)
 
     def _start(self, op: LoadOp, parts: Sequence[LeasedPart]) -> Sequence[Copy]:
-        copies: list[list[PartCopy]] = [[] for _ in self._chunk_blocks]
+        copies: dict[tuple[int, int], list[PartCopy]] = {}
         for part in parts:
             target = self._target(op, part)
             if target.blocks:
-                copies[target.group].append(PartCopy(target.blocks, target.skip, target.heads, part.view))
+                copy = PartCopy(target.blocks, target.skip, target.heads, part.view)
+                copies.setdefault(target.where, []).append(copy)
         return [_Launched(self._path.loads.start(copies, self._after[op.request_id]))]

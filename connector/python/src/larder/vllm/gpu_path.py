@@ -11,6 +11,7 @@ from larder.vllm.device import Event
 from larder.vllm.gpu_copies import Lanes, PageCopies, PartCopy, Variant
 from larder.vllm.layout_gpu import GpuAdapter
 from larder.vllm.reads import PageReads
+from larder.vllm.settings import Settings
 
 T = TypeVar("T")
 
@@ -101,6 +102,15 @@ class GpuPath:
         self.loads.lanes.stop()
         self.stores.lanes.stop()
         self.registered.close()
+
+
+def gpu_path(adapters: Sequence[object], heads: Sequence[int], settings: Settings) -> GpuPath | None:
+    """The path of an engine whose pages lie on a GPU; None for others. heads: of
+    a part of each group."""
+    ours = [a for a in adapters if isinstance(a, GpuAdapter)]
+    if not ours:
+        return None
+    return GpuPath(ours, heads, settings.gpu_load, settings.gpu_store, ours[0].device.driver())
 
 
 def _variant(setting: str, auto: Variant) -> Variant:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from queue import SimpleQueue
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from vllm.logger import init_logger
 
@@ -15,15 +15,13 @@ from larder.errors import LarderError
 from larder.vllm.device import Event, wait_all
 from larder.vllm.gpu_copies import PartCopy
 from larder.vllm.gpu_path import GpuPath
-from larder.vllm.identity import RankPart
 from larder.vllm.metadata import StoreOp
-from larder.vllm.saver import Batch, Saver, StoreClient
-from larder.vllm.stats import WorkerStats
+from larder.vllm.saver import Batch, Saver
 
 logger = init_logger("vllm.larder.saver")
 
 
-class _Opened(NamedTuple):
+class Opened(NamedTuple):
     """A chunk that is being written."""
 
     op: StoreOp
@@ -31,11 +29,11 @@ class _Opened(NamedTuple):
     sections: list[Writing]
 
 
-class _Started(NamedTuple):
+class Started(NamedTuple):
     """Chunks whose copies end with some events."""
 
     batch: Batch
-    chunks: list[_Opened]
+    chunks: list[Opened]
     events: list[Event]
 
 
@@ -47,19 +45,10 @@ class GpuSaver(Saver):
     copies and commits.
     """
 
-    def __init__(
-        self,
-        client: StoreClient,
-        path: GpuPath,
-        parts: Sequence[RankPart],
-        groups: int,
-        chunk_tokens: int,
-        stats: WorkerStats,
-    ) -> None:
-        super().__init__(client, (), parts, chunk_tokens, stats, 1)
+    def __init__(self, path: GpuPath, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
         self._path = path
-        self._groups = groups
-        self._started: SimpleQueue[_Started | None] = SimpleQueue()
+        self._started: SimpleQueue[Started | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="larder-store", daemon=True)
         self._thread.start()
 
@@ -77,8 +66,8 @@ class GpuSaver(Saver):
 
     def _start(self, batch: Batch, ready: Sequence[tuple[StoreOp, list[Credit]]]) -> None:
         path = self._path
-        opened: list[_Opened] = []
-        copies: list[list[PartCopy]] = [[] for _ in range(self._groups)]
+        opened: list[Opened] = []
+        copies: dict[tuple[int, int], list[PartCopy]] = {}
         for op, taken in ready:
             try:
                 sections, views = self._open(taken)
@@ -86,9 +75,10 @@ class GpuSaver(Saver):
                 # A slot was revoked.
                 self._ended(batch, op, taken, good=False)
                 continue
-            opened.append(_Opened(op, taken, sections))
+            opened.append(Opened(op, taken, sections))
             for part, view in zip(self._parts, views, strict=True):
-                copies[part.group].append(PartCopy(op.blocks[part.group], 0, part.heads, view))
+                copy = PartCopy(op.blocks[part.group], 0, part.heads, view)
+                copies.setdefault((part.group, part.span), []).append(copy)
         if not opened:
             return
         try:
@@ -98,7 +88,7 @@ class GpuSaver(Saver):
             self._finish(batch, opened, good=False)
             return
         path.reads.add(events, (block for one in opened for blocks in one.op.blocks for block in blocks))
-        self._started.put(_Started(batch, opened, events))
+        self._started.put(Started(batch, opened, events))
 
     # -- the storing thread ----------------------------------------------------
 
@@ -113,7 +103,7 @@ class GpuSaver(Saver):
                 good = False
             self._finish(started.batch, started.chunks, good=good)
 
-    def _finish(self, batch: Batch, chunks: Sequence[_Opened], *, good: bool) -> None:
+    def _finish(self, batch: Batch, chunks: Sequence[Opened], *, good: bool) -> None:
         for one in chunks:
             self._leave(one.sections)
             self._ended(batch, one.op, one.taken, good=good)

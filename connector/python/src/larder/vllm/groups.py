@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -11,9 +11,8 @@ from larder.errors import InvalidError
 from larder.namespace import Layout, NamespaceDescriptor
 from larder.vllm import identity
 from larder.vllm.identity import Shape
-from larder.vllm.layout import Geometry, LayoutAdapter, opaque
+from larder.vllm.layout import Geometry, LayoutAdapter, WholeBlocks, by_block, opaque
 from larder.vllm.layout_choice import choose
-from larder.vllm.layout_opaque import OpaqueAdapter
 from larder.vllm.page_groups import PageGroups, window
 from larder.vllm.settings import Settings
 from larder.vllm.stages import Place, all_layers, layer_spans
@@ -48,7 +47,7 @@ def identify(
         dtype = str(spec.dtype).removeprefix("torch.")
         dv = 0 if _latent(spec) else spec.head_size_v
         shapes.append(Shape(layers, heads, spec.head_size, dv, spec.block_size, dtype, window(spec)))
-        pages.append(_tensors(caches, list(_names(group.layer_names).values()), kv_cache_config.num_blocks))
+        pages.append(_tensors(caches, list(_names(group.layer_names).values())))
     canonical = identity.descriptor(vllm_config, settings, shapes, spans=spans)
 
     def adapters(wanted: str) -> dict[GroupSpan, LayoutAdapter]:
@@ -68,6 +67,7 @@ def identify(
                     shape.block_tokens,
                     chunk_tokens,
                 )
+                _check_blocks(geometry, kv_cache_config.num_blocks)
                 found[i, span] = choose(vllm_config, engine, mine, geometry, described.head_group, wanted)
         return found
 
@@ -82,13 +82,13 @@ def identify(
             "1 without a canonical layout",
         )
     # One namespace has one layout.
-    as_they_are = {key: a for key, a in adapters("opaque").items() if isinstance(a, OpaqueAdapter)}
+    as_they_are = adapters("opaque")
     # A stage may lack a group; what is wrong then is found when ranks are compared.
     sizes = [group.kv_cache_spec.page_size_bytes for group in groups]
     for (group, _), adapter in as_they_are.items():
-        sizes[group] = adapter.block_bytes
+        sizes[group] = cast("WholeBlocks", adapter).block_bytes
     made = identity.descriptor(vllm_config, settings, shapes, _layout(list(as_they_are.values())), sizes, spans)
-    return made, dict(as_they_are)
+    return made, as_they_are
 
 
 def _latent(spec: Any) -> bool:
@@ -97,7 +97,7 @@ def _latent(spec: Any) -> bool:
     return isinstance(spec, MLAAttentionSpec)
 
 
-def _layout(adapters: list[OpaqueAdapter]) -> Layout:
+def _layout(adapters: list[LayoutAdapter]) -> Layout:
     """One layout for all groups: what binds any of them."""
     layouts = [adapter.layout for adapter in adapters]
     backends = dict.fromkeys(layout.backend for layout in layouts)
@@ -127,18 +127,21 @@ def _heads(vllm_config: Any, spec: Any, group: int, tensor_size: int) -> int:
     return heads
 
 
-def _tensors(caches: Mapping[str, Any], names: list[str], blocks: int) -> dict[str, Any]:
+def _tensors(caches: Mapping[str, Any], names: list[str]) -> dict[str, Any]:
     """The pages of some layers. Layers that read another layer's KV have none
     of their own, and are not among a group's names."""
     missing = [name for name in names if not isinstance(caches.get(name), torch.Tensor)]
     if missing:
         raise InvalidError("the engine shows no pages of this layer", "kv_caches", missing[0])
     tensors = {name: caches[name] for name in names}
-    for t in tensors.values():
-        if t.shape[0] != blocks:
-            raise InvalidError(
-                "the pages are not one for each block", "kv_caches", str(tuple(t.shape)), f"{blocks} blocks"
-            )
     if len({t.data_ptr() for t in tensors.values()}) < len(tensors):
         raise InvalidError("two layers of a group have the same pages", "kv_caches", ", ".join(names[:4]))
     return tensors
+
+
+def _check_blocks(geometry: Geometry, blocks: int) -> None:
+    for t in geometry.tensors:
+        if by_block(t, geometry).shape[0] != blocks:
+            raise InvalidError(
+                "the pages are not one for each block", "kv_caches", str(tuple(t.shape)), f"{blocks} blocks"
+            )

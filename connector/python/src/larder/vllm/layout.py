@@ -78,6 +78,15 @@ def by_block(cache: Any, geometry: Geometry) -> Any:
     return cache.unflatten(0, (-1, block // one)) if 0 < one < block and block % one == 0 else cache
 
 
+class WholeBlocks(LayoutAdapter, Protocol):
+    """An adapter of an opaque layout."""
+
+    @property
+    def block_bytes(self) -> int:
+        """Bytes of one block of one layer."""
+        ...
+
+
 def canonical() -> Layout:
     """The layout that engines share."""
     return Layout(LAYOUT_CANONICAL)

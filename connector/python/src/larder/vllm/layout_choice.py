@@ -8,7 +8,9 @@ from vllm.logger import init_logger
 
 from larder.errors import InvalidError
 from larder.vllm import compat
+from larder.vllm.device import device_of
 from larder.vllm.layout import Geometry, LayoutAdapter, opaque
+from larder.vllm.layout_choice_gpu import choose_gpu
 from larder.vllm.layout_cpu import ISAS, CpuAdapter
 from larder.vllm.layout_opaque import OpaqueAdapter
 from larder.vllm.layout_proof import Write, prove
@@ -33,6 +35,9 @@ def choose(
             "layout.backend",
             ", ".join(b.get_name() for b in backends),
         )
+    device = device_of(geometry.tensors[0])
+    if device is not None:
+        return choose_gpu(vllm_config, device, engine, backend, layers[0], geometry, heads, wanted)
     isa = _cpu_isa(vllm_config, geometry) if backend == "CPU_ATTN" and geometry.dv else ""
     if wanted == "auto":
         reason = f"no adapter for the attention backend {backend}"

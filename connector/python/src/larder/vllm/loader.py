@@ -6,19 +6,18 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, wait
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from vllm.logger import init_logger
 
 from larder.errors import LarderError, UnavailableError
 from larder.load import LeasedPart, Load
-from larder.vllm.copiers import Copiers
+from larder.vllm.copiers import Copiers, Copy, end
 from larder.vllm.identity import RankPart
-from larder.vllm.layout import LayoutAdapter
+from larder.vllm.layout import LayoutAdapter, PartHeads
 from larder.vllm.metadata import LoadOp
 from larder.vllm.stats import WorkerStats
 
@@ -71,6 +70,16 @@ class _Range:
     first: int
     last: int
     parts: tuple[int, ...]
+
+
+class Target(NamedTuple):
+    """Pages of a part: its group and layer span, the ids of its chunk's blocks
+    from number skip on, and its heads."""
+
+    where: tuple[int, int]
+    blocks: Sequence[int]
+    skip: int
+    heads: PartHeads
 
 
 class Loader:
@@ -218,7 +227,7 @@ class Loader:
         """Loads some ranges, which follow each other. Returns up to which chunk
         all are complete."""
         size = 0
-        copies: list[Future[None]] = []
+        copies: list[Copy] = []
         loads: list[Load] = []
         # Parts that came, by chunk.
         seen = dict.fromkeys(range(ranges[0].first, ranges[-1].last), 0)
@@ -240,7 +249,7 @@ class Loader:
                         if self._whole:
                             waiting += batch
                         else:
-                            copies += [self._copiers.start(self._copy, op, part) for part in batch]
+                            copies += self._start(op, batch)
                     if load.failed:
                         # One line: a long prompt has thousands of parts.
                         failed = load.failed[0]
@@ -259,10 +268,10 @@ class Loader:
                 last = self._complete(ranges, seen)
                 if self._whole and last < ranges[-1].last:
                     return last
-                copies += [self._copiers.start(self._copy, op, part) for part in waiting]
+                copies += self._start(op, waiting)
             finally:
                 # Before the slots are given up, whatever happened.
-                wait(copies)
+                end(copies)
             for copy in copies:
                 copy.result()
             if not all([load.release() for load in loads]):  # noqa: C419 - each is to be released
@@ -285,15 +294,24 @@ class Loader:
         if self._clock() >= op.deadline:
             raise UnavailableError("the load's deadline has passed")
 
+    def _start(self, op: LoadOp, parts: Sequence[LeasedPart]) -> Sequence[Copy]:
+        """Starts to copy parts into their pages."""
+        return [self._copiers.start(self._copy, op, part) for part in parts]
+
     def _copy(self, op: LoadOp, part: LeasedPart) -> None:
         self._check(op)
+        to = self._target(op, part)
+        if to.blocks:
+            self._adapters[to.where].scatter(to.blocks, to.skip, to.heads, part.view)
+
+    def _target(self, op: LoadOp, part: LeasedPart) -> Target:
+        """Where a part belongs."""
         chunk = part.chunk - op.first_chunk
         mine = self._parts[part.part]
         group = mine.group
         blocks = op.blocks[group][self._begin(op, group, chunk) : self._begin(op, group, chunk + 1)]
-        if blocks:
-            skip = max(0, op.skip_blocks[group] - chunk * self._chunk_blocks[group])
-            self._adapters[group, mine.span].scatter(blocks, skip, mine.heads, part.view)
+        skip = max(0, op.skip_blocks[group] - chunk * self._chunk_blocks[group])
+        return Target((group, mine.span), blocks, skip, mine.heads)
 
     def _begin(self, op: LoadOp, group: int, chunk: int) -> int:
         """Where a chunk's blocks begin in op.blocks of a group."""

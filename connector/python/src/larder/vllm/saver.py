@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from vllm.logger import init_logger
 
 from larder.commit import CommitChunk, CommitPart
-from larder.credits import Credit
+from larder.credits import Credit, Writing
 from larder.errors import LarderError
 from larder.load import Bytes
 from larder.pending import Pending
@@ -49,7 +49,7 @@ class StoreClient(Protocol):
         ...
 
 
-class _Batch:
+class Batch:
     """The chunks of one step, until all of them are copied."""
 
     def __init__(self, count: int) -> None:
@@ -115,7 +115,10 @@ class Saver:
             else:
                 gap.add(op.request_id)
                 self._drop(op)
-        batch = _Batch(len(ready))
+        self._start(Batch(len(ready)), ready)
+
+    def _start(self, batch: Batch, ready: Sequence[tuple[StoreOp, list[Credit]]]) -> None:
+        """Starts the copies of one step."""
         self._copies += [self._copiers.start(self._copy, batch, op, taken) for op, taken in ready]
 
     def settle(self) -> None:
@@ -166,8 +169,11 @@ class Saver:
 
     # -- the copying threads -------------------------------------------------
 
-    def _copy(self, batch: _Batch, op: StoreOp, taken: list[Credit]) -> None:
-        good = self._write(op, taken)
+    def _copy(self, batch: Batch, op: StoreOp, taken: list[Credit]) -> None:
+        self._ended(batch, op, taken, good=self._write(op, taken))
+
+    def _ended(self, batch: Batch, op: StoreOp, taken: list[Credit], *, good: bool) -> None:
+        """A chunk's copies have ended, and nothing writes into its slots."""
         if not good:
             self._give_back(taken)
             self._drop(op)
@@ -176,28 +182,44 @@ class Saver:
 
     def _write(self, op: StoreOp, taken: list[Credit]) -> bool:
         """Copies a chunk's parts while none of the slots can be revoked."""
-        sections = [credit.writing() for credit in taken]
         views: dict[tuple[int, int], list[tuple[PartHeads, Bytes]]] = {}
-        entered = 0
         try:
-            for part, section in zip(self._parts, sections, strict=True):
-                view = section.__enter__()
-                entered += 1
-                views.setdefault((part.group, part.span), []).append((part.heads, view[: part.length]))
-            for (group, span), some in views.items():
-                self._adapters[group, span].gather(op.blocks[group], some)
+            sections, slots = self._open(taken)
         except LarderError:
             # A slot was revoked.
             return False
+        try:
+            for part, slot in zip(self._parts, slots, strict=True):
+                views.setdefault((part.group, part.span), []).append((part.heads, slot))
+            for (group, span), some in views.items():
+                self._adapters[group, span].gather(op.blocks[group], some)
         except Exception:
             logger.exception("Larder: a chunk of %s is not stored", op.request_id)
             return False
         finally:
-            for section in sections[:entered]:
-                section.__exit__(None, None, None)
+            self._leave(sections)
         return True
 
-    def _commit_all(self, batch: _Batch) -> None:
+    def _open(self, taken: Sequence[Credit]) -> tuple[list[Writing], list[Bytes]]:
+        """Enters the sections in which a chunk's slots can be written; returns
+        them with the parts' bytes. Raises LarderError where a slot is gone."""
+        sections: list[Writing] = []
+        slots: list[Bytes] = []
+        try:
+            for part, credit in zip(self._parts, taken, strict=True):
+                section = credit.writing()
+                slots.append(section.__enter__()[: part.length])
+                sections.append(section)
+        except BaseException:
+            self._leave(sections)
+            raise
+        return sections, slots
+
+    def _leave(self, sections: Sequence[Writing]) -> None:
+        for section in sections:
+            section.__exit__(None, None, None)
+
+    def _commit_all(self, batch: Batch) -> None:
         most = max(1, max_parts(self._client.hello) // len(self._parts))
         written = sorted(batch.written, key=lambda w: (w[0].request_id, w[0].ordinal))
         for i in range(0, len(written), most):

@@ -10,6 +10,7 @@ from typing import Any, get_type_hints
 from larder.errors import InvalidError
 
 DEFAULT_CHUNK_TOKENS = 256
+_GPU_COPIES = ("auto", "staged", "zero_copy")
 _LEVELS = ("exact", "L0", "L1", "L2", "L3")
 
 
@@ -83,8 +84,15 @@ class Settings:
     # takes longer, everything is loaded that comes before load_deadline_ms. Off:
     # everything is loaded.
     load_or_recompute: bool = True
-    # Threads that copy a step's stores, and as many for loads.
+    # Threads that copy a step's stores, and as many for loads; for pages that
+    # the processor copies.
     copy_threads: int = 2
+    # How loads to, and stores from, a GPU cross the bus: staged (DMA and a stage
+    # of 64 MiB in GPU memory), zero_copy (a kernel on the host's memory, no stage,
+    # but 16 multiprocessors are busy as long as the bus is), or auto, what was
+    # faster where it was measured.
+    gpu_load: str = "auto"
+    gpu_store: str = "auto"
     # Seconds for which chunks whose load failed are not loaded again.
     failed_pause_s: float = 10.0
     # Milliseconds that a step without computation waits for loads, at most; it
@@ -130,6 +138,12 @@ class Settings:
             raise InvalidError(
                 "unknown level", "kv_connector_extra_config.lowest_level", self.lowest_level, ", ".join(_LEVELS)
             )
+        for name in ("gpu_load", "gpu_store"):
+            value = getattr(self, name)
+            if value not in _GPU_COPIES:
+                raise InvalidError(
+                    "unknown kind of copy", f"kv_connector_extra_config.{name}", value, ", ".join(_GPU_COPIES)
+                )
         if self.copy_threads < 1:
             raise InvalidError("too few", "kv_connector_extra_config.copy_threads", str(self.copy_threads), "1")
         for name in ("hold_ms", "load_deadline_ms", "call_timeout_ms"):

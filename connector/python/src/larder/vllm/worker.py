@@ -15,6 +15,9 @@ from larder.client import Client, Options
 from larder.namespace import NamespaceDescriptor
 from larder.stats import ClientStats
 from larder.vllm import identity, support
+from larder.vllm.gpu_loader import GpuLoader
+from larder.vllm.gpu_path import GpuPath, gpu_path
+from larder.vllm.gpu_saver import GpuSaver
 from larder.vllm.groups import identify
 from larder.vllm.identity import RankPart
 from larder.vllm.loader import LoadClient, Loader
@@ -34,6 +37,10 @@ class WorkerClient(LoadClient, StoreClient, Protocol):
     @property
     def stats(self) -> ClientStats:
         """A copy of its counters."""
+        ...
+
+    def wait_ready(self, timeout: float) -> bool:
+        """Waits for the connection, which is made meanwhile."""
         ...
 
     def close(self, timeout: float = 2.0) -> None:
@@ -61,6 +68,7 @@ class WorkerHalf:
         self._handshake: Handshake | None = None
         self._unsaid: tuple[Handshake, ...] = ()
         self._client: WorkerClient | None = None
+        self._path: GpuPath | None = None
         self._loader: Loader | None = None
         self._saver: Saver | None = None
         self._summary = Summary()
@@ -84,6 +92,7 @@ class WorkerHalf:
         )
         parts = identity.rank_parts(namespace, here.tensor, size, adapters)
         self._say(Handshake(namespace.encode()))
+        self._path = path = gpu_path(adapters, namespace, self._settings)
         options = Options(
             socket=self._settings.socket,
             role="worker",
@@ -94,12 +103,20 @@ class WorkerHalf:
             engine=_engine(),
             call_timeout_s=self._settings.call_timeout_ms / 1000,
             credits=self._credits(namespace, parts),
+            mapped=None if path is None else path.registered.mapped,
         )
         groups = PageGroups.of(self._kv_cache_config)
         chunk_blocks = [namespace.chunk_tokens // group.block_tokens for group in groups.groups]
         self._client = client = self._connect(options)
         threads = self._settings.copy_threads
-        self._saver = Saver(
+        make_saver: Callable[..., Saver] = Saver
+        make_loader: Callable[..., Loader] = Loader
+        if path is not None:
+            make_saver, make_loader = partial(GpuSaver, path), partial(GpuLoader, path)
+            # So that what there is to register is registered before the first step.
+            client.wait_ready(self._settings.call_timeout_ms / 1000)
+            path.ready()
+        self._saver = make_saver(
             client,
             adapters,
             parts,
@@ -108,7 +125,7 @@ class WorkerHalf:
             threads,
             tell_published=support.publishes_events(self._vllm_config),
         )
-        self._loader = Loader(
+        self._loader = make_loader(
             client,
             adapters,
             parts,
@@ -209,6 +226,8 @@ class WorkerHalf:
         if self._saver is not None:
             self._saver.settle()
             self._saver.close()
+        if self._path is not None:
+            self._path.close()
         if self._client is not None:
             self._client.close()
 
