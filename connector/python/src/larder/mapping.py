@@ -42,7 +42,9 @@ def map_shared(
         libc.munmap(address, size)
         raise error
     buffer = (ctypes.c_uint8 * size).from_address(address)
-    end = weakref.finalize(buffer, _unmap, libc, address, size, os.getpid(), [] if before_unmap is None else before_unmap)
+    end = weakref.finalize(
+        buffer, _unmap, libc, address, size, os.getpid(), [] if before_unmap is None else before_unmap
+    )
     # At exit views may still be in use; the kernel unmaps then.
     end.atexit = False
     array: Bytes = np.frombuffer(buffer, dtype=np.uint8)  # type: ignore[call-overload]

@@ -121,7 +121,7 @@ class RegisteredMemory:
             if segment is not None:
                 try:
                     self._register(segment)
-                except Exception:
+                except Exception:  # noqa: BLE001
                     # Not covered is all that follows.
                     _LOG.exception("larder: a segment is not registered with the device")
             del segment

@@ -45,7 +45,7 @@ class FakeStream:
     """Work in order."""
 
     def __init__(self) -> None:
-        self.work: deque[Callable[[], None] | FakeEvent] = deque()
+        self.work: deque[Callable[[], object] | FakeEvent] = deque()
 
 
 class FakeDevice:
@@ -63,7 +63,7 @@ class FakeDevice:
         self.launches = 0
         self.bytes_by_dma = 0
 
-    def give(self, stream: FakeStream, work: Callable[[], None]) -> None:
+    def give(self, stream: FakeStream, work: Callable[[], object]) -> None:
         """Notes work of a stream."""
         with self._lock:
             stream.work.append(work)
@@ -130,7 +130,7 @@ class FakeDevice:
         self.give(stream, lambda: setattr(event, "passed", True))
         return event
 
-    def wait(self, stream: FakeStream, event: FakeEvent) -> None:
+    def wait(self, stream: Any, event: Any) -> None:
         """Not before the event."""
         with self._lock:
             stream.work.append(event)
@@ -162,7 +162,7 @@ class FakeDevice:
 
     def _copy(self, to: int, source: int, size: int) -> None:
         self.bytes_by_dma += size
-        self.give(self.current_stream(), lambda: ctypes.memmove(to, source, size) and None)
+        self.give(self.current_stream(), lambda: ctypes.memmove(to, source, size))
 
 
 class FakeMover:
@@ -176,6 +176,4 @@ class FakeMover:
         """As rows_kernel.Mover.move."""
         device, mover = self._device, self._mover
         device.launches += 1
-        device.give(
-            device.current_stream(), lambda: mover.move(addresses, jobs, job_count, heads, to_parts=to_parts)
-        )
+        device.give(device.current_stream(), lambda: mover.move(addresses, jobs, job_count, heads, to_parts=to_parts))

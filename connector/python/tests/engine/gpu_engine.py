@@ -16,6 +16,7 @@ from simulated_engine import DIM, HEADS, Hashes, SimulatedEngine, Step, larder
 
 from larder.vllm.gpu_saver import GpuSaver, Started
 from larder.vllm.layout_proof import Write
+from larder.vllm.saver import Batch
 
 
 def write(k: Any, v: Any, cache: Any, slots: Any) -> None:
@@ -54,7 +55,7 @@ class GpuEngine(SimulatedEngine):
         saver = larder(self.worker).worker_half._saver
         if isinstance(saver, GpuSaver):
             last = _Last()
-            saver._started.put(Started(None, [], [last]))
+            saver._started.put(Started(Batch(0), [], [last]))
             assert last.reached.wait(60)
         self._judge()
         return steps

@@ -58,7 +58,7 @@ def _layers_between(blocks: int, heads: int, block: int, dk: int, dv: int, dtype
 
 
 def _old(order: str) -> Callable[..., Any]:
-    def make(blocks: int, heads: int, block: int, dk: int, dv: int, dtype: Any, device: Any) -> Any:  # noqa: ARG001
+    def make(blocks: int, heads: int, block: int, dk: int, dv: int, dtype: Any, device: Any) -> Any:
         if order == "NHD":
             return torch.zeros(blocks, 2, block, heads, dk, dtype=dtype, device=device)
         return torch.zeros(blocks, 2, heads, block, dk, dtype=dtype, device=device).transpose(2, 3)
@@ -66,11 +66,11 @@ def _old(order: str) -> Callable[..., Any]:
     return make
 
 
-def _oldest(blocks: int, heads: int, block: int, dk: int, dv: int, dtype: Any, device: Any) -> Any:  # noqa: ARG001
+def _oldest(blocks: int, heads: int, block: int, dk: int, dv: int, dtype: Any, device: Any) -> Any:
     return torch.zeros(2, blocks, block, heads, dk, dtype=dtype, device=device)
 
 
-def _latent(blocks: int, heads: int, block: int, dk: int, dv: int, dtype: Any, device: Any) -> Any:  # noqa: ARG001
+def _latent(blocks: int, heads: int, block: int, dk: int, dv: int, dtype: Any, device: Any) -> Any:
     return torch.zeros(blocks, block, dk, dtype=dtype, device=device)
 
 
@@ -79,7 +79,7 @@ def _split(cache: Any, dk: int) -> tuple[Any, Any]:
     return tokens[..., :dk], tokens[..., dk:]
 
 
-def _pair(cache: Any, dk: int) -> tuple[Any, Any]:  # noqa: ARG001
+def _pair(cache: Any, dk: int) -> tuple[Any, Any]:
     return cache[:, 0], cache[:, 1]
 
 

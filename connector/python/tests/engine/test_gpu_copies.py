@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -87,9 +88,7 @@ def test_a_wrong_order_is_not_proven() -> None:
     def transposed(k: Any, v: Any, cache: Any, slots: Any) -> None:
         other.write(k.flip(1), v, cache, slots)
 
-    assert "read from pages differ" in prove(
-        lambda g: adapter(FakeDevice(), g), other.geometry(9), transposed, 1
-    )
+    assert "read from pages differ" in prove(lambda g: adapter(FakeDevice(), g), other.geometry(9), transposed, 1)
 
 
 def test_pages_without_rows_have_no_adapter() -> None:
@@ -188,20 +187,24 @@ def test_many_chunks_at_once(variant: Variant, covered: bool, stage: int) -> Non
 @pytest.mark.parametrize("variant", ["staged", "zero_copy"])
 def test_copies_begin_after_what_they_are_told(variant: Variant) -> None:
     for seed in range(8):
-        device = FakeDevice(seed)
-        t = Transfer(device, variant, True, 60_000)
-        computed: list[Any] = []
-        blocks = [3, 5, 1, 8]
-        device.give(device.compute, lambda: computed.append(fill(t.form, t.g, blocks)))
-        (copies, compute) = (t.copies([blocks]), device.record(device.compute))
-        events = t.store.start(copies, [compute])
-        # What comes after the events on the engine's stream may overwrite pages.
-        for event in events:
-            device.wait(device.compute, event)
-        device.give(device.compute, lambda: [p.fill_(-1) for p in t.g.tensors] and None)
-        device.record(device.compute).synchronize()
-        for copy, head in zip(copies, range(3), strict=True):
-            assert torch.equal(tensor(copy.view, torch.uint8), raw(computed[0][:, head : head + 1]))
+        _between_computations(FakeDevice(seed), variant)
+
+
+def _between_computations(device: FakeDevice, variant: Variant) -> None:
+    t = Transfer(device, variant, True, 60_000)
+    computed: list[Any] = []
+    blocks = [3, 5, 1, 8]
+    device.give(device.compute, lambda: computed.append(fill(t.form, t.g, blocks)))
+    copies, compute = t.copies([blocks]), device.record(device.compute)
+    events = t.store.start(copies, [compute])
+    # What comes after the events on the engine's stream may overwrite pages.
+    for event in events:
+        device.wait(device.compute, event)
+    for pages in t.g.tensors:
+        device.give(device.compute, partial(pages.fill_, -1))
+    device.record(device.compute).synchronize()
+    for copy, head in zip(copies, range(3), strict=True):
+        assert torch.equal(tensor(copy.view, torch.uint8), raw(computed[0][:, head : head + 1]))
 
 
 def test_stop_waits_for_everything() -> None:

@@ -124,7 +124,7 @@ class CudaDevice:
 
     def on(self, stream: Any) -> AbstractContextManager[Any]:
         """See Device."""
-        return torch.cuda.stream(stream)
+        return torch.cuda.stream(stream)  # type: ignore[no-any-return]
 
     def record(self, stream: Any) -> Event:
         """See Device."""

@@ -24,7 +24,7 @@ class _Launched:
         """Waits; what went wrong."""
         try:
             wait_all(self._events)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001
             return error
         return None
 

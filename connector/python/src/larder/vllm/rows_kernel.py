@@ -7,6 +7,8 @@ tables, so the same kernel reads and writes memory of the device and host memory
 that the device has mapped.
 """
 
+# ruff: noqa: N803 - Triton's constants are written so
+
 from __future__ import annotations
 
 import triton
@@ -23,7 +25,7 @@ WARPS = 8
 
 
 @triton.jit(do_not_specialize=["addresses_at", "jobs_at", "job_count"])  # type: ignore[untyped-decorator]
-def _move(  # type: ignore[no-untyped-def]
+def _move(
     addresses_at: tl.int64,
     jobs_at: tl.int64,
     job_count: tl.int32,
@@ -44,7 +46,7 @@ def _move(  # type: ignore[no-untyped-def]
     TILE_JOBS: tl.constexpr,
     TILE_ROWS: tl.constexpr,
     TILE_WIDTH: tl.constexpr,
-):
+) -> None:
     # Everything but word indices is in bytes.
     word: tl.constexpr = tl.int64 if WORD == 8 else tl.int32 if WORD == 4 else tl.int16 if WORD == 2 else tl.int8
     addresses = addresses_at.to(tl.pointer_type(tl.int64))
@@ -87,9 +89,7 @@ class Mover:
     """Launches the kernel for pages of one form. Each new (direction, heads)
     is compiled once, in seconds: warm up what will be used."""
 
-    def __init__(
-        self, rows: Rows, programs: int = PROGRAMS, warps: int = WARPS, tile_bytes: int = TILE_BYTES
-    ) -> None:
+    def __init__(self, rows: Rows, programs: int = PROGRAMS, warps: int = WARPS, tile_bytes: int = TILE_BYTES) -> None:
         self._rows = rows
         self._grid = (programs,)
         self._warps = warps
