@@ -33,6 +33,7 @@ class GpuEngine(SimulatedEngine):
         self.device = device
         self.wrong: list[AssertionError] = []
         super().__init__(*args)
+        larder(self.connector)._on_device = True
 
     def _make_pages(self, blocks: int) -> torch.Tensor:
         return torch.zeros(blocks, self.block, HEADS, 2 * DIM, dtype=torch.bfloat16).transpose(1, 2)

@@ -23,6 +23,7 @@ from larder.vllm.settings import Settings
 from larder.vllm.stages import Place
 from larder.vllm.stats import SchedulerStats, WorkerStats
 from larder.vllm.worker import WorkerHalf
+from larder.vllm.writes import written_blocks
 
 logger = init_logger("vllm.larder")
 
@@ -38,6 +39,9 @@ class LarderConnector(KVConnectorBase_V1, SupportsHMA):
         super().__init__(vllm_config, role, kv_cache_config)
         transfer = vllm_config.kv_transfer_config
         settings = Settings.parse(transfer.kv_connector_extra_config)
+        # Where copies run beside the engine's steps.
+        self._on_device = vllm_config.device_config.device_type != "cpu"
+        self._block_tokens = [group.kv_cache_spec.block_size for group in kv_cache_config.kv_cache_groups]
         self._scheduler: SchedulerHalf | None = None
         self._worker: WorkerHalf | None = None
         if role == KVConnectorRole.SCHEDULER:
@@ -104,14 +108,15 @@ class LarderConnector(KVConnectorBase_V1, SupportsHMA):
         """What the scheduler half needs to know."""
         return self.worker_half.handshake()
 
-    def handle_preemptions(self, kv_connector_metadata: Any) -> None:  # noqa: ARG002
+    def handle_preemptions(self, kv_connector_metadata: Any) -> None:
         """The first call of every step, before anything is written."""
-        self.worker_half.settle()
+        self.worker_half.settle(getattr(kv_connector_metadata, "writes", None))
 
     def start_load_kv(self, forward_context: Any, **kwargs: Any) -> None:  # noqa: ARG002
         """Starts loads; they run beside this and later steps."""
-        self.worker_half.settle()
-        self.worker_half.start_loads(self._step())
+        step = self._step()
+        self.worker_half.settle(step.writes)
+        self.worker_half.start_loads(step)
 
     def wait_for_layer_load(self, layer_name: str) -> None:
         """Nothing to wait for: a request is scheduled after its load."""
@@ -165,7 +170,10 @@ class LarderConnector(KVConnectorBase_V1, SupportsHMA):
 
     def build_connector_meta(self, scheduler_output: Any) -> StepMetadata:
         """What the workers do in this step."""
-        return self.scheduler_half.build(scheduler_output)
+        step = self.scheduler_half.build(scheduler_output)
+        if self._on_device:
+            step.writes = written_blocks(scheduler_output, self._block_tokens)
+        return step
 
     def update_connector_output(self, connector_output: Any) -> None:
         """What the workers did."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from larder.registered import Driver, RegisteredMemory
-from larder.vllm.device import Event
+from larder.vllm.device import Event, wait_all
 from larder.vllm.gpu_copies import Lanes, PageCopies, PartCopy, Variant
 from larder.vllm.layout_gpu import GpuAdapter
 from larder.vllm.reads import PageReads
@@ -22,6 +23,18 @@ AUTO_STORE: Variant = "staged"
 # Seconds that the engine's start waits for the memory to be registered: a
 # second for a few GiB.
 _REGISTER_S = 120.0
+
+
+class Order(enum.Enum):
+    """Who may write pages that stores still read, beside a step's computation."""
+
+    # Nobody: what a step writes is known when it begins.
+    WRITES = "writes"
+    # The engine, before it tells us that a step begins: it zeroes pages. All that
+    # it starts after a store comes after its reads.
+    EVERYTHING = "everything"
+    # Another connector, on streams of its own: the engine's thread waits.
+    OTHERS = "others"
 
 
 class Direction:
@@ -67,12 +80,20 @@ class GpuPath:
     and from the first step on."""
 
     def __init__(
-        self, adapters: Sequence[GpuAdapter], heads: Sequence[int], load: str, store: str, driver: Driver
+        self,
+        adapters: Sequence[GpuAdapter],
+        heads: Sequence[int],
+        load: str,
+        store: str,
+        driver: Driver,
+        order: Order = Order.WRITES,
     ) -> None:
-        """heads: of a part of each group. load, store: auto, staged or zero_copy."""
+        """heads: of a part of each group. load, store: auto, staged or zero_copy.
+        order: who may write pages that are being read, and so who waits."""
         self.device = device = adapters[0].device
         self.registered = RegisteredMemory(driver)
         self.reads = PageReads()
+        self._order = order
         self._begun = False
 
         def make(setting: str, auto: Variant, *, to_parts: bool) -> Direction:
@@ -87,13 +108,25 @@ class GpuPath:
         self.registered.settled(_REGISTER_S)
         self.registered.pause(_REGISTER_S)
 
+    def reading(self, events: Sequence[Event], blocks: Iterable[int]) -> None:
+        """Blocks are read until these events."""
+        self.reads.add(events, blocks)
+        if self._order is Order.EVERYTHING:
+            self._wait(events)
+
     def order(self, blocks: Iterable[int] | None = None) -> None:
         """A step begins: what the engine starts from now on comes after reads of
         these blocks; None: of any."""
         if not self._begun:
             self._begun = True
             self.registered.resume()
-        for event in self.reads.of(blocks):
+        if self._order is Order.OTHERS:
+            wait_all(self.reads.of(None))
+        else:
+            self._wait(self.reads.of(blocks))
+
+    def _wait(self, events: Sequence[Event]) -> None:
+        for event in events:
             self.device.wait(self.device.current_stream(), event)
 
     def close(self) -> None:
@@ -104,13 +137,20 @@ class GpuPath:
         self.registered.close()
 
 
-def gpu_path(adapters: Sequence[object], heads: Sequence[int], settings: Settings) -> GpuPath | None:
+def gpu_path(
+    vllm_config: Any, kv_cache_config: Any, settings: Settings, adapters: Sequence[object], heads: Sequence[int]
+) -> GpuPath | None:
     """The path of an engine whose pages lie on a GPU; None for others. heads: of
     a part of each group."""
     ours = [a for a in adapters if isinstance(a, GpuAdapter)]
     if not ours:
         return None
-    return GpuPath(ours, heads, settings.gpu_load, settings.gpu_store, ours[0].device.driver())
+    order = Order.WRITES
+    if vllm_config.kv_transfer_config.kv_connector == "MultiConnector":
+        order = Order.OTHERS
+    elif kv_cache_config.needs_kv_cache_zeroing:
+        order = Order.EVERYTHING
+    return GpuPath(ours, heads, settings.gpu_load, settings.gpu_store, ours[0].device.driver(), order)
 
 
 def _variant(setting: str, auto: Variant) -> Variant:

@@ -54,9 +54,9 @@ class GpuSaver(Saver):
 
     # -- the engine's thread -------------------------------------------------
 
-    def settle(self) -> None:
+    def settle(self, writes: Sequence[int] | None = None) -> None:
         """The engine may go on: its device waits, not its thread."""
-        self._path.order()
+        self._path.order(writes)
 
     def close(self) -> None:
         """Ends the thread after what was started."""
@@ -87,7 +87,7 @@ class GpuSaver(Saver):
             logger.exception("Larder: %d chunks are not stored", len(opened))
             self._finish(batch, opened, good=False)
             return
-        path.reads.add(events, (block for one in opened for blocks in one.op.blocks for block in blocks))
+        path.reading(events, (block for one in opened for blocks in one.op.blocks for block in blocks))
         self._started.put(Started(batch, opened, events))
 
     # -- the storing thread ----------------------------------------------------

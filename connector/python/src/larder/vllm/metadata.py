@@ -74,13 +74,16 @@ class StepMetadata(KVConnectorMetadata):
     """From the scheduler to every worker.
 
     idle_wait_s: seconds that the worker waits for its loads, in a step that
-    computes nothing. number: of a step whose time is measured, else 0.
+    computes nothing. number: of a step whose time is measured, else 0. writes:
+    ids of the blocks that its computation writes and its requests did not write
+    before; None: not said.
     """
 
     loads: list[LoadOp] = field(default_factory=list)
     stores: list[StoreOp] = field(default_factory=list)
     idle_wait_s: float = 0.0
     number: int = 0
+    writes: tuple[int, ...] | None = None
 
 
 @dataclass

@@ -121,8 +121,9 @@ class Saver:
         """Starts the copies of one step."""
         self._copies += [self._copiers.start(self._copy, batch, op, taken) for op, taken in ready]
 
-    def settle(self) -> None:
-        """Waits until nothing reads pages any more."""
+    def settle(self, writes: Sequence[int] | None = None) -> None:  # noqa: ARG002
+        """Waits until nothing reads pages any more. writes: all that matters, or
+        None."""
         if self._copies:
             copies, self._copies = self._copies, []
             wait_for(copies)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -92,7 +92,7 @@ class WorkerHalf:
         )
         parts = identity.rank_parts(namespace, here.tensor, size, adapters)
         self._say(Handshake(namespace.encode()))
-        self._path = path = gpu_path(adapters, namespace, self._settings)
+        self._path = path = gpu_path(self._vllm_config, self._kv_cache_config, self._settings, adapters, namespace)
         options = Options(
             socket=self._settings.socket,
             role="worker",
@@ -154,11 +154,12 @@ class WorkerHalf:
         return self._handshake
 
     @timed
-    def settle(self) -> None:
-        """Waits for the reads of the last step's stores: from here on pages
-        may be given to others, and written."""
+    def settle(self, writes: Sequence[int] | None = None) -> None:
+        """From here on pages may be given to others, and written: waits for what
+        still reads them for stores, or lets the device wait. writes:
+        StepMetadata.writes."""
         if self._saver is not None:
-            self._saver.settle()
+            self._saver.settle(writes)
 
     @timed
     def start_loads(self, step: StepMetadata) -> None:
