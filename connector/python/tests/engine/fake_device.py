@@ -38,9 +38,8 @@ class FakeEvent:
     def synchronize(self) -> None:
         """Until it is passed."""
         while not self.passed:
-            if not self._device.run(1):
-                # Or another thread did it just now.
-                assert self.passed, "the device waits for what never comes"
+            if not self._device.run(1) and not self.passed:
+                self._device.until_released()
 
 
 class FakeStream:
@@ -59,6 +58,9 @@ class FakeDevice:
         self._streams = [self.compute]
         self._current = threading.local()
         self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
+        # Streams other than the engine's stand still.
+        self._held = False
         # What was uploaded: nobody else holds it until it is used.
         self._kept: list[Any] = []
         self.covered = True
@@ -75,7 +77,8 @@ class FakeDevice:
         done = 0
         while done < most:
             with self._lock:
-                ready = [s for s in self._streams if s.work and (not isinstance(w := s.work[0], FakeEvent) or w.passed)]
+                streams = [self.compute] if self._held else self._streams
+                ready = [s for s in streams if s.work and (not isinstance(w := s.work[0], FakeEvent) or w.passed)]
                 if not ready:
                     break
                 work = self.chance.choice(ready).work.popleft()
@@ -83,6 +86,24 @@ class FakeDevice:
                     work()
             done += 1
         return done
+
+    def hold(self) -> None:
+        """Nothing but the engine's stream goes on until release."""
+        self._held = True
+
+    def release(self) -> None:
+        """The opposite."""
+        with self._changed:
+            self._held = False
+            self._changed.notify_all()
+
+    def until_released(self) -> None:
+        """Waits while the device is held; it must be, for somebody who waits for
+        what cannot be done now."""
+        with self._changed:
+            busy = any(s.work and not isinstance(s.work[0], FakeEvent) for s in self._streams)
+            assert self._held or busy, "the device waits for what never comes"
+            self._changed.wait_for(lambda: not self._held, 60)
 
     # -- Device ----------------------------------------------------------------
 

@@ -32,6 +32,8 @@ class GpuEngine(SimulatedEngine):
     def __init__(self, device: FakeDevice, *args: Any) -> None:
         self.device = device
         self.wrong: list[AssertionError] = []
+        # Whether copies stand still now and then, for some steps.
+        self.holds = False
         super().__init__(*args)
         larder(self.connector)._on_device = True
 
@@ -44,13 +46,19 @@ class GpuEngine(SimulatedEngine):
     def step(self) -> Step:
         """As SimulatedEngine.step; some of what the device has to do is done."""
         done = super().step()
-        self.device.run(self.device.chance.choice([0, 0, 1, 3, 20, 100]))
+        chance = self.device.chance
+        if self.holds and chance.random() < 0.3:
+            self.device.hold()
+        elif self.holds and chance.random() < 0.3:
+            self.device.release()
+        self.device.run(chance.choice([0, 0, 1, 3, 20, 100]))
         self._judge()
         return done
 
     def run(self, most: int = 2000) -> list[Step]:
         """As SimulatedEngine.run; stores are over, too."""
         steps = super().run(most)
+        self.device.release()
         while self.device.run(1000):
             pass
         saver = larder(self.worker).worker_half._saver
@@ -60,6 +68,11 @@ class GpuEngine(SimulatedEngine):
             assert last.reached.wait(60)
         self._judge()
         return steps
+
+    def close(self) -> None:
+        """As SimulatedEngine.close."""
+        self.device.release()
+        super().close()
 
     def _put(self, blocks: Sequence[int], hashes: Hashes, begin: int, end: int) -> None:
         self.device.give(self.device.compute, partial(super()._put, list(blocks), hashes, begin, end))

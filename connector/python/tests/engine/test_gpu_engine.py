@@ -11,13 +11,22 @@ import pytest
 import torch
 from fake_device import FakeDevice
 from gpu_engine import GpuEngine, write
-from simulated_engine import MakeEngine, MakePrompt, check_chunk, expected_output, make_config, prefix_hashes
+from simulated_engine import (
+    MakeEngine,
+    MakePrompt,
+    SimulatedEngine,
+    check_chunk,
+    expected_output,
+    make_config,
+    prefix_hashes,
+)
 from stub_daemon import StubDaemon
 from test_random_runs import Run
 
 from larder.registered import RegisteredMemory
 from larder.vllm import layout_choice, layout_choice_gpu
 from larder.vllm.gpu_loader import GpuLoader
+from larder.vllm.gpu_path import Order
 
 MakeGpuEngine = Callable[..., MakeEngine]
 
@@ -68,10 +77,117 @@ def test_stored_and_loaded(
     assert (device.bytes_by_dma == proof) == (variant == "zero_copy" and covered)
 
 
+def test_pages_that_are_read_are_not_given_away_before(gpu: MakeGpuEngine, daemon: StubDaemon) -> None:
+    """A request's pages go to others in the steps after its last one, while its
+    stores have not begun on the device."""
+    device = FakeDevice(1)
+    engine = gpu(device)(blocks=19, budget=256)
+    for i in range(6):
+        engine.add(f"r{i}", [i] * 256, 1)
+    device.hold()
+    while engine.scheduler.has_requests():
+        engine.step()
+        # The computation is done as soon as it may be.
+        device.run(1000)
+    engine.run()
+    assert engine.worker.stats.chunks_stored == len(daemon.chunks) == 24
+    for i in range(6):
+        for ordinal in range(4):
+            key = daemon.commits[4 * i + ordinal][0]
+            check_chunk(daemon.chunks[key], prefix_hashes([i] * 256), ordinal)
+
+
+def test_pages_in_use_are_not_loaded_into(gpu: MakeGpuEngine, prompt: MakePrompt) -> None:
+    """A load gets the pages of a request whose last step the device has not begun."""
+    stored = prompt(257)
+    gpu(FakeDevice())(blocks=40).generate("stored", stored)
+    device = FakeDevice(2)
+    engine = gpu(device)(blocks=19, budget=256)
+    engine.add("other", [7] * 250, 1)
+    engine.add("loaded", stored)
+    computed = len(device.compute.work)
+    while "loaded" not in engine.ended:
+        # Never by itself.
+        SimulatedEngine.step(engine)
+        computed = max(computed, len(device.compute.work))
+    assert computed, "the device is behind"
+    engine.run()
+    assert engine.outputs["loaded"] == expected_output(stored, 4)
+    assert engine.external["loaded"] == 256
+    assert engine.checked_tokens >= 256
+
+
+def test_a_step_waits_for_reads_of_the_pages_that_it_writes_only(gpu: MakeGpuEngine) -> None:
+    device = FakeDevice(3)
+    engine = gpu(device)(blocks=200, budget=256)
+    device.hold()
+    engine.add("a", [1] * 256, 8)
+    for _ in range(4):
+        engine.step()
+    path = engine.worker.worker_half._path
+    assert path.reads.of(None), "the stores are under way"
+    device.run(1000)
+    assert not device.compute.work, "nothing waited for them"
+    engine.worker.worker_half.settle([999])
+    assert not device.compute.work
+    engine.worker.worker_half.settle([1])
+    assert device.compute.work
+
+
+def test_beside_another_connector_nothing_is_left_to_the_device(gpu: MakeGpuEngine) -> None:
+    device = FakeDevice(4)
+    engine = gpu(device)(blocks=200, budget=256)
+    path = engine.worker.worker_half._path
+    path._order = Order.OTHERS
+    device.hold()
+    engine.add("a", [1] * 256, 8)
+    engine.step()
+    assert path.reads.of(None)
+    device.release()
+    engine.step()
+    assert not path.reads._under_way
+
+
+def test_pages_that_the_engine_zeroes_come_after_all_reads(gpu: MakeGpuEngine) -> None:
+    device = FakeDevice(5)
+    engine = gpu(device)(blocks=200, budget=256)
+    engine.worker.worker_half._path._order = Order.EVERYTHING
+    device.hold()
+    engine.add("a", [1] * 256, 8)
+    engine.step()
+    device.run(1000)
+    assert device.compute.work, "the engine's stream waits for the reads"
+
+
+def test_a_copy_that_does_not_start_is_a_store_dropped_and_a_load_failed(
+    gpu: MakeGpuEngine, daemon: StubDaemon, prompt: MakePrompt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = gpu(FakeDevice(6))()
+    tokens = prompt(200)
+    half = engine.worker.worker_half
+
+    def broken(*_: Any) -> None:
+        raise RuntimeError("no such kernel")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(half._path.stores, "start", broken)
+        engine.generate("a", tokens)
+    assert not daemon.commits
+    assert engine.worker.stats.dropped_no_credit > 0
+    engine.drop_own_cache()
+    engine.generate("b", tokens)
+    assert len(daemon.chunks) == 3
+    engine.drop_own_cache()
+    monkeypatch.setattr(half._path.loads._groups[0], "start", broken)
+    assert engine.generate("c", tokens) == expected_output(tokens, 4)
+    assert engine.worker.stats.loads_failed == 1
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_random_run(gpu: MakeGpuEngine, daemon: StubDaemon, seed: int) -> None:
     device = FakeDevice(seed)
     run = Run(gpu(device, ["staged", "zero_copy"][seed % 2]), daemon, 200 + seed)
+    run.engine.holds = True
     run.run()
     e = run.engine
     for name, (tokens, count) in run.asked.items():
