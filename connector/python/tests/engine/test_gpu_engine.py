@@ -178,7 +178,7 @@ def test_a_copy_that_does_not_start_is_a_store_dropped_and_a_load_failed(
     engine.generate("b", tokens)
     assert len(daemon.chunks) == 3
     engine.drop_own_cache()
-    monkeypatch.setattr(half._path.loads._groups[0], "start", broken)
+    monkeypatch.setattr(half._path.loads._copies[0, 0], "start", broken)
     assert engine.generate("c", tokens) == expected_output(tokens, 4)
     assert engine.worker.stats.loads_failed == 1
 
@@ -187,6 +187,7 @@ def test_a_copy_that_does_not_start_is_a_store_dropped_and_a_load_failed(
 def test_random_run(gpu: MakeGpuEngine, daemon: StubDaemon, seed: int) -> None:
     device = FakeDevice(seed)
     run = Run(gpu(device, ["staged", "zero_copy"][seed % 2]), daemon, 200 + seed)
+    assert isinstance(run.engine, GpuEngine)
     run.engine.holds = True
     run.run()
     e = run.engine

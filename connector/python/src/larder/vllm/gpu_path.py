@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
+from larder.namespace import NamespaceDescriptor
 from larder.registered import Driver, RegisteredMemory
 from larder.vllm.device import Event, wait_all
 from larder.vllm.gpu_copies import Lanes, PageCopies, PartCopy, Variant
@@ -15,6 +16,9 @@ from larder.vllm.reads import PageReads
 from larder.vllm.settings import Settings
 
 T = TypeVar("T")
+
+Where = tuple[int, int]
+"""A KV cache group, and a layer span."""
 
 # By measurement (bench/RESULTS.md).
 AUTO_LOAD: Variant = "staged"
@@ -38,32 +42,31 @@ class Order(enum.Enum):
 
 
 class Direction:
-    """Loads, or stores, of all KV cache groups."""
+    """Loads, or stores, of all KV cache groups and layer spans of a rank."""
 
     def __init__(
         self,
-        adapters: Sequence[GpuAdapter],
-        heads: Sequence[int],
+        adapters: Mapping[Where, GpuAdapter],
+        heads: Mapping[Where, int],
         variant: Variant,
         registered: RegisteredMemory,
         *,
         to_parts: bool,
     ) -> None:
-        longest = max(a.longest(h) for a, h in zip(adapters, heads, strict=True))
-        self.lanes = Lanes(adapters[0].device, longest)
-        self._groups: list[PageCopies] = [
-            adapter.copies(self.lanes, variant, registered.covers, count, to_parts=to_parts)
-            for adapter, count in zip(adapters, heads, strict=True)
-        ]
+        device = next(iter(adapters.values())).device
+        self.lanes = Lanes(device, max(adapter.longest(heads[where]) for where, adapter in adapters.items()))
+        self._copies: dict[Where, PageCopies] = {
+            where: adapter.copies(self.lanes, variant, registered.covers, heads[where], to_parts=to_parts)
+            for where, adapter in adapters.items()
+        }
 
-    def start(self, copies: Sequence[Sequence[PartCopy]], after: Sequence[Event]) -> list[Event]:
-        """Starts the copies of each group: PageCopies.start. Where one fails,
-        waits for what was started before it raises."""
+    def start(self, copies: Mapping[Where, Sequence[PartCopy]], after: Sequence[Event]) -> list[Event]:
+        """Starts copies: PageCopies.start. Where one fails, waits for what was
+        started before it raises."""
         events: list[Event] = []
         try:
-            for group, some in zip(self._groups, copies, strict=True):
-                if some:
-                    events += group.start(some, after)
+            for where, some in copies.items():
+                events += self._copies[where].start(some, after)
         except BaseException:
             self.lanes.stop()
             raise
@@ -81,16 +84,16 @@ class GpuPath:
 
     def __init__(
         self,
-        adapters: Sequence[GpuAdapter],
-        heads: Sequence[int],
+        adapters: Mapping[Where, GpuAdapter],
+        heads: Mapping[Where, int],
         load: str,
         store: str,
         driver: Driver,
         order: Order = Order.WRITES,
     ) -> None:
-        """heads: of a part of each group. load, store: auto, staged or zero_copy.
+        """heads: of a part. load, store: auto, staged or zero_copy.
         order: who may write pages that are being read, and so who waits."""
-        self.device = device = adapters[0].device
+        self.device = device = next(iter(adapters.values())).device
         self.registered = RegisteredMemory(driver)
         self.reads = PageReads()
         self._order = order
@@ -138,11 +141,14 @@ class GpuPath:
 
 
 def gpu_path(
-    vllm_config: Any, kv_cache_config: Any, settings: Settings, adapters: Sequence[object], heads: Sequence[int]
+    vllm_config: Any,
+    kv_cache_config: Any,
+    settings: Settings,
+    adapters: Mapping[Where, object],
+    namespace: NamespaceDescriptor,
 ) -> GpuPath | None:
-    """The path of an engine whose pages lie on a GPU; None for others. heads: of
-    a part of each group."""
-    ours = [a for a in adapters if isinstance(a, GpuAdapter)]
+    """The path of an engine whose pages lie on a GPU; None for others."""
+    ours = {where: a for where, a in adapters.items() if isinstance(a, GpuAdapter)}
     if not ours:
         return None
     order = Order.WRITES
@@ -150,7 +156,9 @@ def gpu_path(
         order = Order.OTHERS
     elif kv_cache_config.needs_kv_cache_zeroing:
         order = Order.EVERYTHING
-    return GpuPath(ours, heads, settings.gpu_load, settings.gpu_store, ours[0].device.driver(), order)
+    heads = {where: namespace.groups[where[0]].head_group for where in ours}
+    driver = next(iter(ours.values())).device.driver()
+    return GpuPath(ours, heads, settings.gpu_load, settings.gpu_store, driver, order)
 
 
 def _variant(setting: str, auto: Variant) -> Variant:
