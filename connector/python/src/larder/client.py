@@ -21,13 +21,14 @@ from larder.load import FailedPart, LeasedPart, Load
 from larder.objects import Objects
 from larder.options import Options, Ranks, Tls
 from larder.pending import Pending
+from larder.pinning import pin
 from larder.pool import CreditPool
 from larder.session import Events
 from larder.stats import ClientStats, Counters
 from larder.streamed import FailedLoad, StreamedLoad
 from larder.supervisor import Supervisor
 from larder.timers import Timers
-from larder.v1 import engine_pb2
+from larder.v1 import admin_pb2, engine_pb2
 
 __all__ = [
     "NO_HOLD", "Client", "ClientStats", "CommitChunk", "CommitPart", "Credit", "FailedPart", "LeasedPart",
@@ -391,6 +392,14 @@ class Client:
         if connection is None:
             raise self._absent()
         return connection.objects
+
+    def pin(self, keys: bytes, timeout: float = 60.0) -> admin_pb2.PinResponse:
+        """Has the chunks of a prompt, n x 32 bytes, kept on the daemon's disk: those
+        of this namespace and tenant. Blocks; pinning.pin has the errors."""
+        options = self._options
+        fingerprint = b"" if options.namespace is None else options.namespace.fingerprint()
+        request = admin_pb2.PinRequest(keys=keys, fingerprint=fingerprint, tenant=options.tenant)
+        return pin(self._admit().channel, request, timeout)
 
     # -- the end -------------------------------------------------------------
 

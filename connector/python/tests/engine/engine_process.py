@@ -85,9 +85,14 @@ class Server:
         for _ in range(times):
             core.step()
 
-    def reset(self) -> bool:
-        """Empties the engine's own prefix cache."""
-        return bool(self.llm.reset_prefix_cache())
+    def reset(self, connector: bool = False) -> bool:
+        """Empties the engine's own prefix cache, and says so to the connector."""
+        return bool(self.llm.reset_prefix_cache(reset_connector=connector))
+
+    def sleep(self) -> None:
+        """To sleep, and awake again; a CPU keeps its memory meanwhile."""
+        self.llm.sleep(level=1)
+        self.llm.wake_up()
 
     def stats(self) -> dict[str, Any]:
         """The counters of both halves."""
@@ -143,7 +148,7 @@ class Server:
             "blocks": pool.num_gpu_blocks - 1 - pool.get_num_free_blocks(),
             "requests": len(self.scheduler.requests),
             "states": len(half._states),
-            "matches": len(half._asked),
+            "matches": len(half._holds),
             "loads": len(half._inflight) + len(self.worker.worker_half._loader._pending),
         }
 

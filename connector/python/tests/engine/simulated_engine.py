@@ -230,6 +230,8 @@ class SimulatedEngine:
         self.others_bring = False
         # Takes what the engine's core says of itself after a step.
         self.front_end: Callable[[Any], None] = lambda _: None
+        # Which weights compute: other ones make other KV of the same tokens.
+        self.weights = 0
         self.steps = 0
         self.checked_tokens = 0
         self.preemptions = 0
@@ -407,7 +409,7 @@ class SimulatedEngine:
         """prefix_hashes of a request's tokens, of which only the new ones are hashed."""
         known = self._hashes.get(request.request_id, np.empty(0, np.uint64))
         fresh = request.all_token_ids[len(known) :]
-        known = np.concatenate([known, prefix_hashes(fresh, int(known[-1]) if len(known) else 0)])
+        known = np.concatenate([known, prefix_hashes(fresh, int(known[-1]) if len(known) else self.weights)])
         self._hashes[request.request_id] = known
         return known
 
@@ -453,6 +455,15 @@ class SimulatedEngine:
     def drop_own_cache(self) -> None:
         """Empties the engine's prefix cache, as a restart would, but not Larder."""
         assert self.scheduler.kv_cache_manager.reset_prefix_cache()
+
+    def load_weights(self, weights: int) -> None:
+        """Other weights, as reload_weights and update_weights bring them: no connector is told."""
+        self.weights = weights
+        self._hashes.clear()
+
+    def reset(self, *, running: bool = False) -> bool:
+        """As EngineCore does it around sleep and updates of weights, for connectors, too."""
+        return bool(self.scheduler.reset_prefix_cache(reset_running_requests=running, reset_connector=True))
 
     def close(self) -> None:
         """Ends both halves."""

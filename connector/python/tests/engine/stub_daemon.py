@@ -24,7 +24,7 @@ from larder.errors import CorruptError, FullError, LarderError, MissError, Unava
 from larder.load import FailedPart, LeasedPart, Load
 from larder.pending import Pending
 from larder.stats import ClientStats
-from larder.v1 import engine_pb2, part_pb2
+from larder.v1 import admin_pb2, engine_pb2, part_pb2
 
 TENANT_KEY = bytes(range(32))
 
@@ -65,6 +65,11 @@ class StubDaemon:
     tiers: Callable[[list[bytes]], list[engine_pb2.TierRun]] | None = None
     # What was said to be computed: hold, first chunk, its key, seconds to load and to compute.
     skips: list[tuple[int, int, bytes, float, float]] = field(default_factory=list)
+    # Chunks that are pinned; and in place of the next answers, if any.
+    pinned: list[bytes] = field(default_factory=list)
+    pin_answers: list[LarderError | admin_pb2.PinResponse] = field(default_factory=list)
+    # While it is not set, pins are not answered.
+    pin_gate: threading.Event = field(default_factory=threading.Event)
     generation: int = 1
     tenant_key: bytes = TENANT_KEY
     max_parts: int = 1024
@@ -77,6 +82,7 @@ class StubDaemon:
         self._ids = itertools.count(1)
         self._unanswered: list[Callable[[], None]] = []
         self.lock = threading.Lock()
+        self.pin_gate.set()
 
     def connect(self, options: Options) -> StubClient:
         """A client with these options; the connector's halves take this for Client."""
@@ -197,6 +203,21 @@ class StubClient:
         if hold is not None:
             del hold.keys[first_chunk:]
         self.daemon.skips.append((hold_id, first_chunk, key, load_s, compute_s))
+
+    def pin(self, keys: bytes, timeout: float = 60.0) -> admin_pb2.PinResponse:
+        daemon = self.daemon
+        assert daemon.pin_gate.wait(60)
+        if not self.ready:
+            raise UnavailableError("no daemon")
+        if daemon.pin_answers:
+            answer = daemon.pin_answers.pop(0)
+            if isinstance(answer, LarderError):
+                raise answer
+            return answer
+        split = [keys[i : i + 32] for i in range(0, len(keys), 32)]
+        there = [key for key in split if self._complete(key)]
+        daemon.pinned += there
+        return admin_pb2.PinResponse(chunks_asked=len(split), chunks=len(there), absent=len(split) - len(there))
 
     def load(
         self, hold_id: int, first_chunk: int, chunks: int, parts: Sequence[int] = (), *, keys: bytes | None = None

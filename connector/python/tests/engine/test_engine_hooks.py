@@ -1,4 +1,4 @@
-"""What else the engine does to its connectors: policies, other connectors, several groups, resets."""
+"""What else the engine does to its connectors: policies, other connectors, several groups."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from vllm.config import KVTransferConfig
 
 from larder.errors import LarderError
 from larder.keys import chunk_keys, root_key
+from larder.vllm.epochs import Epochs
 from larder.vllm.failure_policy import set_recompute
 from larder.vllm.metadata import Handshake, LoadOp, StepMetadata, StoreOp
 from larder.vllm.page_groups import PageGroup, PageGroups, RequestPages
@@ -75,32 +76,9 @@ def test_ranks_must_agree_on_the_namespace(engine: MakeEngine) -> None:
     said = half._client.options.namespace.encode()
     other = engine()
     fresh = other.connector.scheduler_half
-    fresh._client = None
+    fresh.epochs = Epochs(keep=False)
     with pytest.raises(LarderError, match="chunk_tokens"):
         fresh.start([Handshake(said), Handshake(said.replace(b"\x40\0\0\0", b"\x80\0\0\0", 1))])
-
-
-def test_a_reset_of_the_cache_ends_its_use(engine: MakeEngine, daemon: StubDaemon, prompt: MakePrompt) -> None:
-    e = engine()
-    e.generate("r", prompt(300))
-    assert len(daemon.chunks) == 4
-    # As after an update of the weights: what is stored may be of other weights.
-    assert e.scheduler.reset_prefix_cache(reset_connector=True)
-    e.generate("again", prompt(300))
-    assert e.external["again"] == 0
-    e.generate("new", prompt(300, seed=1))
-    assert len(daemon.chunks) == 4
-
-
-def test_a_reset_while_a_load_is_under_way(engine: MakeEngine, daemon: StubDaemon, prompt: MakePrompt) -> None:
-    engine().generate("r", prompt(300))
-    e = engine()
-    e.add("r", prompt(300))
-    e.step()
-    e.connector.reset_cache()
-    e.run()
-    assert e.outputs["r"] == expected_output(prompt(300), 4)
-    assert not e.connector.scheduler_half._inflight
 
 
 class TestBesideAnotherConnector:

@@ -348,7 +348,7 @@ def test_states_are_gone_when_all_is_done(
     e.run()
     half = e.connector.scheduler_half
     assert not half._states
-    assert not half._asked
+    assert not half._holds
     assert not half._inflight
     assert not half._inflight._by_key
     assert not daemon.holds

@@ -145,6 +145,83 @@ def test_another_tenant_key_after_a_reconnect(engine: MakeEngine, daemon: StubDa
     assert stored(daemon, 6) == [(i, L2) for i in range(6)]
 
 
+EXACT = {"larder": {"lowest_level": "exact"}}
+
+
+def computed(e: SimulatedEngine, name: str, tokens: list[int], params: object = None, **more: str) -> int:
+    """How many tokens of a prompt a request has computed."""
+    e.add(name, tokens, max_tokens=1, params=params, **more)
+    return sum(step.scheduled.get(name, 0) for step in e.run())
+
+
+def test_a_request_for_exact_on_an_engine_with_lossy_pages(
+    engine: MakeEngine, daemon: StubDaemon, prompt: MakePrompt
+) -> None:
+    e = longer(engine, daemon, prompt)
+    assert computed(e, "exact", prompt(330), EXACT) == 330
+    assert stored(daemon, 5) == [(i, 0) for i in range(5)]
+    # Those that want the same share the engine's cache among themselves,
+    assert computed(e, "exact too", prompt(400), EXACT) == 400 - 320
+    assert stored(daemon, 10) == [(5, 0)]
+    # but not across a salt of their own.
+    assert computed(e, "salted", prompt(330), EXACT, cache_salt="a") == 330
+    # The others have the pages of before.
+    assert computed(e, "r again", prompt(330)) == 330 - 320
+    # Larder's keys know nothing of the engine's salt.
+    e.drop_own_cache()
+    assert computed(e, "exact anew", prompt(400), EXACT) == 400 - 384
+    assert e.external["exact anew"] == 384
+    other = engine()
+    assert computed(other, "by another engine", prompt(400)) == 400 - 384
+
+
+def test_a_request_for_less_loss_than_its_engine_takes(
+    engine: MakeEngine, daemon: StubDaemon, prompt: MakePrompt
+) -> None:
+    keys = exact(engine, daemon, prompt(300))
+    lose(daemon, keys[1:])
+    daemon.qualities[keys[0]] = 1
+    e = engine(extra=ACCEPTS_L2)
+    e.generate("r", prompt(300), max_tokens=1)
+    assert e.external["r"] == 256
+    e.generate("L0", prompt(300), max_tokens=1, params={"larder": {"lowest_level": "L0"}})
+    assert e.external["L0"] == 64
+    assert stored(daemon, 4) == [(1, 1), (2, 1), (3, 1)]
+    e.generate("exact", prompt(300), max_tokens=1, params=EXACT)
+    assert stored(daemon, 7) == [(i, 0) for i in range(4)]
+    # Worse than the engine takes is no worse than it takes.
+    lose(daemon, keys)
+    f = engine(extra={"lowest_level": "L1"})
+    assert computed(f, "L3", prompt(300), {"larder": {"lowest_level": "L3"}}) == 300
+
+
+def test_one_that_cannot_be_understood_has_no_lossy_pages(
+    engine: MakeEngine, daemon: StubDaemon, prompt: MakePrompt
+) -> None:
+    e = longer(engine, daemon, prompt)
+    assert computed(e, "wrong level", prompt(330), {"larder": {"lowest_level": "L9"}}) == 330
+    # Nor other pages than exact ones.
+    assert computed(e, "not cached", prompt(330), {"larder": {"lowest_level": "exact", "salt": 1}}) == 330 - 320
+    assert sum(e.connector.stats.uncached.values()) == 2
+    assert len(daemon.commits) == 5
+
+
+def test_hashes_of_blocks_are_the_engines_for_the_salt(engine: MakeEngine, prompt: MakePrompt) -> None:
+    """Whatever the engine hashes later goes on from what was hashed anew."""
+    e = engine(extra=ACCEPTS_L2)
+    for name, tokens in (("long", prompt(40)), ("short", prompt(10))):
+        made = e.add(name, tokens, max_tokens=40, params=EXACT, cache_salt="own")
+        assert made.cache_salt.startswith("own\0larder/0/")
+        e.run()
+        same = e.add(name + " plain", made.all_token_ids, max_tokens=1, cache_salt=made.cache_salt)
+        assert made.block_hashes == same.block_hashes[: len(made.block_hashes)]
+        assert len(made.block_hashes) >= 3
+        e.abort(same.request_id)
+    plain = engine().add("plain", prompt(40), params=EXACT, cache_salt="own")
+    # An engine that loads nothing lossy has nothing to set apart.
+    assert plain.cache_salt == "own"
+
+
 @pytest.mark.parametrize("asynchronous", [0, 1])
 class TestAnotherConnectorsPages:
     """Under MultiConnector; what lossy tiers that one has is unknown."""

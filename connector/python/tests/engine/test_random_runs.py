@@ -169,7 +169,7 @@ def test_random_run(engine: MakeEngine, daemon: StubDaemon, seed: int) -> None:
     assert e.free_blocks() == run.pages
     assert not e.scheduler.requests
     assert not half._states
-    assert not half._asked
+    assert not half._holds
     assert not half._inflight
     assert not half._starting
     assert not e.worker.worker_half._loader._pending

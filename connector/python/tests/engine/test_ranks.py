@@ -19,6 +19,7 @@ from larder.errors import CorruptError, LarderError
 from larder.load import FailedPart, LeasedPart
 from larder.namespace import GroupKind, NamespaceDescriptor, diff
 from larder.options import Options
+from larder.vllm.epochs import Epochs
 from larder.vllm.metadata import Handshake
 
 
@@ -243,7 +244,7 @@ def test_ranks_that_do_not_agree_are_refused_by_name(ranks: MakeRanks) -> None:
     assert all(isinstance(one, Handshake) for one in said)
     fresh = ranks(2)
     half = larder(fresh.connector).scheduler_half
-    half._client = None
+    half.epochs = Epochs(keep=False)
     with pytest.raises(LarderError, match="weights_epoch"):
         half.start(said)
 

@@ -266,6 +266,27 @@ class TestWarm:
         assert answer["cached"] == full(prompt)
         assert answer["token_ids"] != control["poison"]
 
+    def test_nothing_of_before_a_reset_is_used_after(
+        self, engine: RealEngine, larderd: Daemon, prompts: dict[str, Any], control: dict[str, list[int]]
+    ) -> None:
+        prompt = prompts["short"]
+        assert engine.ask("reset")
+        with loaded(engine, larderd, 1):
+            assert engine.generate(prompt, TOKENS) == {"token_ids": control["short"], "cached": CHUNK}
+        assert engine.ask("reset", connector=True)
+        # Which resets, too.
+        engine.ask("sleep")
+        # The worker hears of it with a step.
+        engine.generate(prompt[:10], 1)
+        engine.await_ready()
+        before = larderd.counters()["published_chunks"]
+        with loaded(engine, larderd, 0):
+            assert engine.generate(prompt, TOKENS) == {"token_ids": control["short"], "cached": 0}
+        larderd.await_published(before + (len(prompt) + TOKENS - 1) // CHUNK, 60)
+        assert engine.ask("reset")
+        with loaded(engine, larderd, 1):
+            assert engine.generate(prompt, TOKENS) == {"token_ids": control["short"], "cached": CHUNK}
+
     def test_nothing_is_left(self, engine: RealEngine) -> None:
         assert engine.ask("leftovers") == dict.fromkeys(["blocks", "requests", "states", "matches", "loads"], 0)
         stats = engine.stats()

@@ -16,6 +16,7 @@ from harness.daemon import Daemon
 
 CHUNK, TOKENS = 256, 24
 L2 = {"lowest_level": "L2"}
+EXACT = {"lowest_level": "exact"}
 
 
 @pytest.fixture
@@ -69,6 +70,7 @@ def test_a_lossy_prefix_in_real_engines(
         await_on_disk(larderd, 11)
         assert a.stats()["chunks_stored"] == 11
         bytes_stored = a.stats()["bytes_stored"]
+        right = a.generate(long, TOKENS, larder={"skip_store": True})["token_ids"]
     # A third of what came, at the least: a float32 has 16 bits of noise.
     assert int(on_disk(larderd)["written_bytes"]) < bytes_stored / 3
     larderd.stop()
@@ -84,6 +86,10 @@ def test_a_lossy_prefix_in_real_engines(
         # From the engine's own cache: nothing new.
         b.generate(long, TOKENS)
         assert b.stats()["chunks_stored"] == 1
+        # Nor anything for a request that wants exact, which these pages are not.
+        answer = b.generate(long, TOKENS, larder={**EXACT, "skip_store": True})
+        assert answer["cached"] == 0
+        assert answer["token_ids"] == right
 
     before = larderd.counters()
     with engine("c") as c:
@@ -96,3 +102,8 @@ def test_a_lossy_prefix_in_real_engines(
     with engine("d", **L2) as d:
         assert d.generate(long, TOKENS)["cached"] == 12 * CHUNK
         assert d.stats()["chunks_loaded"] == 12
+        # They are known to be exact, their pages are not.
+        answer = d.generate(long, TOKENS, larder=EXACT)
+        assert answer["cached"] == 12 * CHUNK
+        assert d.stats()["chunks_loaded"] == 24
+        assert answer["token_ids"] == right

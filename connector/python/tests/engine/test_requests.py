@@ -24,6 +24,7 @@ def request(**fields: Any) -> Any:
     base: dict[str, Any] = {
         "kv_transfer_params": None, "prompt_embeds": None, "resumable": False, "pooling_params": None,
         "lora_request": None, "cache_salt": None, "skip_reading_prefix_cache": False, "mm_features": [],
+        "priority": 0,
     }  # fmt: skip
     return SimpleNamespace(**(base | fields))
 
@@ -106,6 +107,105 @@ def test_parameters_of_others_are_theirs(given: Any) -> None:
 @pytest.mark.parametrize("params", [{"skip_load": 1}, {"skip_store": "yes"}, {"salt": 3}, "x"])
 def test_ill_typed_parameters_keep_the_request_out(params: Any) -> None:
     assert policy(kv_transfer_params={"larder": params}).uncached
+
+
+@pytest.mark.parametrize(
+    ("level", "engine_quality", "quality"),
+    [(None, 0, 0), (None, 3, 3), ("exact", 3, 0), ("L0", 3, 1), ("L3", 3, 3), ("L2", 0, 0), ("exact", 0, 0)],
+)
+def test_the_level_of_a_request_is_never_worse_than_the_engines(level: Any, engine_quality: int, quality: int) -> None:
+    params = None if level is None else {"larder": {"lowest_level": level}}
+    made = policy_of(request(kv_transfer_params=params), lambda _: None, pytest.fail, engine_quality)
+    assert (made.worst_quality, made.uncached) == (quality, "")
+
+
+@pytest.mark.parametrize("params", [{"lowest_level": 0}, {"lowest_level": "L4"}, {"lowest_level": ["exact"]}, "x"])
+def test_a_level_that_is_none_counts_as_exact(params: Any) -> None:
+    made = policy_of(request(kv_transfer_params={"larder": params}), lambda _: None, pytest.fail, 3)
+    assert made.worst_quality == 0
+    assert made.uncached
+
+
+def test_who_wants_exact_and_is_not_cached_still_wants_exact() -> None:
+    params = {"larder": {"lowest_level": "exact", "salt": 1}}
+    made = policy_of(request(kv_transfer_params=params), lambda _: None, pytest.fail, 3)
+    assert made == RequestPolicy(uncached="kv_transfer_params.larder.salt is no string", worst_quality=0)
+    # Others take what the engine takes.
+    assert policy_of(request(prompt_embeds=1), lambda _: None, pytest.fail, 3).worst_quality == 3
+
+
+def test_priorities() -> None:
+    assert policy(priority=7).priority == 7
+    assert policy(priority=7, kv_transfer_params={"larder": {"priority": -1}}).priority == -1
+    assert policy(priority=1 << 40).priority == 1 << 31
+    for wrong in (1 << 40, True, "1", 0.5):
+        assert policy(kv_transfer_params={"larder": {"priority": wrong}}).uncached
+
+
+def test_another_tenant_than_the_engines_is_not_cached() -> None:
+    def of(tenant: Any, own: str) -> str:
+        made = request(kv_transfer_params={"larder": {"tenant": tenant}})
+        return policy_of(made, lambda _: None, pytest.fail, 0, own).uncached
+
+    other = "kv_transfer_params.larder.tenant is not the tenant of this engine"
+    assert of("a", "a") == of(None, "a") == of("", "") == ""
+    assert of("b", "a") == of("b", "") == of("", "a") == other
+    assert of(3, "a") == "kv_transfer_params.larder.tenant is no string"
+
+
+def test_another_tenants_request_leaves_nothing(engine: MakeEngine, daemon: StubDaemon, prompt: MakePrompt) -> None:
+    e = engine(extra={"tenant": "a"})
+    tokens = prompt(300)
+    assert e.generate("b", tokens, params={"larder": {"tenant": "b"}}) == expected_output(tokens, 4)
+    assert not daemon.chunks
+    assert not daemon.matches
+    assert e.connector.stats.uncached == {"kv_transfer_params.larder.tenant is not the tenant of this engine": 1}
+    e.drop_own_cache()
+    e.generate("a", tokens, params={"larder": {"tenant": "a"}})
+    e.drop_own_cache()
+    e.generate("a again", tokens)
+    assert e.external["a again"] == 256
+
+
+def test_the_most_urgent_load_goes_first(engine: MakeEngine, daemon: StubDaemon, prompt: MakePrompt) -> None:
+    prompts = {name: prompt(300, seed=i) for i, name in enumerate(["first", "low", "middle", "high"])}
+    stored = engine(blocks=256)
+    for name, tokens in prompts.items():
+        stored.generate(name, tokens, max_tokens=1)
+    daemon.stuck = True
+    e = engine(blocks=256)
+    e.add("first", prompts["first"])
+    e.step()
+    e.add("low", prompts["low"], priority=9)
+    e.add("middle", prompts["middle"])
+    e.add("high", prompts["high"], params={"larder": {"priority": -5}})
+    e.step()
+    assert e.connector.stats.loads == 4
+    daemon.stuck = False
+    e.run()
+    # Prompts were stored one after the other.
+    firsts = dict(zip([key for key, _, ordinal, _ in daemon.commits if ordinal == 0], prompts, strict=True))
+    order = [firsts[key] for key in dict.fromkeys(key for key, _ in daemon.loaded) if key in firsts]
+    assert order == ["first", "high", "middle", "low"]
+    assert all(e.external[name] == 256 for name in prompts)
+
+
+def test_the_urgent_ask_early(engine: MakeEngine, daemon: StubDaemon, prompt: MakePrompt) -> None:
+    stored = engine(blocks=256)
+    for i in range(3):
+        stored.generate(str(i), prompt(300, seed=i), max_tokens=1)
+    daemon.matches.clear()
+    e = engine(blocks=256, extra={"early_matches": 1})
+    e.add("a", prompt(300, seed=0), priority=1)
+    e.add("b", prompt(300, seed=1), priority=1)
+    assert len(daemon.matches) == len(daemon.holds) == 1
+    e.add("c", prompt(300, seed=2))
+    assert len(daemon.matches) == 2
+    # The hold of a made room.
+    assert len(daemon.holds) == 1
+    e.run()
+    assert [e.external[name] for name in "abc"] == [256] * 3
+    assert not daemon.holds
 
 
 def test_uncached_requests_are_computed_and_counted(engine: MakeEngine, daemon: StubDaemon, prompt: MakePrompt) -> None:

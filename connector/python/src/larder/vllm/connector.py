@@ -155,6 +155,10 @@ class LarderConnector(KVConnectorBase_V1, SupportsHMA):
         """The same, of all pipeline stages: they say one namespace."""
         self.scheduler_half.start(m for m in metadata.values() if isinstance(m, Handshake))
 
+    def bind_gpu_block_pool(self, gpu_block_pool: Any) -> None:
+        """Takes the engine's pool, to know whether a reset emptied it."""
+        self.scheduler_half.epochs.bind(gpu_block_pool)
+
     def on_new_request(self, request: Any) -> None:
         """A request arrived."""
         self.scheduler_half.new_request(request)

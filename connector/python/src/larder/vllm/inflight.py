@@ -15,9 +15,10 @@ from larder.vllm.matching import Match
 @dataclass
 class InFlight:
     """One load. deadline: time.monotonic() seconds by which the worker must
-    have ended it; its request is then promoted by the engine. runs: where its
-    chunks lay. failed: some rank said that it did not get all of it. tokens: to
-    load, less those that could not be; begun: its start, on the deadline's clock."""
+    have ended it; its request is then promoted by the engine. keys: its chunks, as
+    RequestState names them; runs: where they lay. failed: some rank said that it
+    did not get all of it. tokens: to load, less those that could not be; begun: its
+    start, on the deadline's clock."""
 
     request: Any
     match: Match | None

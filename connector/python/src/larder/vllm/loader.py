@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -83,8 +84,8 @@ class Target(NamedTuple):
 
 
 class Loader:
-    """Runs loads one after the other, each to its own deadline, and copies the
-    parts of one on several threads.
+    """Runs loads one after the other, by priority and then as they came, each to
+    its own deadline, and copies the parts of one on several threads.
 
     Every load that was submitted ends in exactly one result, taken by
     take_done; after that nothing writes into its pages any more. Nothing here
@@ -117,11 +118,13 @@ class Loader:
         self._stats = stats
         self._clock = clock
         self._changed = threading.Condition()
-        self._queue: deque[LoadOp] = deque()
-        self._pending: set[str] = set()
+        self._queue: list[tuple[int, int, LoadOp]] = []
+        self._order = itertools.count()
+        self._pending: dict[str, LoadOp] = {}
         self._cancelled: set[str] = set()
         self._done: list[LoadResult] = []
         self._closed = False
+        self._void = False
         self._thread = threading.Thread(target=self._run, name="larder-loader", daemon=True)
         self._thread.start()
 
@@ -130,15 +133,28 @@ class Loader:
     def submit(self, op: LoadOp) -> None:
         """Starts a load."""
         with self._changed:
-            self._pending.add(op.request_id)
-            self._queue.append(op)
+            self._pending[op.request_id] = op
+            heapq.heappush(self._queue, (op.priority, next(self._order), op))
             self._changed.notify_all()
 
     def cancel(self, request_ids: set[str]) -> None:
         """Ends the loads of requests that nobody waits for any more, soon; each
         still has its result."""
         with self._changed:
-            self._cancelled |= request_ids & self._pending
+            self._cancelled |= request_ids & self._pending.keys()
+
+    def void(self) -> None:
+        """Ends all loads; what they brought, and is not taken yet, counts as not
+        loaded."""
+        with self._changed:
+            self._void = True
+            self._cancelled |= self._pending.keys()
+            self._done = [self._nothing(self._pending[r.request_id], r.took_s) for r in self._done]
+
+    @property
+    def busy(self) -> bool:
+        """Whether a result is yet to come, or to be taken."""
+        return bool(self._pending)
 
     def wait(self, timeout_s: float) -> None:
         """Waits until some load is done, or time is over; briefly where none is
@@ -153,7 +169,7 @@ class Loader:
         with self._changed:
             done, self._done = self._done, []
             for result in done:
-                self._pending.discard(result.request_id)
+                del self._pending[result.request_id]
                 self._cancelled.discard(result.request_id)
             return done
 
@@ -173,11 +189,24 @@ class Loader:
                 self._changed.wait_for(lambda: self._queue or self._closed)
                 if not self._queue:
                     return
-                op = self._queue.popleft()
+                op = heapq.heappop(self._queue)[2]
             result = self._load(op)
             with self._changed:
+                if self._void:
+                    result = self._nothing(op, result.took_s)
                 self._done.append(result)
                 self._changed.notify_all()
+
+    def _nothing(self, op: LoadOp, took_s: float) -> LoadResult:
+        """The result of a load that does not count."""
+        return LoadResult(op.request_id, op.chunks, 0, self._invalid(op, 0), took_s)
+
+    def _invalid(self, op: LoadOp, chunks: int) -> frozenset[int]:
+        """The pages of a load that are not filled, of which so many chunks came."""
+        if chunks == op.chunks or self._whole:
+            return frozenset()
+        (blocks,) = op.blocks
+        return frozenset(blocks[self._begin(op, 0, chunks) :])
 
     def _load(self, op: LoadOp) -> LoadResult:
         start = time.perf_counter()
@@ -200,10 +229,7 @@ class Loader:
             # Whatever went wrong, the engine must hear of this load's end.
             stats.load_failure("internal")
             logger.exception("Larder: load for %s failed", op.request_id)
-        invalid: frozenset[int] = frozenset()
-        if chunks < op.chunks and not self._whole:
-            (blocks,) = op.blocks
-            invalid = frozenset(blocks[self._begin(op, 0, chunks) :])
+        invalid = self._invalid(op, chunks)
         stats.loads += 1
         stats.loads_failed += chunks < op.chunks
         stats.blocks_invalid += len(invalid)

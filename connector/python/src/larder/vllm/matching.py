@@ -10,7 +10,7 @@ from larder.errors import LarderError
 from larder.load_or_recompute import Run
 from larder.pending import Pending
 from larder.stats import ClientStats
-from larder.v1 import engine_pb2, part_pb2
+from larder.v1 import admin_pb2, engine_pb2, part_pb2
 
 
 class MatchClient(Protocol):
@@ -54,6 +54,10 @@ class MatchClient(Protocol):
         """Says that chunks are computed, best effort."""
         ...
 
+    def pin(self, keys: bytes, timeout: float = 60.0) -> admin_pb2.PinResponse:
+        """Has chunks kept on the daemon's disk; blocks."""
+        ...
+
     def close(self, timeout: float = 2.0) -> None:
         """Ends the connection."""
         ...
@@ -64,7 +68,13 @@ class Match:
     often as keep is called in time."""
 
     def __init__(
-        self, client: MatchClient, root: bytes, keys: bytes, hold_ms: int, now: float, worst_quality: int = 0
+        self,
+        client: MatchClient,
+        root: bytes,
+        keys: bytes,
+        hold_ms: int,
+        now: float,
+        worst_quality: int = 0,
     ) -> None:
         self._client = client
         self._hold_ms = hold_ms

@@ -43,7 +43,8 @@ class LoadOp:
 
     blocks: for each KV cache group, ids of the pages to write: the chunks'
     blocks without the first skip_blocks, which a local hit covers or which lie
-    behind the group's window. deadline: time.monotonic() seconds.
+    behind the group's window. deadline: time.monotonic() seconds. priority:
+    among the loads that wait, the lowest goes first.
     """
 
     request_id: str
@@ -53,6 +54,7 @@ class LoadOp:
     skip_blocks: tuple[int, ...]
     blocks: tuple[tuple[int, ...], ...]
     deadline: float
+    priority: int = 0
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,9 @@ class StepMetadata(KVConnectorMetadata):
     idle_wait_s: seconds that the worker waits for its loads, in a step that
     computes nothing. number: of a step whose time is measured, else 0. writes:
     ids of the blocks that its computation writes and its requests did not write
-    before; None: not said.
+    before; None: not said. session: what loads and stores belong to, counted from
+    0, which workers begin by themselves; namespace: canonical encoding, in the
+    first step of a later one, empty where there is none.
     """
 
     loads: list[LoadOp] = field(default_factory=list)
@@ -84,6 +88,8 @@ class StepMetadata(KVConnectorMetadata):
     idle_wait_s: float = 0.0
     number: int = 0
     writes: tuple[int, ...] | None = None
+    session: int = 0
+    namespace: bytes = b""
 
 
 @dataclass

@@ -24,12 +24,14 @@ class RequestState:
     than could be, until the request has its pages; skip_told: whether the daemon
     heard of one. waited, waiting_since: for the present one. blocked_since: when
     it first waited for another request's load. lossy: by chunk, the qualities of
-    those that are not exact, which Lineage notes.
+    those that are not exact, which Lineage notes. apart: what sets the names of
+    its chunks apart from those of requests that take worse ones.
     """
 
-    def __init__(self, request: Any, policy: RequestPolicy) -> None:
+    def __init__(self, request: Any, policy: RequestPolicy, apart: bytes = b"") -> None:
         self.request = request
         self.policy = policy
+        self.apart = apart
         self.match: Match | None = None
         self.local = 0
         self.external = 0
@@ -54,7 +56,7 @@ class RequestState:
         self.lossy: dict[int, int] = {}
         self._chain: Chain | None = None
         self._chained = 0
-        self._tenant_key = b""
+        self._rooted = (b"", b"")
         self.root = b""
         self.keys = bytearray()
 
@@ -68,9 +70,9 @@ class RequestState:
         returns how many there are now, which may be more.
 
         Raises LarderError where they have no keys."""
-        if self._chain is None or self._tenant_key != tenant_key:
+        if self._chain is None or self._rooted != (fingerprint, tenant_key):
             policy = self.policy
-            self._tenant_key = tenant_key
+            self._rooted = (fingerprint, tenant_key)
             self.root = root_key(fingerprint, tenant_key, policy.salt, policy.adapter)
             self._chain = Chain(self.root, chunk_tokens, policy.extras)
             self._chained = 0
@@ -94,6 +96,27 @@ class RequestState:
         if chunk < 0:
             return self.root
         return bytes(self.keys[chunk * KEY_BYTES : (chunk + 1) * KEY_BYTES])
+
+    def restart(self) -> None:
+        """The request begins anew in another namespace: it has no pages but such
+        as it computes from now on."""
+        self.match = self.choice = self.next_chunk = self.waiting_since = self.blocked_since = None
+        self.waited = False
+        self.unclear = 0
+        self.backlog = []
+        self.tries = {}
+        self.lossy = {}
+
+    def may_wait(self, now: float, seconds: float) -> bool:
+        """Whether the request has not waited for others' loads as long."""
+        if self.blocked_since is None:
+            self.blocked_since = now
+        return now - self.blocked_since < seconds
+
+    def name(self, chunk: int) -> bytes:
+        """What the scheduler half knows a chunk by: its key, where one is known
+        to be there, or on its way, in a quality that the request takes."""
+        return self.key(chunk) + self.apart
 
     def all_keys(self, chunks: int) -> bytes:
         """The keys of the first chunks chunks."""

@@ -10,17 +10,22 @@ from vllm.logger import init_logger
 
 from larder.client import NO_HOLD, Client, Options
 from larder.errors import LarderError
+from larder.keys import KEY_BYTES
 from larder.load_costs import LoadCosts
 from larder.namespace import NamespaceDescriptor
 from larder.stats import ClientStats
 from larder.vllm.choosing import Choosing
+from larder.vllm.epochs import Epochs
+from larder.vllm.holds import Holds
 from larder.vllm.inflight import InFlight, InFlightLoads
 from larder.vllm.kv_events import KVEvents
 from larder.vllm.lineage import Lineage
 from larder.vllm.lora import AdapterDigests
 from larder.vllm.matching import Match, MatchClient
 from larder.vllm.metadata import Handshake, LoadOp, StepMetadata, StoreOp, WorkerReport, common_namespace
+from larder.vllm.own_salt import OwnSalts
 from larder.vllm.page_groups import PageGroups
+from larder.vllm.pins import Pins
 from larder.vllm.present import PresentKeys
 from larder.vllm.request_policy import policy_of
 from larder.vllm.request_state import RequestState
@@ -72,6 +77,7 @@ class SchedulerHalf:
         self._closed = False
         self._chunk_tokens = 0
         self._fingerprint = b""
+        self.epochs = Epochs(settings.keep_on_reset)
         self._generation = -1
         self._states: dict[str, RequestState] = {}
         self._inflight = InFlightLoads()
@@ -90,51 +96,60 @@ class SchedulerHalf:
         self._step_wait_s = settings.step_wait_us / 1e6
         self._answers_awaited = False
         self._warn = WarnOnce(logger)
-        # Requests whose match may have a hold.
-        self._asked: dict[str, Match] = {}
-        self._next_keep = 0.0
+        self._holds = Holds(settings, self._states, self.stats)
+        self._salts = OwnSalts()
+        self._pins = Pins(self.stats)
 
     # -- start and end -------------------------------------------------------
 
     def start(self, handshakes: Iterable[Handshake]) -> None:
         """Takes what the workers say about the namespace."""
         said = list(handshakes)
-        if not said or self._client is not None or self._closed or any(h.off for h in said):
+        if not said or self.epochs.started or self._closed or any(h.off for h in said):
             return
         namespace = common_namespace(said)
+        self.epochs.start(namespace)
         self._chunk_tokens = namespace.chunk_tokens
-        self._fingerprint = namespace.fingerprint()
-        self._lineage = Lineage(namespace.chunk_tokens, self._groups.hash_tokens)
-        self._planner = StorePlanner(
-            namespace.chunk_tokens,
-            self._groups,
-            self._settings.backfill_chunks,
-            self._present,
-            self.stats,
-            self._lineage,
-            self._unproven,
-        )
         self.events.start(namespace.chunk_tokens)
         if self._settings.load_or_recompute:
             costs = LoadCosts(namespace.chunk_tokens, self._step_tokens, self._settings.load_deadline_ms / 1000)
             self._choosing = Choosing(costs, self._states, self.stats)
-        self._client = self._connect(self._options(namespace))
+        self._open()
 
     def reset(self) -> bool:
-        """The engine dropped its cache, as it does when weights change: what
-        is stored may be of other weights now, so nothing is used any more."""
-        if self._client is not None:
-            logger.warning("Larder is off until the engine restarts: its cache was reset")
-            self.shutdown()
-            self._client = None
-            self._planner = None
+        """The engine dropped its cache, as it does when weights change: nothing
+        that was stored before is used after."""
+        self.stats.resets += 1
+        if self.epochs.reset() and not self._closed:
+            if self._client is not None:
+                self._holds.end_all()
+                self._client.close()
+            self._client = self._planner = self._lineage = None
             self.events.clear()
+            for state in self._states.values():
+                state.restart()
+            self._open()
         return True
+
+    def _open(self) -> None:
+        """Goes on in the present namespace, if there is one."""
+        namespace = self.epochs.namespace
+        if namespace is None:
+            return
+        self._fingerprint = namespace.fingerprint()
+        self._generation = -1
+        self._lineage = Lineage(namespace.chunk_tokens, self._groups.hash_tokens)
+        more = self._settings.backfill_chunks
+        self._planner = StorePlanner(
+            namespace.chunk_tokens, self._groups, more, self._present, self.stats, self._lineage, self._unproven
+        )
+        self._client = self._connect(self._options(namespace))
 
     def shutdown(self) -> None:
         """Ends the connection, and with it all holds."""
         self._closed = True
         self._adapters.close()
+        self._pins.close()
         if self._client is not None:
             self._client.close()
 
@@ -149,7 +164,9 @@ class SchedulerHalf:
     def new_request(self, request: Any) -> None:
         """A request arrived: its match begins, while it waits for its turn."""
         state = self._admit(request)
-        if len(self._asked) < self._settings.early_matches:
+        if state.apart:
+            self._salts.set_apart(request, state.policy.worst_quality)
+        if self._holds.has_room(state):
             self._ask(state)
 
     @timed
@@ -174,8 +191,9 @@ class SchedulerHalf:
         if self._choosing is not None:
             last = self._choosing.last(state, first, last, now)
             tokens = min(tokens, last * self._chunk_tokens)
-        keys = [state.key(c) for c in range(first, last)]
-        if self._inflight.blocker(keys, now) is not None and self._may_wait(state, now):
+        keys = [state.name(c) for c in range(first, last)]
+        patience = 2 * (self._settings.load_deadline_ms / 1000 + _GRACE_S)
+        if self._inflight.blocker(keys, now) is not None and state.may_wait(now, patience):
             self.stats.waits_for_load += 1
             return None, False
         resting = next((i for i, key in enumerate(keys) if self._resting.holds(key, now)), None)
@@ -197,7 +215,7 @@ class SchedulerHalf:
             if self._settings.worst_quality:
                 self._placed.append(state)
             if not state.loading:
-                self._end_hold(state)
+                self._holds.end_of(state)
             return
         state.external = external
         end = state.local + external
@@ -214,12 +232,13 @@ class SchedulerHalf:
                 skip_blocks=skips,
                 blocks=pages,
                 deadline=deadline,
+                priority=state.policy.priority,
             )
         )
         if self._lineage is not None and match is not None:
             # Before any other request can use the pages.
             self._lineage.lost(state, first, last, match.quality)
-        keys = tuple(state.key(c) for c in range(first, last))
+        keys = tuple(state.name(c) for c in range(first, last))
         runs = () if match is None else tuple(match.runs(first, last, now))
         load = InFlight(request, match, keys, deadline + _GRACE_S, runs, tokens=external, begun=now)
         self._inflight.start(load)
@@ -234,8 +253,10 @@ class SchedulerHalf:
         """The request is over. A load under way goes on until its workers say
         that it has ended; only then does the engine free its pages."""
         state = self._states.pop(request.request_id, None)
-        if state is not None and not state.loading:
-            self._end_hold(state)
+        if state is not None:
+            self._pins.ask(self._client, state, self._chunk_tokens)
+            if not state.loading:
+                self._holds.end_of(state)
 
     # -- steps ---------------------------------------------------------------
 
@@ -249,7 +270,7 @@ class SchedulerHalf:
         self._unproven.scan(output, self._states)
         stores = self._plan(output, now)
         self.events.storing(stores, self._states)
-        self._keep_holds(now)
+        self._holds.keep(now)
         idle = 0.0
         if not output.total_num_scheduled_tokens:
             if self._inflight:
@@ -261,7 +282,9 @@ class SchedulerHalf:
         number = 0
         if self._choosing is not None:
             number = self._choosing.begin_step(output, bool(self._inflight), now)
-        return StepMetadata(loads, stores, idle, number)
+        if stores:
+            self.epochs.used()
+        return StepMetadata(loads, stores, idle, number, self.epochs.session, self.epochs.tell())
 
     @timed
     def output(self, connector_output: Any) -> None:
@@ -272,7 +295,7 @@ class SchedulerHalf:
         if self._choosing is not None:
             self._choosing.end_step(report, self._inflight, now)
         if isinstance(report, WorkerReport):
-            if report.handshakes and self._client is None:
+            if report.handshakes:
                 self.start(report.handshakes)
             if self._planner is not None:
                 for request_id, ordinal in sorted(report.dropped):
@@ -286,7 +309,7 @@ class SchedulerHalf:
             if load is None:
                 continue
             self.stats.load_ended(load.tokens, now - load.begun)
-            self._end(request_id, load.match)
+            self._holds.end(request_id, load.match)
             state = self._states.get(request_id)
             if state is not None:
                 state.loading = False
@@ -295,9 +318,10 @@ class SchedulerHalf:
     # -- matching ------------------------------------------------------------
 
     def _admit(self, request: Any) -> RequestState:
-        policy = policy_of(request, self._adapters.digest, self._warn)
+        worst = self._settings.worst_quality
+        policy = policy_of(request, self._adapters.digest, self._warn, worst, self._settings.tenant)
         self.stats.count_request(policy.uncached)
-        state = RequestState(request, policy)
+        state = RequestState(request, policy, bytes([policy.worst_quality]) if policy.worst_quality < worst else b"")
         state.no_load = bool(policy.uncached) or policy.skip_load or not self._loads
         self._states[request.request_id] = state
         return state
@@ -321,9 +345,9 @@ class SchedulerHalf:
         state.matches += 1
         state.waited, state.waiting_since = False, None
         state.match = match = Match(
-            client, state.root, state.all_keys(chunks), hold_ms, self._clock(), self._settings.worst_quality
+            client, state.root, state.all_keys(chunks), hold_ms, self._clock(), state.policy.worst_quality
         )
-        self._asked[state.request_id] = match
+        self._holds.add(state.request_id, match)
 
     def _keys(self, state: RequestState, hello: Any, tokens: int) -> int:
         """Makes a request's keys for so many tokens; returns how many chunks
@@ -347,7 +371,7 @@ class SchedulerHalf:
         match = state.match
         preempted = state.request.num_preemptions != state.preemptions
         if match is None or preempted or match.generation != client.generation or match.lapsed(time.monotonic_ns()):
-            self._end_hold(state)
+            self._holds.end_of(state)
             state.match = None
             state.preemptions = state.request.num_preemptions
             self._ask(state)
@@ -394,35 +418,10 @@ class SchedulerHalf:
         for key in lost:
             self._present.remove(key)
         self._resting.add(lost, now + self._settings.failed_pause_s)
-        self.events.failed(lost)
+        self.events.failed(name[:KEY_BYTES] for name in lost)
         state = self._states.get(request_id)
         if state is not None:
             state.no_load = True
-
-    def _may_wait(self, state: RequestState, now: float) -> bool:
-        """Whether a request has not waited for others' loads too long."""
-        if state.blocked_since is None:
-            state.blocked_since = now
-        return now - state.blocked_since < 2 * (self._settings.load_deadline_ms / 1000 + _GRACE_S)
-
-    def _end_hold(self, state: RequestState) -> None:
-        if state.match is not None:
-            self._end(state.request_id, state.match)
-
-    def _end(self, request_id: str, match: Match | None) -> None:
-        if match is None:
-            return
-        if match.end():
-            self.stats.holds_ended += 1
-        if self._asked.get(request_id) is match:
-            del self._asked[request_id]
-
-    def _keep_holds(self, now: float) -> None:
-        if now >= self._next_keep:
-            self._next_keep = now + self._settings.hold_ms / 16000
-            now_ns = time.monotonic_ns()
-            for match in self._asked.values():
-                match.keep(now_ns)
 
     def _learn(self, state: RequestState, match: Match) -> None:
         """Remembers what an answer says about the daemon, once."""
@@ -430,8 +429,9 @@ class SchedulerHalf:
             return
         match.learnt = True
         keys = [match.keys[i : i + 32] for i in range(0, len(match.keys), 32)]
-        self._present.add(keys[: match.chunks], match.asked)
-        self._present.discard(keys[match.chunks :], match.asked)
+        names = [key + state.apart for key in keys] if state.apart else keys
+        self._present.add(names[: match.chunks], match.asked)
+        self._present.discard(names[match.chunks :], match.asked)
         self.stats.answered(len(keys) * self._chunk_tokens, match.chunks * self._chunk_tokens, match.took_s)
         self.events.matched(state.request, keys, match.chunks, match.asked, self._clock())
 

@@ -11,7 +11,8 @@ from larder.errors import InvalidError
 
 DEFAULT_CHUNK_TOKENS = 256
 _GPU_COPIES = ("auto", "staged", "zero_copy")
-_LEVELS = ("exact", "L0", "L1", "L2", "L3")
+# Named as their index, which is the API's worst quality (api/PART.md).
+LEVELS = ("exact", "L0", "L1", "L2", "L3")
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,11 @@ class Settings:
     # part 1 MiB or more. A tensor-parallel rank must hold whole parts, so ranks of
     # a small model may need less, and what shares with them the same.
     head_group: int = 0
+    # Go on in the same namespace after the engine's cache was reset, which sleep
+    # mode does, too. Off: every reset begins one that no other engine uses, 256 in
+    # an engine's life. Hazard: wrong KV where weights ever change in the engine
+    # (reload_weights, update_weights).
+    keep_on_reset: bool = False
     # auto: canonical where an adapter proves itself; opaque: pages as they are.
     layout: str = "auto"
 
@@ -134,9 +140,9 @@ class Settings:
                 raise InvalidError("must not be empty", f"kv_connector_extra_config.{name}")
         if self.layout not in ("auto", "opaque"):
             raise InvalidError("unknown layout", "kv_connector_extra_config.layout", self.layout, "auto or opaque")
-        if self.lowest_level not in _LEVELS:
+        if self.lowest_level not in LEVELS:
             raise InvalidError(
-                "unknown level", "kv_connector_extra_config.lowest_level", self.lowest_level, ", ".join(_LEVELS)
+                "unknown level", "kv_connector_extra_config.lowest_level", self.lowest_level, ", ".join(LEVELS)
             )
         for name in ("gpu_load", "gpu_store"):
             value = getattr(self, name)
@@ -153,7 +159,7 @@ class Settings:
     @property
     def worst_quality(self) -> int:
         """lowest_level as the API counts (api/PART.md)."""
-        return _LEVELS.index(self.lowest_level)
+        return LEVELS.index(self.lowest_level)
 
     def chunk_tokens_for(self, block_tokens: int) -> int:
         """Returns the tokens of a chunk; INVALID where the block allows none."""

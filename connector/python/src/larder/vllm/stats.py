@@ -47,6 +47,16 @@ class SchedulerStats:
     holds_ended: int = 0
     # Requests that lost their pages and came back.
     preempted: int = 0
+    # Chunks of prompts that were to be pinned: those that are, those that the
+    # daemon does not have, and those for which its disk has no room.
+    chunks_pinned: int = 0
+    pins_absent: int = 0
+    pins_full: int = 0
+    # Requests whose pins the daemon refused, or that came while too many waited.
+    pins_refused: int = 0
+    pins_dropped: int = 0
+    # The engine's cache was dropped.
+    resets: int = 0
     stores_planned: int = 0
     stores_dropped: int = 0
     # Chunks not stored, since pages of a sliding window were given to others.

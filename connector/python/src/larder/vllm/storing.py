@@ -45,13 +45,13 @@ class StorePlanner:
         if state.next_chunk is None:
             state.next_chunk = state.unclear = before // self._chunk_tokens
         self._clear_up(state)
-        older = [c for c in state.backlog if c < ready and state.key(c) not in self._present]
+        older = [c for c in state.backlog if c < ready and state.name(c) not in self._present]
         chosen = older[: self._backfill]
         # Those not ready are of pages lost in a preemption.
         state.backlog = [c for c in state.backlog if c >= ready] + older[self._backfill :]
         fresh = range(state.next_chunk, ready)
         state.next_chunk = max(state.next_chunk, ready)
-        chosen += [c for c in fresh if state.key(c) not in self._present]
+        chosen += [c for c in fresh if state.name(c) not in self._present]
         token = self._unproven.first(state.pages)
         if token is not None:
             proven = token // self._chunk_tokens
@@ -61,21 +61,21 @@ class StorePlanner:
         for chunk, quality in zip(chosen, self._lineage.store(state, chosen), strict=True):
             if quality != UNKNOWN:
                 stores += self._ops(state, chunk, quality)
-        self._present.add((s.key for s in stores), now)
+        self._present.add((state.name(s.ordinal) for s in stores), now)
         self._stats.stores_planned += len(stores)
         return stores
 
     def unclear(self, state: RequestState, before: int, chunks: int) -> bool:
         """Whether the answer to a request's match decides on chunks of its local hit."""
         covered = before // self._chunk_tokens if state.next_chunk is None else state.unclear
-        return any(state.key(c) not in self._present for c in range(min(covered, chunks)))
+        return any(state.name(c) not in self._present for c in range(min(covered, chunks)))
 
     def dropped(self, state: RequestState | None, ordinal: int) -> None:
         """A rank did not store a chunk."""
         self._stats.stores_dropped += 1
         if state is None or state.next_chunk is None:
             return
-        self._present.remove(state.key(ordinal))
+        self._present.remove(state.name(ordinal))
         tries = state.tries.get(ordinal, 1)
         if tries < STORE_TRIES:
             state.tries[ordinal] = tries + 1

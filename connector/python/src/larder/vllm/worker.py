@@ -18,9 +18,10 @@ from larder.vllm import identity, support
 from larder.vllm.gpu_loader import GpuLoader
 from larder.vllm.gpu_path import GpuPath, gpu_path
 from larder.vllm.gpu_saver import GpuSaver
-from larder.vllm.groups import identify
+from larder.vllm.groups import GroupSpan, identify
 from larder.vllm.identity import RankPart
-from larder.vllm.loader import LoadClient, Loader
+from larder.vllm.layout import LayoutAdapter
+from larder.vllm.loader import LoadClient, Loader, LoadResult
 from larder.vllm.metadata import Handshake, StepMetadata, WorkerReport
 from larder.vllm.page_groups import PageGroups
 from larder.vllm.saver import Saver, StoreClient
@@ -71,6 +72,12 @@ class WorkerHalf:
         self._path: GpuPath | None = None
         self._loader: Loader | None = None
         self._saver: Saver | None = None
+        self._adapters: Mapping[GroupSpan, LayoutAdapter] = {}
+        self._parts: tuple[RankPart, ...] = ()
+        self._here: Place | None = None
+        self._session = 0
+        # Of earlier sessions, while loads of theirs have not ended.
+        self._ending: list[tuple[Loader, WorkerClient]] = []
         self._summary = Summary()
         self._failed: dict[str, int] = {}
         self._took: dict[str, float] = {}
@@ -92,14 +99,34 @@ class WorkerHalf:
         )
         parts = identity.rank_parts(namespace, here.tensor, size, adapters)
         self._say(Handshake(namespace.encode()))
-        self._path = path = gpu_path(self._vllm_config, self._kv_cache_config, self._settings, adapters, namespace)
+        self._adapters, self._parts, self._here = adapters, parts, here
+        self._path = gpu_path(self._vllm_config, self._kv_cache_config, self._settings, adapters, namespace)
+        self._attach(namespace)
+        if self._path is not None and self._client is not None:
+            # So that what there is to register is registered before the first step.
+            self._client.wait_ready(self._settings.call_timeout_ms / 1000)
+            self._path.ready()
+        logger.info(
+            "Larder: namespace %s, %d parts of %d bytes together for %d tokens, daemon at %s",
+            namespace.fingerprint()[:8].hex(),
+            len(parts),
+            sum(part.length for part in parts),
+            namespace.chunk_tokens,
+            self._settings.socket,
+        )
+
+    def _attach(self, namespace: NamespaceDescriptor) -> None:
+        """Opens a session; its namespace differs from others' in the epoch only."""
+        if self._here is None:
+            return
+        adapters, parts, path, threads = self._adapters, self._parts, self._path, self._settings.copy_threads
         options = Options(
             socket=self._settings.socket,
             role="worker",
             instance_id=identity.instance_id(self._vllm_config),
             namespace=namespace,
             tenant=self._settings.tenant,
-            ranks=identity.ranks(self._vllm_config, here),
+            ranks=identity.ranks(self._vllm_config, self._here),
             engine=_engine(),
             call_timeout_s=self._settings.call_timeout_ms / 1000,
             credits=self._credits(namespace, parts),
@@ -108,14 +135,10 @@ class WorkerHalf:
         groups = PageGroups.of(self._kv_cache_config)
         chunk_blocks = [namespace.chunk_tokens // group.block_tokens for group in groups.groups]
         self._client = client = self._connect(options)
-        threads = self._settings.copy_threads
         make_saver: Callable[..., Saver] = Saver
         make_loader: Callable[..., Loader] = Loader
         if path is not None:
             make_saver, make_loader = partial(GpuSaver, path), partial(GpuLoader, path)
-            # So that what there is to register is registered before the first step.
-            client.wait_ready(self._settings.call_timeout_ms / 1000)
-            path.ready()
         self._saver = make_saver(
             client,
             adapters,
@@ -135,14 +158,35 @@ class WorkerHalf:
             threads,
             whole=groups.whole_loads,
         )
-        logger.info(
-            "Larder: namespace %s, %d parts of %d bytes together for %d tokens, daemon at %s",
-            namespace.fingerprint()[:8].hex(),
-            len(parts),
-            sum(part.length for part in parts),
-            namespace.chunk_tokens,
-            self._settings.socket,
-        )
+
+    def _follow(self, step: StepMetadata) -> None:
+        """Goes over to the session that a step belongs to. Loads of the one before
+        end, and what they bring counts as not loaded; no chunk of it is stored any
+        more, since all of them were copied before this step."""
+        if step.session == self._session:
+            return
+        self._session = step.session
+        if self._saver is not None:
+            self._saver.settle()
+            self._saver.close()
+        if self._loader is not None and self._client is not None:
+            self._loader.void()
+            self._ending.append((self._loader, self._client))
+        self._loader = self._saver = self._client = None
+        if step.namespace:
+            self._attach(NamespaceDescriptor.decode(step.namespace))
+
+    def _ended(self) -> list[LoadResult]:
+        """Results of earlier sessions, which go once they have no more."""
+        done: list[LoadResult] = []
+        for ending in list(self._ending):
+            loader, client = ending
+            done += loader.take_done()
+            if not loader.busy:
+                self._ending.remove(ending)
+                loader.close()
+                client.close()
+        return done
 
     @property
     def client_stats(self) -> ClientStats | None:
@@ -164,6 +208,7 @@ class WorkerHalf:
     @timed
     def start_loads(self, step: StepMetadata) -> None:
         """Starts the step's loads."""
+        self._follow(step)
         if self._loader is not None:
             for op in step.loads:
                 self._loader.submit(op)
@@ -188,13 +233,13 @@ class WorkerHalf:
     @timed
     def finished(self, finished_requests: set[str]) -> set[str] | None:
         """Requests whose load has ended, each one once."""
+        done = self._ended() if self._ending else []
         loader = self._loader
-        if loader is None:
-            return None
-        if finished_requests:
-            loader.cancel(finished_requests)
+        if loader is not None:
+            if finished_requests:
+                loader.cancel(finished_requests)
+            done += loader.take_done()
         self._say_so()
-        done = loader.take_done()
         if not done:
             return None
         for result in done:
@@ -222,6 +267,9 @@ class WorkerHalf:
 
     def shutdown(self) -> None:
         """Ends threads and connection; pages are touched no more."""
+        for loader, client in self._ending:
+            loader.close()
+            client.close()
         if self._loader is not None:
             self._loader.close()
         if self._saver is not None:
