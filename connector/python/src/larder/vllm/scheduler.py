@@ -284,7 +284,8 @@ class SchedulerHalf:
             number = self._choosing.begin_step(output, bool(self._inflight), now)
         if stores:
             self.epochs.used()
-        return StepMetadata(loads, stores, idle, number, self.epochs.session, self.epochs.tell())
+        session, namespace = self.epochs.session, self.epochs.tell()
+        return StepMetadata(loads, stores, idle, number, session=session, namespace=namespace)
 
     @timed
     def output(self, connector_output: Any) -> None:
