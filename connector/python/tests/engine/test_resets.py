@@ -158,7 +158,7 @@ def test_a_load_under_way_brings_nothing(
     engine: MakeEngine, daemon: StubDaemon, prompt: MakePrompt, monkeypatch: pytest.MonkeyPatch, when: str
 ) -> None:
     engine().generate("before", prompt(300), max_tokens=1)
-    daemon.stuck = when == "begun"
+    daemon.stuck = when != "in part"
     daemon.max_parts = 2
     e = engine()
     half = larder(e.worker).worker_half
@@ -175,6 +175,8 @@ def test_a_load_under_way_brings_nothing(
         monkeypatch.setattr(loader, "_take", then_stuck)
     e.add("r", prompt(300), max_tokens=1)
     e.step()
+    if when == "ended":
+        daemon.stuck = False
     until = time.monotonic() + 60
     # Nobody heard yet of what is in its pages.
     while (when == "ended" and not loader._done) or (when == "in part" and not daemon.stuck):
