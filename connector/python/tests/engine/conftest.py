@@ -77,7 +77,7 @@ def both(model_folder: Path, daemon: StubDaemon, monkeypatch: pytest.MonkeyPatch
     """Makes engines of Larder's and another connector, in an order; extra as make_config's."""
     made = []
 
-    def make(*order: str, extra: dict[str, Any] | None = None) -> SimulatedEngine:
+    def make(*order: str, extra: dict[str, Any] | None = None, cache_config: Any = None) -> SimulatedEngine:
         config = make_config(model_folder, extra=extra)
         own = config.kv_transfer_config
         larder = {
@@ -95,7 +95,7 @@ def both(model_folder: Path, daemon: StubDaemon, monkeypatch: pytest.MonkeyPatch
             kv_role="kv_both",
             kv_connector_extra_config={"connectors": [which[name] for name in order]},
         )
-        made.append(SimulatedEngine(config, daemon.connect))
+        made.append(SimulatedEngine(config, daemon.connect, cache_config))
         return made[-1]
 
     for key, nothing in {"tokens": 0, "async": 0, "fails": 0}.items():

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -33,7 +34,7 @@ from vllm.engine.arg_utils import EngineArgs
 from vllm.utils.hashing import get_hash_fn_by_name
 from vllm.v1.core.kv_cache_utils import get_request_block_hasher, init_none_hash
 from vllm.v1.core.sched.scheduler import Scheduler
-from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, KVCacheGroupSpec, SlidingWindowSpec
+from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, KVCacheGroupSpec
 from vllm.v1.outputs import KVConnectorOutput, ModelRunnerOutput
 from vllm.v1.request import Request, RequestStatus
 from vllm.v1.structured_output import StructuredOutputManager
@@ -76,13 +77,13 @@ def prefix_hashes(tokens: Sequence[int], state: int = 0) -> Hashes:
     return out
 
 
-def kv_of(hashes: Hashes, layer: int) -> torch.Tensor:
+def kv_of(hashes: Hashes, layer: int, dim: int = DIM) -> torch.Tensor:
     """K and V of tokens, (token, head, 2 * dim) in bfloat16: finite, and unlike any other token's."""
-    lanes = np.arange(HEADS * 2 * DIM, dtype=np.uint64) + np.uint64(layer * 1000 + 1)
+    lanes = np.arange(HEADS * 2 * dim, dtype=np.uint64) + np.uint64(layer * 1000 + 1)
     with np.errstate(over="ignore"):
         mixed = hashes[:, None] * (lanes[None, :] * _MIX | np.uint64(1))
     bits = ((mixed >> np.uint64(40)) & np.uint64(0x3FFF)).astype(np.int16)
-    return torch.from_numpy(bits).view(torch.bfloat16).view(len(hashes), HEADS, 2 * DIM)
+    return torch.from_numpy(bits).view(torch.bfloat16).view(len(hashes), HEADS, 2 * dim)
 
 
 def check_chunk(parts: dict[int, bytes], hashes: Hashes, ordinal: int, chunk: int = 64, spans: int = 1) -> None:
@@ -148,15 +149,11 @@ def make_config(
     return config
 
 
-def make_cache_config(block: int, blocks: int, groups: int = 1) -> Any:
+def make_cache_config(block: int, blocks: int) -> Any:
     """What the engine tells its connectors about pages."""
     shape = {"block_size": block, "num_kv_heads": HEADS, "head_size": DIM, "dtype": torch.bfloat16}
     names = [f"model.layers.{i}.self_attn.attn" for i in range(LAYERS)]
-    full = FullAttentionSpec(**shape)
-    if groups == 1:
-        return KVCacheConfig(blocks, [], [KVCacheGroupSpec(names, full)])
-    window = SlidingWindowSpec(**shape, sliding_window=64)
-    return KVCacheConfig(blocks, [], [KVCacheGroupSpec(names[:1], full), KVCacheGroupSpec(names[1:], window)])
+    return KVCacheConfig(blocks, [], [KVCacheGroupSpec(names, FullAttentionSpec(**shape))])
 
 
 def larder(connector: Any) -> Any:
@@ -169,7 +166,7 @@ def larder(connector: Any) -> Any:
 class Shadow:
     """What a model runner remembers of a request."""
 
-    blocks: list[int]
+    blocks: list[Any]
     tokens: list[int]
 
 
@@ -199,11 +196,13 @@ class SimulatedEngine:
         # By (pipeline, tensor) rank.
         self.workers = self._make_workers(connect)
         self.worker = next(iter(self.workers.values()))
+        unit, hashed = self._block_sizes()
         self.scheduler = Scheduler(
             vllm_config=vllm_config,
             kv_cache_config=self.cache_config,
             structured_output_manager=StructuredOutputManager(vllm_config),
-            block_size=self.block,
+            block_size=unit,
+            hash_block_size=hashed,
             log_stats=True,
         )
         self.connector = self.scheduler.connector
@@ -215,7 +214,7 @@ class SimulatedEngine:
             self.connector.set_xfer_handshake_metadata_pp_aware(pickle.loads(pickle.dumps(handshakes)))
         hash_fn = get_hash_fn_by_name("sha256")
         init_none_hash(hash_fn)
-        self._hasher = get_request_block_hasher(self.block, hash_fn)
+        self._hasher = get_request_block_hasher(hashed, hash_fn)
         self._write = self._make_write()
         self._forward_context = SimpleNamespace(
             attn_metadata=dict.fromkeys(names),
@@ -257,6 +256,10 @@ class SimulatedEngine:
 
         return cpu_write(str(_get_attn_isa(torch.bfloat16, self.block, DIM, "auto")))
 
+    def _block_sizes(self) -> tuple[int, int]:
+        """Tokens of which the scheduler computes multiples, and tokens of a block hash."""
+        return self.block, self.block
+
     # -- requests ------------------------------------------------------------
 
     def add(
@@ -277,11 +280,14 @@ class SimulatedEngine:
         self.ended.add(request_id)
 
     def run(self, most: int = 2000) -> list[Step]:
-        """Steps until nothing is left to do; returns the steps."""
-        steps = []
+        """Steps until nothing is left to do; returns the steps. Those that compute nothing, and wait for threads that a
+        busy machine may keep waiting, count by time."""
+        steps: list[Step] = []
+        until = time.monotonic() + 200
         while self.scheduler.has_requests():
             steps.append(self.step())
-            assert len(steps) < most, "the engine does not come to an end"
+            most -= bool(steps[-1].scheduled)
+            assert most and time.monotonic() < until, "the engine does not come to an end"
         for worker in self.workers.values():
             larder(worker).worker_half.settle()
         return steps

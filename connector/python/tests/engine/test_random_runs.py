@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from simulated_engine import VOCABULARY, MakeEngine, check_chunk, expected_output, prefix_hashes
+from simulated_engine import VOCABULARY, MakeEngine, expected_output, make_hybrid, prefix_hashes
 from stub_daemon import TENANT_KEY, StubDaemon
 
 from larder.errors import FullError
@@ -20,16 +20,22 @@ STEPS = 200
 
 
 class Run:
-    """One random run: requests over a few shared prefixes, faults of the daemon."""
+    """One random run: requests over a few shared prefixes, faults of the daemon.
 
-    def __init__(self, engine: MakeEngine, daemon: StubDaemon, seed: int) -> None:
+    windows: groups of a sliding window, beside one of full attention."""
+
+    def __init__(self, engine: MakeEngine, daemon: StubDaemon, seed: int, windows: int = 0) -> None:
         self.random = random.Random(seed)  # noqa: S311
         self.daemon = daemon
         block = self.random.choice([16, 32, 64])
+        blocks = (1 + windows) * self.random.choice([660, 800, 1200]) // block + 1
+        window = self.random.choice([40, 100, 200]) if windows else 0
+        forms = [(block, 0, 32)] + windows * [(block, window, 32)]
         self.engine = engine(
             connect=daemon.connect,
+            cache_config=make_hybrid(blocks, *forms),
             block=block,
-            blocks=self.random.choice([660, 800, 1200]) // block + 1,
+            blocks=blocks,
             budget=self.random.choice([64, 100, 256, 512]),
             seqs=self.random.choice([2, 4, 8]),
             model_len=640,
@@ -151,15 +157,15 @@ class Run:
             for i in range(len(keys) // 32):
                 key = keys[32 * i : 32 * i + 32]
                 if key in self.daemon.chunks and key not in found:
-                    check_chunk(self.daemon.chunks[key], hashes, i)
+                    self.engine.check_chunk(self.daemon.chunks[key], hashes, i)
                     found.add(key)
         assert found == set(self.daemon.chunks), "chunks under keys that no request has"
         return len(found)
 
 
-@pytest.mark.parametrize("seed", range(12))
-def test_random_run(engine: MakeEngine, daemon: StubDaemon, seed: int) -> None:
-    run = Run(engine, daemon, seed)
+@pytest.mark.parametrize(("seed", "windows"), [*((seed, 0) for seed in range(10)), (20, 1), (21, 2), (22, 2)])
+def test_random_run(engine: MakeEngine, daemon: StubDaemon, seed: int, windows: int) -> None:
+    run = Run(engine, daemon, seed, windows)
     run.run()
     e, half = run.engine, run.engine.connector.scheduler_half
     for name, (tokens, count) in run.asked.items():
@@ -182,13 +188,15 @@ def test_random_run(engine: MakeEngine, daemon: StubDaemon, seed: int) -> None:
 
 def test_the_runs_meet_what_they_are_about(engine: MakeEngine) -> None:
     """Over the seeds there are loads, failed loads, preemptions, drops and duplicates; else the runs prove nothing."""
-    totals = dict.fromkeys(["loads", "failed", "chunks", "preempted", "dropped", "waits", "skips", "stored"], 0)
+    names = ["loads", "failed", "restarts", "chunks", "preempted", "dropped", "waits", "skips", "stored"]
+    totals = dict.fromkeys(names, 0)
     for seed in range(6):
-        run = Run(engine, StubDaemon(), 100 + seed)
+        run = Run(engine, StubDaemon(), 100 + seed, windows=seed % 3)
         run.run()
         worker, scheduler = run.engine.worker.stats, run.engine.connector.stats
         totals["loads"] += worker.loads
         totals["failed"] += worker.loads_failed
+        totals["restarts"] += scheduler.restarts
         totals["chunks"] += worker.chunks_loaded
         totals["dropped"] += scheduler.stores_dropped
         totals["waits"] += scheduler.waits_for_load

@@ -22,6 +22,7 @@ from larder.vllm.scheduler import SchedulerHalf
 from larder.vllm.settings import Settings
 from larder.vllm.stages import Place
 from larder.vllm.stats import SchedulerStats, WorkerStats
+from larder.vllm.whole_loads import Restarts
 from larder.vllm.worker import WorkerHalf
 from larder.vllm.writes import written_blocks
 
@@ -58,6 +59,7 @@ class LarderConnector(KVConnectorBase_V1, SupportsHMA):
                 stores=transfer.is_kv_producer,
                 events=support.publishes_events(vllm_config),
                 under_way=vllm_config.max_concurrent_batches,
+                restarts=Restarts.of_caller(),
             )
         else:
             self._worker = WorkerHalf(vllm_config, kv_cache_config, settings)

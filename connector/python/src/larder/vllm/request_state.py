@@ -45,6 +45,8 @@ class RequestState:
         self.waiting_since: float | None = None
         self.blocked_since: float | None = None
         self.pages = RequestPages()
+        # A chunk that the daemon lacks cannot be stored any more.
+        self.gap = False
         # Chunks before this one were looked at for storing.
         self.next_chunk: int | None = None
         # Chunks covered by the local hit, that is not yet clear whether the

@@ -35,6 +35,7 @@ from larder.vllm.stats import SchedulerStats, timed
 from larder.vllm.storing import StorePlanner
 from larder.vllm.unproven import Unproven
 from larder.vllm.warn_once import WarnOnce
+from larder.vllm.whole_loads import Restarts
 
 logger = init_logger("vllm.larder.scheduler")
 
@@ -61,6 +62,7 @@ class SchedulerHalf:
         stores: bool = True,
         events: bool = False,
         under_way: int = 2,
+        restarts: Restarts | None = None,
         connect: Callable[[Options], MatchClient] = Client,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -68,6 +70,8 @@ class SchedulerHalf:
         self._settings = settings
         self._options = options
         self._groups = groups
+        # Where loads count as a whole.
+        self._restarts = restarts or Restarts(None)
         self._step_tokens = step_tokens
         self._loads = loads
         self._stores = stores
@@ -106,6 +110,10 @@ class SchedulerHalf:
         """Takes what the workers say about the namespace."""
         said = list(handshakes)
         if not said or self.epochs.started or self._closed or any(h.off for h in said):
+            return
+        if self._groups.whole_loads and not self._restarts.possible:
+            # It would be asked to go on with pages that nothing filled.
+            self._warn("off: this engine cannot recompute a load that failed with several KV cache groups")
             return
         namespace = common_namespace(said)
         self.epochs.start(namespace)
@@ -222,19 +230,11 @@ class SchedulerHalf:
         first, last = state.local // self._chunk_tokens, -(-end // self._chunk_tokens)
         skips, pages = self._groups.to_load(blocks, first * self._chunk_tokens, state.local, end)
         deadline = now + self._settings.load_deadline_ms / 1000
-        self._starting.append(
-            LoadOp(
-                request_id=request.request_id,
-                # Without a hold the load fails, and the engine computes.
-                hold_id=match.hold_id if match is not None else 0,
-                first_chunk=first,
-                chunks=last - first,
-                skip_blocks=skips,
-                blocks=pages,
-                deadline=deadline,
-                priority=state.policy.priority,
-            )
-        )
+        # Without a hold the load fails, and the engine computes.
+        hold = match.hold_id if match is not None else 0
+        priority = state.policy.priority
+        load_op = LoadOp(request.request_id, hold, first, last - first, skips, pages, deadline, priority)
+        self._starting.append(load_op)
         if self._lineage is not None and match is not None:
             # Before any other request can use the pages.
             self._lineage.lost(state, first, last, match.quality)
@@ -310,6 +310,8 @@ class SchedulerHalf:
             if load is None:
                 continue
             self.stats.load_ended(load.tokens, now - load.begun)
+            if load.failed and self._groups.whole_loads:
+                self.stats.restarts += self._restarts.restart(load.request)
             self._holds.end(request_id, load.match)
             state = self._states.get(request_id)
             if state is not None:

@@ -38,6 +38,8 @@ class SchedulerStats:
     tokens_loaded: int = 0
     # Loads of which a part or all was recomputed.
     loads_failed: int = 0
+    # Requests that gave their pages back after that, and began anew.
+    restarts: int = 0
     # Steps that showed what computing takes.
     steps_measured: int = 0
     # Requests that computed what they could have loaded, since that takes less

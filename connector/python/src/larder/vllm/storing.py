@@ -94,7 +94,9 @@ class StorePlanner:
         a chunk is complete with the parts of all groups."""
         begin = chunk * self._chunk_tokens
         blocks = state.pages.of(self._groups, begin, begin + self._chunk_tokens)
-        if blocks is None:
+        if blocks is None or state.gap:
+            # What comes after it could not be matched.
+            state.gap = True
             self._stats.stores_behind_window += 1
             return []
         return [StoreOp(state.request_id, chunk, state.key(chunk), state.key(chunk - 1), blocks, quality)]
