@@ -56,14 +56,17 @@ def daemon() -> StubDaemon:
 
 @pytest.fixture
 def engine(model_folder: Path, daemon: StubDaemon) -> Iterator[MakeEngine]:
-    """Makes simulated engines that talk to the daemon; keyword arguments as make_config's."""
+    """Makes simulated engines that talk to the daemon; keyword arguments as make_config's. kind:
+    a class like SimulatedEngine."""
     made = []
     # So small tensors gain nothing from two threads, and lose much on a busy machine.
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
 
-    def make(connect: Any = daemon.connect, cache_config: Any = None, **options: Any) -> SimulatedEngine:
-        made.append(SimulatedEngine(make_config(model_folder, **options), connect, cache_config))
+    def make(
+        connect: Any = daemon.connect, cache_config: Any = None, kind: Any = SimulatedEngine, **options: Any
+    ) -> SimulatedEngine:
+        made.append(kind(make_config(model_folder, **options), connect, cache_config))
         return made[-1]
 
     yield make
@@ -77,7 +80,9 @@ def both(model_folder: Path, daemon: StubDaemon, monkeypatch: pytest.MonkeyPatch
     """Makes engines of Larder's and another connector, in an order; extra as make_config's."""
     made = []
 
-    def make(*order: str, extra: dict[str, Any] | None = None, cache_config: Any = None) -> SimulatedEngine:
+    def make(
+        *order: str, extra: dict[str, Any] | None = None, cache_config: Any = None, kind: Any = SimulatedEngine
+    ) -> SimulatedEngine:
         config = make_config(model_folder, extra=extra)
         own = config.kv_transfer_config
         larder = {
@@ -95,7 +100,7 @@ def both(model_folder: Path, daemon: StubDaemon, monkeypatch: pytest.MonkeyPatch
             kv_role="kv_both",
             kv_connector_extra_config={"connectors": [which[name] for name in order]},
         )
-        made.append(SimulatedEngine(config, daemon.connect, cache_config))
+        made.append(kind(config, daemon.connect, cache_config))
         return made[-1]
 
     for key, nothing in {"tokens": 0, "async": 0, "fails": 0}.items():

@@ -199,6 +199,25 @@ class Server:
             sketches.append(torch.stack([c[ids].flatten(1) @ weights for c in caches], 1).tolist() if ids else [])
         return sketches
 
+    def block_hashes(self, prompt: list[int]) -> list[list[str]]:
+        """For each KV cache group, the hash of every page that the engine's own cache has for a prompt, all layers in
+        one; "" where it has none, as behind a window."""
+        from vllm import SamplingParams
+        from vllm.v1.request import Request
+
+        core = self.engine.engine_core.engine_core
+        request = Request("pages", prompt, SamplingParams(max_tokens=1), None, block_hasher=core.request_block_hasher)
+        blocks, _, _ = self.scheduler.kv_cache_manager.get_computed_blocks(request)
+        found = []
+        for group, ids in enumerate(blocks.get_block_ids()):
+            adapter = self.worker.worker_half._loader._adapters[group, 0]
+            found.append([""] * len(ids))
+            for i, block in enumerate(ids):
+                if block:
+                    layers = [c[block].contiguous().view(torch.uint8) for c in adapter._geometry.tensors]
+                    found[-1][i] = hashlib.sha256(torch.stack(layers).numpy().tobytes()).hexdigest()
+        return found
+
     def raw_pages(self, prompt: list[int], tokens: int) -> str:
         """The hash of the pages of the prompt's first tokens, as they are."""
         from vllm import SamplingParams

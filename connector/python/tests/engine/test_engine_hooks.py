@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from other_connector import CLAIM
 from simulated_engine import (
     MakeEngine,
@@ -21,6 +22,7 @@ from simulated_engine import (
 )
 from stub_daemon import TENANT_KEY, StubDaemon
 from vllm.config import KVTransferConfig
+from vllm.v1.kv_cache_interface import KVCacheGroupSpec, MambaSpec
 
 from larder.errors import LarderError
 from larder.keys import chunk_keys, root_key
@@ -44,11 +46,18 @@ def test_an_engine_that_cannot_recompute_is_refused() -> None:
         set_recompute(object())
 
 
-def test_with_several_groups_nothing_is_claimed_and_nothing_stored(
+def test_beside_states_nothing_is_claimed_and_nothing_stored(
     engine: MakeEngine, daemon: StubDaemon, prompt: MakePrompt
 ) -> None:
-    e = engine(cache_config=make_cache_config(16, 64, groups=2))
-    assert "2 KV cache groups" in e.worker.get_handshake_metadata().off
+    config = make_cache_config(16, 64)
+    config.kv_cache_groups.append(
+        KVCacheGroupSpec(
+            ["model.layers.0.mixer"],
+            MambaSpec(block_size=16, shapes=((2, 64),), dtypes=(torch.bfloat16,)),
+        )
+    )
+    e = engine(cache_config=config)
+    assert "MambaSpec (states)" in e.worker.get_handshake_metadata().off
     request = e.add("r", prompt(300))
     assert e.connector.get_num_new_matched_tokens(request, 0) == (0, False)
     output = e.scheduler.schedule()

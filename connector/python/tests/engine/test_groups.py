@@ -11,16 +11,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from simulated_engine import (
-    MakeEngine,
-    MakePrompt,
-    SimulatedEngine,
-    Step,
-    expected_output,
-    larder,
-    make_hybrid,
-    prefix_hashes,
-)
+from hybrid_engine import HybridEngine, make_hybrid
+from simulated_engine import MakeEngine, MakePrompt, Step, expected_output, larder, prefix_hashes
 from stub_daemon import StubDaemon
 from vllm.v1.request import RequestStatus
 
@@ -35,16 +27,17 @@ BLOCKS = ((16, 0, 64), (32, 96, 32))
 ALONE = ((16, 96, 32),)
 FORMS = {"gemma": GEMMA, "blocks of two sizes": BLOCKS, "windows alone": ALONE}
 
-MakeHybrid = Callable[..., SimulatedEngine]
+MakeHybrid = Callable[..., HybridEngine]
 
 
 @pytest.fixture
 def hybrid(engine: MakeEngine) -> MakeHybrid:
     """Makes engines of such groups; else as engine."""
 
-    def make(groups: Any = GEMMA, blocks: int = 128, **options: Any) -> SimulatedEngine:
+    def make(groups: Any = GEMMA, blocks: int = 128, **options: Any) -> HybridEngine:
         block = groups[0][0]
-        return engine(cache_config=make_hybrid(blocks, *groups), block=block, blocks=blocks, **options)
+        cache_config = make_hybrid(blocks, *groups)
+        return engine(kind=HybridEngine, cache_config=cache_config, block=block, blocks=blocks, **options)
 
     return make
 
@@ -54,7 +47,7 @@ def groups(request: pytest.FixtureRequest) -> Any:
     return request.param
 
 
-def check_stored(engine: SimulatedEngine, daemon: StubDaemon, tokens: list[int]) -> list[int]:
+def check_stored(engine: HybridEngine, daemon: StubDaemon, tokens: list[int]) -> list[int]:
     """Every stored chunk holds the canonical bytes of all groups; returns their ordinals."""
     for key, _, ordinal, _ in daemon.commits:
         engine.check_chunk(daemon.chunks[key], prefix_hashes(tokens), ordinal)
@@ -176,10 +169,10 @@ def test_loads_longer_than_one_message_may_be(hybrid: MakeHybrid, daemon: StubDa
 # -- loads that fail ----------------------------------------------------------
 
 
-def unwritten(engine: SimulatedEngine) -> list[int]:
+def unwritten(engine: HybridEngine) -> list[int]:
     """Counts the copies into pages from now on."""
     count = [0]
-    for adapter in larder(engine.worker).worker_half._loader._adapters:
+    for adapter in larder(engine.worker).worker_half._loader._adapters.values():
 
         def counted(*arguments: Any, _scatter: Any = adapter.scatter) -> None:
             count[0] += 1
@@ -388,7 +381,7 @@ def test_preempted_requests_store_and_load_rightly(hybrid: MakeHybrid, daemon: S
 def test_beside_another_connector(both: Any, daemon: StubDaemon, prompt: MakePrompt) -> None:
     keys = []
     for order in (("larder", "other"), ("other", "larder")):
-        e = both(*order, cache_config=make_hybrid(64, *GEMMA))
+        e = both(*order, kind=HybridEngine, cache_config=make_hybrid(64, *GEMMA))
         assert larder(e.connector).scheduler_half._restarts.possible
         assert e.generate("r", prompt(300)) == expected_output(prompt(300), 4)
         keys = keys or [key for key, *_ in daemon.commits]

@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hybrid_engine import make_hybrid
 from safetensors.numpy import save_file
 from simulated_engine import CONFIG, DIM, HEADS, make_cache_config, make_config, write_config
 from vllm.engine.arg_utils import EngineArgs
+from vllm.v1 import kv_cache_interface
 from vllm.v1.kv_cache_interface import KVCacheConfig, KVCacheGroupSpec, MLAAttentionSpec
 
 from larder.errors import LarderError
@@ -234,7 +236,43 @@ def test_data_parallel_engines_are_engines_of_their_own(model_folder: Path) -> N
 def test_what_larder_is_off_for(model_folder: Path) -> None:
     c = make_config(model_folder)
     assert support.off(c, make_cache_config(16, 8)) == ""
-    assert "2 KV cache groups" in support.off(c, make_cache_config(16, 8, groups=2))
+    assert support.off(c, make_hybrid(8, (16, 0, 32), (16, 64, 32))) == ""
+    assert "17 KV cache groups" in support.off(c, make_hybrid(8, *[(16, 64, 32)] * 17))
+    assert "0 KV cache groups" in support.off(c, make_hybrid(8))
+
+
+@pytest.mark.parametrize(
+    ("kind", "more"),
+    [
+        ("ChunkedLocalAttentionSpec", {"attention_chunk_size": 64}),
+        ("CrossAttentionSpec", {}),
+        ("EncoderOnlyAttentionSpec", {}),
+        ("RSWASpec", {"rswa_window": 64}),
+        ("SinkFullAttentionSpec", {"sink_len": 4}),
+        ("SlidingWindowMLASpec", {"sliding_window": 64}),
+    ],
+)
+def test_kinds_of_kv_that_larder_is_off_for(model_folder: Path, kind: str, more: dict[str, Any]) -> None:
+    shape = {"block_size": 16, "num_kv_heads": HEADS, "head_size": DIM, "dtype": torch.bfloat16}
+    config = make_cache_config(16, 8)
+    spec = getattr(kv_cache_interface, kind)(**shape, **more)
+    config.kv_cache_groups.append(KVCacheGroupSpec(["model.layers.7.attn"], spec))
+    assert f"KV of the kind {kind}" in support.off(make_config(model_folder), config)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"dtype": torch.float32}, "different types of elements"),
+        ({"page_size_padded": 1 << 20}, "padded pages"),
+        ({"head_size_v": 64}, "K and V of different size"),
+    ],
+)
+def test_groups_that_larder_is_off_for(model_folder: Path, change: dict[str, Any], reason: str) -> None:
+    config = make_hybrid(8, (16, 0, 32), (16, 64, 32))
+    second = config.kv_cache_groups[1]
+    second.kv_cache_spec = replace(second.kv_cache_spec, **change)
+    assert reason in support.off(make_config(model_folder), config)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ from __future__ import annotations
 import random
 
 import pytest
-from simulated_engine import VOCABULARY, MakeEngine, expected_output, make_hybrid, prefix_hashes
+from hybrid_engine import HybridEngine, make_hybrid
+from simulated_engine import VOCABULARY, MakeEngine, expected_output, prefix_hashes
 from stub_daemon import TENANT_KEY, StubDaemon
 
 from larder.errors import FullError
@@ -33,6 +34,7 @@ class Run:
         forms = [(block, 0, 32)] + windows * [(block, window, 32)]
         self.engine = engine(
             connect=daemon.connect,
+            kind=HybridEngine,
             cache_config=make_hybrid(blocks, *forms),
             block=block,
             blocks=blocks,
