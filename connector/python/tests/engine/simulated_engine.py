@@ -287,7 +287,8 @@ class SimulatedEngine:
         while self.scheduler.has_requests():
             steps.append(self.step())
             most -= bool(steps[-1].scheduled)
-            assert most and time.monotonic() < until, "the engine does not come to an end"
+            assert most > 0, "the engine does not come to an end"
+            assert time.monotonic() < until, "the engine does not come to an end"
         for worker in self.workers.values():
             larder(worker).worker_half.settle()
         return steps

@@ -309,9 +309,9 @@ class SchedulerHalf:
             load = self._inflight.end(request_id)
             if load is None:
                 continue
-            self.stats.load_ended(load.tokens, now - load.begun)
-            if load.failed and self._groups.whole_loads:
-                self.stats.restarts += self._restarts.restart(load.request)
+            anew = load.failed and self._groups.whole_loads
+            self.stats.restarts += anew and self._restarts.restart(load.request)
+            self.stats.load_ended(0 if anew else load.tokens, now - load.begun)
             self._holds.end(request_id, load.match)
             state = self._states.get(request_id)
             if state is not None:
