@@ -29,13 +29,18 @@ def of_rank(worker: Any) -> dict[str, Any]:
     return {
         "pid": os.getpid(),
         "place": [get_pp_group().rank_in_group, get_tp_group().rank_in_group],
-        # With the slots that it keeps ahead: a store without one is dropped.
-        "ready": client.ready and client.stats.credits_granted >= sum(client._options.credits.values()),
+        "ready": client.ready and has_slots(client),
         "namespace": half.handshake().namespace.hex(),
         "stats": dataclasses.asdict(half.stats),
         "pending": len(half._loader._pending),
         "layers": len(worker.model_runner.kv_caches),
     }
+
+
+def has_slots(client: Any) -> bool:
+    """Whether at least half of the slots are here that a client keeps ahead: a store without one is dropped."""
+    pool = client._present().pool
+    return all(2 * len(pool._idle[length]) > target for length, target in pool._targets.items())
 
 
 def pages_of_rank(worker: Any, blocks: list[list[int]]) -> Layers:
@@ -71,15 +76,24 @@ def pages_of_rank(worker: Any, blocks: list[list[int]]) -> Layers:
     return found
 
 
-def die_at_commit(worker: Any, rank: int) -> None:
-    """The tensor-parallel rank dies when it has copied a step's chunks and is about to commit them."""
+def kill_before(worker: Any, rank: int, call: str, pid: int | None) -> None:
+    """On the tensor-parallel rank: kills a process, None for the rank's own, just before the next call of commit (of
+    chunks that it has copied) or load."""
     from vllm.distributed.kv_transfer import get_kv_transfer_group
     from vllm.distributed.parallel_state import get_tp_group
 
     del worker
-    if get_tp_group().rank_in_group == rank:
-        client = get_kv_transfer_group().worker_half._client
-        client.commit = lambda _: os.kill(os.getpid(), signal.SIGKILL)
+    if get_tp_group().rank_in_group != rank:
+        return
+    client = get_kv_transfer_group().worker_half._client
+    method = getattr(client, call)
+
+    def killing(*args: Any, **more: Any) -> Any:
+        os.kill(pid or os.getpid(), signal.SIGKILL)
+        setattr(client, call, method)
+        return method(*args, **more)
+
+    setattr(client, call, killing)
 
 
 class Ranks(Server):
@@ -94,9 +108,9 @@ class Ranks(Server):
         client = self.scheduler.connector.scheduler_half._client
         return client is not None and client.ready and all(r["ready"] for r in self.ranks())
 
-    def die_at_commit(self, rank: int) -> None:
+    def kill_before(self, rank: int, call: str, pid: int | None = None) -> None:
         """See the function of this name."""
-        self.llm.collective_rpc(die_at_commit, args=(rank,))
+        self.llm.collective_rpc(kill_before, args=(rank, call, pid))
 
     def leftovers(self) -> dict[str, int]:
         """What must be zero once all is done."""

@@ -10,7 +10,19 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from parallel_engines import ALONE, CHUNK, NOTHING, TOKENS, chunks_of, held_by_larderd, load, pages, started, store
+from parallel_engines import (
+    ALONE,
+    CHUNK,
+    NOTHING,
+    TOKENS,
+    by_rank,
+    chunks_of,
+    held_by_larderd,
+    load,
+    pages,
+    started,
+    store,
+)
 from real_engine import EngineError, RealEngine
 
 from harness.daemon import Daemon
@@ -87,12 +99,34 @@ def test_two_ranks_answer_from_what_they_stored_as_from_their_own_pages(
     assert two.ask("leftovers") == NOTHING
 
 
+def test_larderd_dies_when_one_rank_begins_to_load(
+    one: RealEngine, two: RealEngine, larderd: Daemon, ids: list[int]
+) -> None:
+    prompt = ids[7500:8500]
+    cold = store(two, larderd, prompt)
+    assert two.ask("reset")
+    failed = by_rank(two, "loads_failed")
+    two.ask("kill_before", rank=1, call="load", pid=larderd.pid)
+    assert two.generate(prompt, TOKENS)["token_ids"] == cold["token_ids"]
+    assert larderd.ended(60)
+    # The other may have been quicker.
+    assert by_rank(two, "loads_failed")[1] == failed[1] + 1
+    assert two.ask("leftovers") == NOTHING
+    larderd.kill()
+    larderd.start()
+    for engine in (one, two):
+        engine.await_ready()
+        assert engine.ask("reset")
+    assert store(two, larderd, prompt) == cold
+    load(one, larderd, prompt)
+
+
 def test_a_rank_that_dies_leaves_nothing_half_stored(
     one: RealEngine, two: RealEngine, larderd: Daemon, ids: list[int]
 ) -> None:
     prompt = ids[6000:7500]
     before = larderd.counters()
-    two.ask("die_at_commit", rank=1)
+    two.ask("kill_before", rank=1, call="commit")
     with pytest.raises(EngineError):
         two.generate(prompt, 200)
     two.kill()
