@@ -61,11 +61,7 @@ class GpuEngine(SimulatedEngine):
         self.device.release()
         while self.device.run(1000):
             pass
-        saver = larder(self.worker).worker_half._saver
-        if isinstance(saver, GpuSaver):
-            last = _Last()
-            saver._started.put(Started(Batch(0), [], [last]))
-            assert last.reached.wait(60)
+        await_stores(self.worker)
         self._judge()
         return steps
 
@@ -91,6 +87,15 @@ class GpuEngine(SimulatedEngine):
     def _judge(self) -> None:
         if self.wrong:
             raise self.wrong[0]
+
+
+def await_stores(worker: Any) -> None:
+    """Returns when a worker has committed what its device is done with."""
+    saver = larder(worker).worker_half._saver
+    if isinstance(saver, GpuSaver):
+        last = _Last()
+        saver._started.put(Started(Batch(0), [], [last]))
+        assert last.reached.wait(60)
 
 
 class _Last:

@@ -12,7 +12,9 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from simulated_engine import DIM, HEADS, Hashes, SimulatedEngine, kv_of, larder
+from fake_device import FakeDevice
+from gpu_engine import await_stores
+from simulated_engine import DIM, HEADS, Hashes, SimulatedEngine, Step, kv_of, larder
 from vllm.v1.kv_cache_interface import KVCacheConfig, KVCacheGroupSpec, MLAAttentionSpec
 from vllm.v1.outputs import KVConnectorOutput
 
@@ -136,6 +138,30 @@ class LatentEngine(RankedEngine):
             for rank, pages in enumerate(cache.flatten(1, 2)):
                 assert torch.equal(pages[slots].view(torch.int16), want), f"{request_id}: wrong KV, {name}, rank {rank}"
         self.checked_tokens += past
+
+
+class LatentGpuEngine(LatentEngine):
+    """As LatentEngine, with pages on a device that has done all it was given when a step ends."""
+
+    device: FakeDevice
+
+    def step(self) -> Step:
+        """As SimulatedEngine.step."""
+        done = super().step()
+        self._finish()
+        return done
+
+    def run(self, most: int = 2000) -> list[Step]:
+        """As SimulatedEngine.run; stores are over, too."""
+        steps = super().run(most)
+        self._finish()
+        for worker in self.workers.values():
+            await_stores(worker)
+        return steps
+
+    def _finish(self) -> None:
+        while self.device.run(1000):
+            pass
 
 
 MakeRanks = Callable[..., RankedEngine]

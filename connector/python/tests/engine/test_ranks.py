@@ -11,14 +11,26 @@ from typing import Any
 
 import pytest
 import torch
-from simulated_engine import DIM, HEADS, MakePrompt, check_chunk, expected_output, larder, make_config, prefix_hashes
-from simulated_ranks import LatentEngine, LopsidedEngine, MakeRanks, RankedEngine
+from fake_device import FakeDevice
+from simulated_engine import (
+    DIM,
+    HEADS,
+    MakePrompt,
+    check_chunk,
+    expected_output,
+    kv_of,
+    larder,
+    make_config,
+    prefix_hashes,
+)
+from simulated_ranks import LatentEngine, LatentGpuEngine, LopsidedEngine, MakeRanks, RankedEngine
 from stub_daemon import StubClient, StubDaemon
 
 from larder.errors import CorruptError, LarderError
 from larder.load import FailedPart, LeasedPart
 from larder.namespace import GroupKind, NamespaceDescriptor, diff
 from larder.options import Options
+from larder.vllm import layout_choice, layout_choice_gpu
 from larder.vllm.epochs import Epochs
 from larder.vllm.metadata import Handshake
 
@@ -376,3 +388,29 @@ def test_latent_kv_of_pipeline_stages(ranks: MakeRanks, daemon: StubDaemon, prom
     assert r.generate("r", prompt(300)) == expected_output(prompt(300), 4)
     assert r.external["r"] == 256
     assert r.received_by_all("r")
+
+
+def test_latent_kv_in_the_canonical_layout(
+    ranks: MakeRanks, daemon: StubDaemon, prompt: MakePrompt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = LatentGpuEngine.device = FakeDevice()
+
+    def write(k: Any, _: Any, cache: Any, slots: Any) -> None:
+        cache.flatten(0, 1)[slots] = k[:, 0]
+
+    monkeypatch.setattr(layout_choice, "device_of", lambda _: device)
+    monkeypatch.setattr(layout_choice_gpu, "backend_write", lambda _: write)
+    ranks(2, kind=LatentGpuEngine).generate("w", prompt(300), max_tokens=1)
+    hashes = prefix_hashes(prompt(300))
+    assert len(daemon.commits) == 4
+    for ordinal, (key, *_) in enumerate(daemon.commits):
+        (part,) = daemon.chunks[key].values()
+        vectors = kv_of(hashes[ordinal * 64 : ordinal * 64 + 64], 0)[:, 0]
+        assert part[: len(part) // 2] == vectors.contiguous().view(torch.uint8).numpy().tobytes()
+    for tensor in (1, 4):
+        r = ranks(tensor, kind=LatentGpuEngine)
+        assert r.generate("r", prompt(300)) == expected_output(prompt(300), 4)
+        assert r.external["r"] == 256
+        assert r.received_by_all("r")
+        space = NamespaceDescriptor.decode(r.worker.get_handshake_metadata().namespace)
+        assert (space.layout.name, space.groups[0].kind) == ("canonical/1", GroupKind.LATENT)
