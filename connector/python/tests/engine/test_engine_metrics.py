@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import pytest
 from prometheus_client import REGISTRY
-from simulated_engine import MakeEngine, MakePrompt, SimulatedEngine
+from simulated_engine import MakeEngine, MakePrompt, SimulatedEngine, make_config
+from simulated_ranks import RankedEngine
 from stub_daemon import StubDaemon
+from vllm.config.kv_events import KVEventsConfig
 from vllm.distributed.kv_transfer.kv_connector.utils import KVOutputAggregator
 from vllm.v1.metrics.loggers import LoggingStatLogger, PrometheusStatLogger
 from vllm.v1.metrics.stats import SchedulerStats
@@ -177,6 +181,28 @@ def test_engines_have_series_of_their_own(
     warm.generate("warm", prompt(300))
     assert [front.value("tokens_loaded", engine=i) for i in (0, 1)] == [0, 256]
     assert [front.value("chunks_stored", engine=i) for i in (0, 1)] == [4, 0]
+
+
+def test_ranks_move_bytes_of_their_own_and_a_chunk_counts_once(
+    model_folder: Path, daemon: StubDaemon, prompt: MakePrompt
+) -> None:
+    size = 0
+    for name in ("cold", "warm"):
+        events = KVEventsConfig(enable_kv_cache_events=True, publisher="null")
+        e = RankedEngine(make_config(model_folder, tensor_parallel_size=2, kv_events_config=events), daemon.connect)
+        front = FrontEnd(e.config)
+        front.watch(e)
+        with closing(e):
+            e.generate(name, prompt(300))
+        size = sum(len(part) for parts in daemon.chunks.values() for part in parts.values())
+        if name == "cold":
+            assert front.value("chunks_stored") == 4
+            assert front.value("stored_bytes") == size
+        assert front.value("kv_events", what="stored") == 4
+    assert front.value("loads") == 1
+    assert front.value("tokens_loaded") == 256
+    assert front.value("loaded_bytes") == size
+    assert front.value("load_seconds", suffix="_count") == 1
 
 
 def test_ranks_are_added() -> None:
