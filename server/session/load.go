@@ -1,6 +1,8 @@
 package session
 
 import (
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/larderkv/larder/api/fault"
@@ -13,14 +15,19 @@ import (
 // Replies of a load grow: the first one goes out early so that the client's
 // copies start, later ones carry more so that few messages are sent. Factor
 // 3/2: checking runs at about 1.5 times the speed of copying, so a batch is
-// ready when the copies of the one before have ended.
-const firstBatch = 1 << 20
+// ready when the copies of the one before have ended. A GPU copies as fast as
+// several processors check; the last batch, which nothing is copied beside,
+// must not be a third of everything then.
+const (
+	firstBatch = 1 << 20
+	mostBatch  = 64 << 20
+)
 
 // Where nothing is checked all parts are ready within microseconds, and one
 // reply is better than several.
 const minInterval = 25 * time.Microsecond
 
-func nextBatch(n int64) int64 { return n + n/2 }
+func nextBatch(n int64) int64 { return min(n+n/2, mostBatch) }
 
 // load is one load from its request to its release.
 type load struct {
@@ -129,17 +136,20 @@ func (s *session) register(l *load) error {
 	return nil
 }
 
-// runLoad leases and checks chunk by chunk and reports what is ready.
+// runLoad leases chunk by chunk, checks what it leased by batches, on several
+// processors at once, and reports what is ready.
 func (s *session) runLoad(l *load) {
 	var (
-		reply   = &larderv1.LoadReply{}
-		leased  []arena.Leased
-		waiting int64 // bytes in reply
-		batch   = int64(firstBatch)
-		sent    = l.began
-		total   int64
-		ready   int
-		failed  int
+		reply  = &larderv1.LoadReply{}
+		leased []arena.Leased
+		next   []checked // leased, not checked yet
+		size   int64     // bytes in next
+		ready  int64     // bytes in reply
+		batch  = int64(firstBatch)
+		sent   = l.began
+		total  int64
+		parts  int
+		failed int
 	)
 	fail := func(chunk uint32, part int, err error) {
 		p := wirefault.Proto(err)
@@ -147,11 +157,29 @@ func (s *session) runLoad(l *load) {
 		reply.Failed = append(reply.Failed, &larderv1.FailedPart{Chunk: chunk, Part: uint32(part), Error: p})
 		failed++
 	}
+	check := func() {
+		s.verifyAll(l, next)
+		for i := range next {
+			c := &next[i]
+			if c.err != nil {
+				fail(c.chunk, c.Part, c.err)
+				continue
+			}
+			reply.DeadlineNs = uint64(c.Deadline)
+			reply.Ready = append(reply.Ready, &larderv1.LeasedPart{
+				Chunk: c.chunk, Part: uint32(c.Part), Slot: slotProto(c.Slot), Length: c.Length,
+			})
+			parts++
+			ready += int64(c.Length)
+			total += int64(c.Length)
+		}
+		next, size = next[:0], 0
+	}
 	send := func() {
 		deadline := reply.DeadlineNs
 		s.reply(l.id, &larderv1.SessionResponse{Body: &larderv1.SessionResponse_Load{Load: reply}})
 		reply = &larderv1.LoadReply{DeadlineNs: deadline}
-		waiting, sent = 0, time.Now()
+		ready, sent = 0, time.Now()
 	}
 	var promotion Promotion
 	if len(l.cold) > 0 {
@@ -165,9 +193,9 @@ func (s *session) runLoad(l *load) {
 		leased = leased[:0]
 		switch {
 		case s.stopped(l):
-			err = fault.New(fault.Miss, "load", "released before it was done")
+			err = released()
 		case brought < len(l.cold) && l.cold[brought] == i:
-			if waiting > 0 {
+			if check(); ready > 0 {
 				send() // what is ready need not wait for a disk
 			}
 			leased, err = s.bring(l, promotion, brought, leased)
@@ -176,6 +204,7 @@ func (s *session) runLoad(l *load) {
 			leased, err = s.service.options.Arena.Lease(s.owner(), l.id, ref, l.parts, leased)
 		}
 		if err != nil {
+			check()
 			for _, p := range s.partsOf(l) {
 				fail(chunk, p, err)
 			}
@@ -183,28 +212,53 @@ func (s *session) runLoad(l *load) {
 		}
 		s.leasing(l, len(leased))
 		for j := range leased {
-			p := &leased[j]
-			if err := s.verify(p); err != nil {
-				fail(chunk, p.Part, err)
+			next = append(next, checked{Leased: leased[j], chunk: chunk})
+			size += int64(leased[j].Length)
+			last := i == len(l.refs)-1 && j == len(leased)-1
+			if last || ready+size < batch || len(next) < s.service.options.Checkers {
 				continue
 			}
-			reply.DeadlineNs = uint64(p.Deadline)
-			reply.Ready = append(reply.Ready, &larderv1.LeasedPart{
-				Chunk: chunk, Part: uint32(p.Part), Slot: slotProto(p.Slot), Length: p.Length,
-			})
-			ready++
-			waiting += int64(p.Length)
-			total += int64(p.Length)
-			if last := i == len(l.refs)-1 && j == len(leased)-1; waiting >= batch && !last && time.Since(sent) >= minInterval {
+			if check(); ready >= batch && time.Since(sent) >= minInterval {
 				send()
 				batch = nextBatch(batch)
 			}
 		}
 	}
+	check()
 	s.finishLoad(l)
 	reply.Done = true
 	s.reply(l.id, &larderv1.SessionResponse{Body: &larderv1.SessionResponse_Load{Load: reply}})
-	s.service.options.Meter.Loaded(time.Since(l.began), ready, failed, total)
+	s.service.options.Meter.Loaded(time.Since(l.began), parts, failed, total)
+}
+
+// checked is a leased part and what its check said.
+type checked struct {
+	arena.Leased
+	chunk uint32
+	err   error
+}
+
+// verifyAll checks parts of a load on as many processors as it may use, and
+// returns when all are done.
+func (s *session) verifyAll(l *load, parts []checked) {
+	var (
+		next atomic.Int64
+		busy sync.WaitGroup
+	)
+	work := func() {
+		for i := next.Add(1) - 1; i < int64(len(parts)); i = next.Add(1) - 1 {
+			if s.stopped(l) {
+				parts[i].err = released()
+				continue
+			}
+			parts[i].err = s.verify(&parts[i].Leased)
+		}
+	}
+	for range min(len(parts), s.service.options.Checkers) - 1 {
+		busy.Go(work)
+	}
+	work()
+	busy.Wait()
 }
 
 // bring leases a chunk that lies below, when it is in the arena.
@@ -235,6 +289,8 @@ func (s *session) verify(p *arena.Leased) error {
 	defer s.leave()
 	return s.service.options.Arena.Verify(*p)
 }
+
+func released() error { return fault.New(fault.Miss, "load", "released before it was done") }
 
 // stopped says whether nobody wants the rest of the load any more.
 func (s *session) stopped(l *load) bool {

@@ -109,6 +109,9 @@ type Options struct {
 	// Mode and HandoverSocket are told to clients.
 	Mode           arena.Mode
 	HandoverSocket string
+	// Checkers is how many processors check the parts of one load at a time. 0:
+	// half of all, so that engines keep the others.
+	Checkers int
 	// NoLanes keeps all messages on streams.
 	NoLanes bool
 	// Daemon is the version for people, "larderd 0.1.0".
@@ -140,6 +143,9 @@ type Service struct {
 func New(o Options) *Service {
 	if o.Limits.Hello == 0 {
 		o.Limits.Hello = 10 * time.Second
+	}
+	if o.Checkers == 0 {
+		o.Checkers = max(1, runtime.GOMAXPROCS(0)/2)
 	}
 	return &Service{
 		options:     o,

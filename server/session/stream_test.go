@@ -153,6 +153,7 @@ func TestNothingWaitsForALoad(t *testing.T) { overBoth(t, testNothingWaitsForALo
 
 func testNothingWaitsForALoad(t *testing.T, lane bool) {
 	s := over(lane)
+	s.checkers = 1
 	gate := &slow{entered: make(chan struct{}), open: make(chan struct{})}
 	s.wrap = func(a session.Arena) session.Arena { gate.Arena = a; return gate }
 	w := newWorld(t, s)
@@ -178,6 +179,31 @@ func testNothingWaitsForALoad(t *testing.T, lane bool) {
 	require.Zero(t, w.arena.Stats().Leased)
 	require.NoError(t, c.End())
 	w.settled(0, 0)
+}
+
+// While one part of a load is being checked, another processor checks the others.
+func TestPartsAreCheckedSideBySide(t *testing.T) {
+	s := defaults()
+	s.checkers = 2
+	gate := &slow{entered: make(chan struct{}), open: make(chan struct{})}
+	s.wrap = func(a session.Arena) session.Arena { gate.Arena = a; return gate }
+	w := newWorld(t, s)
+	c := w.connect()
+	p := c.Prompt(1, 4)
+	c.Store(p, 0, 4)
+	m := c.Match(p)
+	load := c.Send(&larderv1.SessionRequest{Body: &larderv1.SessionRequest_Load{Load: &larderv1.Load{HoldId: m.GetHoldId(), Chunks: 4}}})
+	<-gate.entered
+	require.Eventually(t, func() bool { return w.arena.Stats().VerifiedParts == 4*rawtest.Parts-1 }, time.Minute, time.Millisecond)
+	close(gate.open)
+	r := c.Recv()
+	require.True(t, r.GetLoad().GetDone())
+	require.Len(t, r.GetLoad().GetReady(), 4*rawtest.Parts)
+	for i, part := range r.GetLoad().GetReady() {
+		require.EqualValues(t, i/rawtest.Parts, part.GetChunk())
+		require.EqualValues(t, i%rawtest.Parts, part.GetPart())
+	}
+	require.True(t, c.Release(load))
 }
 
 // A load of several batches: parts come in order, each once, the last reply

@@ -49,6 +49,8 @@ type settings struct {
 	auth   auth.Options
 	// wrap stands between the sessions and the arena.
 	wrap func(session.Arena) session.Arena
+	// checkers as in session.Options, the same on every machine.
+	checkers int
 	// lane moves the messages of clients that connect to a lane.
 	lane    bool
 	noLanes bool
@@ -58,7 +60,8 @@ type settings struct {
 
 func defaults() settings {
 	return settings{
-		arena: arena.Options{Budget: 4 << 20, SegmentBytes: 4 << 20, Lease: 10 * time.Second, RevokeGrace: 2 * time.Second},
+		checkers: 3,
+		arena:    arena.Options{Budget: 4 << 20, SegmentBytes: 4 << 20, Lease: 10 * time.Second, RevokeGrace: 2 * time.Second},
 		limits: session.Limits{
 			MaxSessions: 16, MaxInFlight: 8, MaxMessageBytes: 2 << 20, MaxMatchChunks: 64, MaxParts: 32,
 			MaxCredits: 16, MaxHolds: 4, HoldDefault: 10 * time.Second, HoldMax: time.Minute,
@@ -109,7 +112,7 @@ func newWorld(t testing.TB, s settings) *world {
 	w.sessions = session.New(session.Options{
 		Arena: s.wrap(a), Registry: w.registry, Policy: policy, Clock: w.clock, Meter: nothing{},
 		Logger: slog.New(slog.NewTextHandler(t.Output(), nil)), Limits: s.limits, Mode: s.arena.Mode,
-		HandoverSocket: w.handover, NoLanes: s.noLanes, Daemon: "test",
+		HandoverSocket: w.handover, Checkers: s.checkers, NoLanes: s.noLanes, Daemon: "test",
 		Directory: directory.New(directory.Options{
 			Arena: a, Clock: w.clock, Log: w.log,
 			HoldDefault: s.limits.HoldDefault, HoldMax: s.limits.HoldMax, MaxHolds: s.limits.MaxHolds,
