@@ -45,7 +45,7 @@ class Daemon:
         } | (flags or {})
         self._command = [str(binaries / "larderd")]
         for key, value in settings.items():
-            self._command += [f"--{key}", value]
+            self._command.append(f"--{key}={value}")
         self._process: subprocess.Popen[bytes] | None = None
 
     @property

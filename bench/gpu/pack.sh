@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# Packs vLLM 0.26.0 and Larder for a GPU host (Hopper, x86-64) without network that has
+# CPython 3.12, CUDA 13, torch 2.11, Triton and transformers.
+# usage: bench/gpu/pack.sh WORKDIR OUTDIR
+# OUTDIR receives engine.tar.xz (what requirements.txt names, ready to import; changes only
+# with it) and larder.tar.gz (this tree's commit, with static binaries in bin/).
+# There: mkdir site larder && tar xJf engine.tar.xz -C site && tar xzf larder.tar.gz -C larder
+#        cd larder && PYTHONPATH=../site:connector/python/src python3 bench/gpu/engine.py ...
+# WORKDIR keeps downloads (330 MB). Needs pip, Go, 2 GB of disk; takes 2 minutes.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+top=$(cd "$here/../.." && pwd)
+work=$1 out=$2
+mkdir -p "$work/wheels" "$out"
+
+if [ ! -f "$out/engine.tar.xz" ]; then
+  select=(--no-deps --only-binary=:all: --implementation cp --python-version 3.12)
+  for p in manylinux_2_31_x86_64 manylinux_2_28_x86_64 manylinux_2_27_x86_64 manylinux_2_17_x86_64 \
+    manylinux2014_x86_64 manylinux1_x86_64 any; do select+=(--platform "$p"); done
+  python3 -m pip download -q "${select[@]}" -d "$work/wheels" -r "$here/requirements.txt"
+  rm -rf "$work/site"
+  python3 -m pip install -q "${select[@]}" --no-index --no-compile -f "$work/wheels" --target "$work/site" \
+    -r "$here/requirements.txt"
+  # FlashAttention 3 is what Hopper uses; what else goes is large, and not needed for it.
+  (cd "$work/site/vllm" && rm -rf vllm_flash_attn/_vllm_fa2_C* _flashmla* _qutlass* vllm-rs _rust_tool_parser* \
+    third_party/deep_gemm third_party/fmha_sm100 entrypoints/serve/instrumentator/static)
+  python3 "$here/slim.py" "$work"/site/vllm/_{moe_C,C}_stable*.so "$work"/site/vllm/vllm_flash_attn/_vllm_fa3_C*.so
+  # Structured output is imported but not used: an empty stand-in is enough.
+  mkdir -p "$work/site/xgrammar"
+  printf 'def __getattr__(name):\n    if name.startswith("__"):\n        raise AttributeError(name)\n    return type(name, (), {})\n' \
+    >"$work/site/xgrammar/__init__.py"
+  tar c --sort=name -C "$work/site" . | xz -T2 -3 --block-size=24MiB >"$out/engine.tar.xz.tmp"
+  mv "$out/engine.tar.xz.tmp" "$out/engine.tar.xz"
+fi
+
+rm -rf "$work/larder"
+mkdir -p "$work/larder/bin"
+git -C "$top" archive HEAD | tar x -C "$work/larder"
+(cd "$top" && CGO_ENABLED=0 go build -trimpath -ldflags='-s -w' -o "$work/larder/bin/" ./cmd/larderd ./cmd/larder)
+tar cz -C "$work/larder" . >"$out/larder.tar.gz"
+ls -l "$out"

@@ -1,0 +1,144 @@
+"""The connector in real engines on a GPU, with a real daemon: pages byte for byte.
+
+    make build && python3 -m pytest bench/gpu/test_connector.py
+
+Needs a GPU and vLLM, and fails without them: it is no part of CI. Digests of pages
+are taken by plain indexing in the engine's worker (inside/engine_pages.py), in the order heads,
+tokens, K and V, so orders of pages can be compared with each other.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import models
+from rig import Daemon, Engine, await_that, daemon, with_larder
+
+CHUNK = 256
+LENGTH = 3000
+WHOLE = LENGTH // CHUNK * CHUNK
+
+Start = Callable[..., Engine]
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("gpu")
+
+
+@pytest.fixture(scope="module")
+def larderd(work: Path) -> Iterator[Daemon]:
+    made = daemon(work / "larder", "4GiB")
+    yield made
+    made.stop()
+
+
+@pytest.fixture(scope="module")
+def engines(work: Path, larderd: Daemon) -> Iterator[dict[str, Engine]]:
+    """All of the module's, started side by side: most of a start is waiting."""
+    llama, mla = models.small(work / "llama"), models.latent(work / "mla")
+    larder = {"kv_transfer_config": with_larder(larderd.socket, credit_mib=512)}
+    nhd, hnd = {"VLLM_KV_CACHE_LAYOUT": "NHD"}, {"VLLM_KV_CACHE_LAYOUT": "HND"}
+    kinds: dict[str, tuple[Path, dict[str, str], dict[str, Any]]] = {
+        "plain": (llama, nhd, {}),
+        "nhd": (llama, nhd, larder),
+        "hnd": (llama, hnd, larder),
+        "sleeper": (llama, nhd, {**larder, "enable_sleep_mode": True}),
+        "latent": (mla, {}, larder),
+        "latent.fresh": (mla, {}, larder),
+    }
+    made = {}
+    for name, (model, environment, options) in kinds.items():
+        made[name] = Engine(
+            name, model, work / f"{name}.log", environment | {"VLLM_CACHE_ROOT": str(work / "cache")},
+            max_model_len=4096, max_num_batched_tokens=4096, max_num_seqs=8, kv_cache_memory_bytes=1 << 30, **options,
+        )  # fmt: skip
+    yield made
+    for engine in made.values():
+        engine.kill()
+
+
+def loaded(engine: Engine) -> int:
+    return int(engine.call("counts")["workers"][0]["chunks_loaded"])
+
+
+def store(engine: Engine, prompt: list[int]) -> dict[str, Any]:
+    """Computes a prompt, and waits until its chunks are stored."""
+    before = engine.call("counts")["workers"][0]["chunks_stored"]
+    answer: dict[str, Any] = engine.call("ask", prompt=prompt, tokens=8)
+
+    def stored() -> bool:
+        engine.call("settle")
+        return bool(engine.call("counts")["workers"][0]["chunks_stored"] >= before + prompt[1] // CHUNK)
+
+    await_that("the prompt is stored", stored)
+    return answer
+
+
+def load(engine: Engine, prompt: list[int]) -> dict[str, Any]:
+    """Asks for a prompt where nothing right is left in any page; all whole chunks must come from Larder."""
+    engine.call("reset")
+    engine.call("overwrite", value=3.0)
+    before = loaded(engine)
+    answer: dict[str, Any] = engine.call("ask", prompt=prompt, tokens=8, logprobs=1)
+    assert answer["cached"] == WHOLE
+    assert loaded(engine) - before == WHOLE // CHUNK
+    return answer
+
+
+def pages(engine: Engine, prompt: list[int]) -> Any:
+    """Digests of the whole chunks' blocks, by block and head."""
+    return engine.call("pages", prompt=prompt, tokens=WHOLE)[0]
+
+
+@pytest.mark.parametrize(("writer", "reader"), [("nhd", "nhd"), ("nhd", "hnd"), ("hnd", "nhd")])
+def test_pages_come_back_as_they_left(engines: dict[str, Engine], writer: str, reader: str) -> None:
+    a, b = engines[writer].ready(), engines[reader].ready()
+    prompt = [sum(map(ord, writer + reader)) + ord(reader[0]), LENGTH]
+    store(a, prompt)
+    written = pages(a, prompt)
+    assert len({head for block in written for head in block}) == len(written) * 8
+    load(b, prompt)
+    assert pages(b, prompt) == written
+
+
+def test_the_answer_is_that_of_an_engine_without(engines: dict[str, Engine]) -> None:
+    plain, ours = engines["plain"].ready(), engines["nhd"].ready()
+    prompt = [77, LENGTH]
+    store(ours, prompt)
+    got = load(ours, prompt)
+    # As many tokens from the engine's own cache: the same shapes are computed.
+    plain.call("ask", prompt=prompt, cut=WHOLE)
+    want = plain.call("ask", prompt=prompt, tokens=8, logprobs=1)
+    assert want["cached"] == WHOLE
+    assert (got["token_ids"], got["scores"]) == (want["token_ids"], want["scores"])
+
+
+def test_latent_pages(engines: dict[str, Engine]) -> None:
+    a, b = engines["latent"].ready(), engines["latent.fresh"].ready()
+    prompt = [55, LENGTH]
+    store(a, prompt)
+    written = pages(a, prompt)
+    load(b, prompt)
+    assert pages(b, prompt) == written
+
+
+def test_sleep_leaves_what_is_stored(engines: dict[str, Engine]) -> None:
+    sleeper, reader = engines["sleeper"].ready(), engines["nhd"].ready()
+    prompt = [99, LENGTH]
+    first = store(sleeper, prompt)
+    written = pages(sleeper, prompt)
+    sleeper.call("sleep", level=1)
+    load(reader, prompt)
+    assert pages(reader, prompt) == written
+    sleeper.call("wake")
+    sleeper.call("overwrite", value=3.0)
+    # Weights are the same, pages are not: a page that was taken for kept would change the answer.
+    assert sleeper.call("ask", prompt=prompt, tokens=8)["token_ids"] == first["token_ids"]

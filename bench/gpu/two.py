@@ -1,0 +1,149 @@
+"""Pages across tensor-parallel sizes, on real GPUs: byte for byte.
+
+    make build && python3 bench/gpu/two.py --out FOLDER
+
+An engine of --ranks GPUs and one of a single GPU serve the same checkpoint
+(models.small, 4 layers, 8 KV heads) over one larderd. One computes a prompt and
+stores it; the other, whose pages were overwritten, loads it. Digests of each block
+and KV head, taken by plain indexing in either engine, must be equal; then the
+same the other way round. What both generate is said, not judged: with bf16 each
+number of ranks rounds its sums in another way. That a recompute would have made
+other pages is said too (.differ): equal digests can then come from a load only.
+Ends with an error unless all pages were loaded and are equal.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import models
+from rig import Engine, await_that, daemon, with_larder
+
+CHUNK = 256
+Digests = list[list[str]]
+"""[block][KV head of the model]"""
+
+
+def digests(engine: Engine, prompt: list[int], tokens: int) -> Digests:
+    """Of the model's heads, over all ranks."""
+    ranks: list[list[list[str]]] = engine.call("pages", prompt=prompt, tokens=tokens)
+    return [[head for rank in ranks for head in rank[block]] for block in range(len(ranks[0]))]
+
+
+def stored(engine: Engine, chunks: int) -> None:
+    """Waits until every rank stored so many chunks in all."""
+
+    def done() -> bool:
+        engine.call("settle", steps=5)
+        return all(w["chunks_stored"] >= chunks for w in engine.call("counts")["workers"])
+
+    await_that(f"{chunks} chunks stored by every rank of {engine.name}", done, 20)
+
+
+def loaded(engine: Engine) -> list[int]:
+    """Chunks that each rank has loaded."""
+    return [w["chunks_loaded"] for w in engine.call("counts")["workers"]]
+
+
+def across(writer: Engine, reader: Engine, seed: int, length: int, had: int) -> dict[str, Any]:
+    """writer stores, reader loads. had: chunks that writer has stored before."""
+    prompt, chunks = [seed, length], length // CHUNK
+    tokens = chunks * CHUNK
+    first = writer.call("ask", prompt=prompt, tokens=8)
+    stored(writer, had + chunks)
+    written = digests(writer, prompt, tokens)
+
+    # The reader's own computation, for comparison, before it may load: of the first
+    # chunk less than a whole one, which nobody stores or loads.
+    reader.call("reset")
+    reader.call("overwrite", value=3.0)
+    before = loaded(reader)
+    got = reader.call("ask", prompt=prompt, tokens=8)
+    each = [b - a for a, b in zip(before, loaded(reader), strict=True)]
+    read = digests(reader, prompt, tokens)
+    equal = sum(a == b for x, y in zip(written, read, strict=True) for a, b in zip(x, y, strict=True))
+    return {
+        "name": f"across.{writer.name}.{reader.name}",
+        "cached": got["cached"],
+        "chunks": chunks,
+        "loaded_by_rank": each,
+        "pages_equal": equal,
+        "pages": sum(len(x) for x in written),
+        "heads": len(written[0]),
+        "ttft_ms": round(1000 * got["ttft_s"], 2),
+        "tokens_equal": got["token_ids"] == first["token_ids"],
+        "ok": equal == sum(len(x) for x in written) and got["cached"] >= tokens and min(each) >= chunks,
+    }
+
+
+def differ(a: Engine, b: Engine, seed: int) -> dict[str, Any]:
+    """How many pages differ where both compute a prompt of less than a chunk."""
+    prompt = [seed, CHUNK - 1]
+    tokens = CHUNK - 16
+    for engine in (a, b):
+        engine.call("reset")
+        engine.call("ask", prompt=prompt)
+    x, y = digests(a, prompt, tokens), digests(b, prompt, tokens)
+    pairs = [(p, q) for i, j in zip(x, y, strict=True) for p, q in zip(i, j, strict=True)]
+    return {"name": "differ", "pages_that_differ": sum(p != q for p, q in pairs), "pages": len(pairs)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--work", type=Path, default=Path("/tmp/larder-two"), help="scratch folder, emptied")  # noqa: S108
+    parser.add_argument("--ranks", type=int, default=2)
+    parser.add_argument("--length", type=int, default=4000)
+    parser.add_argument("--pages", type=int, default=1 << 30)
+    args = parser.parse_args()
+    shutil.rmtree(args.work, ignore_errors=True)
+    args.work.mkdir(parents=True)
+    args.out.mkdir(parents=True, exist_ok=True)
+    began = time.monotonic()
+    model = models.small(args.work / "model")
+    larderd = daemon(args.work / "larder", "4GiB")
+    options = {
+        "max_model_len": args.length + 256,
+        "max_num_batched_tokens": args.length + 256,
+        "max_num_seqs": 8,
+        "kv_cache_memory_bytes": args.pages,
+        "disable_custom_all_reduce": True,
+        "kv_transfer_config": with_larder(larderd.socket, credit_mib=1024),
+    }
+    environment = {"VLLM_CACHE_ROOT": str(args.work / "cache")}
+    engines: list[Engine] = []
+    rows: list[dict[str, Any]] = []
+
+    def say(row: dict[str, Any]) -> None:
+        rows.append(row)
+        print(f"{time.monotonic() - began:6.1f} {json.dumps(row)}", flush=True)
+
+    try:
+        for ranks in (args.ranks, 1):
+            name = f"tp{ranks}"
+            engines.append(
+                Engine(name, model, args.out / f"{name}.log", environment, tensor_parallel_size=ranks, **options)
+            )
+        many, one = engines
+        for engine in engines:
+            say({"name": f"{engine.name}.start", "value": engine.ready().start_s, "unit": "s"})
+            say({"name": f"{engine.name}.pages", "form": engine.call("form")})
+        say(across(many, one, 11, args.length, 0))
+        say(across(one, many, 12, args.length, 0))
+        say(differ(many, one, 13))
+    finally:
+        for engine in engines:
+            engine.kill()
+        larderd.stop()
+        (args.out / "rows.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    if not all(row.get("ok", True) for row in rows):
+        raise SystemExit("pages are not equal, or were not loaded")
+
+
+if __name__ == "__main__":
+    main()
