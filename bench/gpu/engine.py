@@ -221,7 +221,7 @@ class Bench:
         # What follows a cold run in the same process may differ from the rest.
         hit = arm.engine.call("ask", prompt=self._prompt(length))
         arm.engine.call("settle", steps=20)
-        enough = hit["cached"] >= self._least(length)
+        enough = bool(hit["cached"] >= self._least(length))
         if not enough:
             self.row(
                 f"ttft.{length}.{arm.name}.failed", error="not reused", cached=hit["cached"], least=self._least(length)
@@ -235,7 +235,7 @@ class Bench:
         def stored() -> bool:
             arm.engine.call("settle", steps=5)
             workers = arm.engine.call("counts")["workers"]
-            return sum(w["chunks_stored"] + w["chunks_duplicate"] for w in workers) >= wanted
+            return bool(sum(w["chunks_stored"] + w["chunks_duplicate"] for w in workers) >= wanted)
 
         with suppress(EngineError):
             await_that(f"{wanted} chunks stored", stored, 10)

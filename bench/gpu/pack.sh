@@ -3,8 +3,8 @@
 # CPython 3.12, CUDA 13, torch 2.11, Triton and transformers.
 # usage: bench/gpu/pack.sh WORKDIR OUTDIR
 # OUTDIR receives engine.tar.xz (what requirements.txt names, ready to import; changes only
-# with it) and larder.tar.gz (this tree's commit, with static binaries in bin/).
-# There: mkdir site larder && tar xJf engine.tar.xz -C site && tar xzf larder.tar.gz -C larder
+# with it) and larder.tar.xz (this tree's commit, with static binaries in bin/).
+# There: mkdir site larder && tar xJf engine.tar.xz -C site && tar xJf larder.tar.xz -C larder
 #        cd larder && PYTHONPATH=../site:connector/python/src python3 bench/gpu/engine.py ...
 # WORKDIR keeps downloads (330 MB). Needs pip, Go, 2 GB of disk; takes 2 minutes.
 set -euo pipefail
@@ -36,6 +36,6 @@ fi
 rm -rf "$work/larder"
 mkdir -p "$work/larder/bin"
 git -C "$top" archive HEAD | tar x -C "$work/larder"
-(cd "$top" && CGO_ENABLED=0 go build -trimpath -ldflags='-s -w' -o "$work/larder/bin/" ./cmd/larderd ./cmd/larder)
-tar cz -C "$work/larder" . >"$out/larder.tar.gz"
+(cd "$top" && CGO_ENABLED=0 go build -ldflags='-s -w' -o "$work/larder/bin/" ./cmd/larderd ./cmd/larder)
+tar c -C "$work/larder" . | xz -T2 -3 --block-size=24MiB >"$out/larder.tar.xz"
 ls -l "$out"

@@ -19,7 +19,7 @@ def draw_weights() -> None:
 
     seeds = itertools.count(1)
 
-    @torch.no_grad()
+    @torch.no_grad()  # type: ignore[untyped-decorator]
     def initialize(module: Any, model_config: Any, **kwargs: Any) -> None:  # noqa: ARG001
         for parameter in module.parameters(recurse=False):
             if not torch.is_floating_point(parameter):

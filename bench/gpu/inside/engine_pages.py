@@ -50,8 +50,8 @@ class Pages:
         from vllm.distributed.kv_transfer import get_kv_transfer_group, has_kv_transfer_group
 
         connector = get_kv_transfer_group() if has_kv_transfer_group() else None
-        stats = getattr(connector, "stats", None)
-        return dataclasses.asdict(stats) if dataclasses.is_dataclass(stats) and not isinstance(stats, type) else {}
+        stats: Any = getattr(connector, "stats", None)
+        return dataclasses.asdict(stats) if dataclasses.is_dataclass(stats) else {}
 
     def _caches(self) -> list[Any]:
         caches: list[Any] = list(self.model_runner.kv_caches)

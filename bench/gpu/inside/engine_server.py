@@ -109,10 +109,8 @@ class Server:
 
     def counts(self) -> dict[str, Any]:
         """Larder's counters: of the scheduler's half, and of each rank's."""
-        connector = self.core.scheduler.connector
-        stats = getattr(connector, "stats", None)
-        known = dataclasses.is_dataclass(stats) and not isinstance(stats, type)
-        scheduler = dataclasses.asdict(stats) if known else {}
+        stats: Any = getattr(self.core.scheduler.connector, "stats", None)
+        scheduler = dataclasses.asdict(stats) if dataclasses.is_dataclass(stats) else {}
         return {"scheduler": scheduler, "workers": self.llm.collective_rpc("larder_counts")}
 
     def pages(self, prompt: Prompt, tokens: int) -> list[list[list[str]]]:
@@ -152,11 +150,10 @@ class Server:
 
     def versions(self) -> dict[str, str]:
         """Of what runs here."""
-        import torch
-        import triton
-        import vllm
+        from importlib import metadata
 
-        return {"vllm": vllm.__version__, "torch": torch.__version__, "triton": triton.__version__}
+        found = {d.metadata["Name"]: d.version for d in metadata.distributions()}
+        return {name: found[name] for name in ("vllm", "torch", "triton", "transformers") if name in found}
 
     def _add(self, ids: list[int], tokens: int, logprobs: int | None = None) -> str:
         from vllm import SamplingParams
