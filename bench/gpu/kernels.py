@@ -40,7 +40,7 @@ from larder.mapping import map_shared
 from larder.vllm import layout_choice_gpu as choice
 from larder.vllm.cuda import CudaDriver
 from larder.vllm.device import CudaDevice, kernel_mover, wait_all
-from larder.vllm.gpu_copies import PageCopies, PartCopy
+from larder.vllm.gpu_copies import Lanes, PageCopies, PartCopy
 from larder.vllm.layout import Geometry, PartHeads, canonical
 from larder.vllm.layout_gpu import GpuAdapter
 from larder.vllm.rows import canonical_rows
@@ -131,7 +131,8 @@ class Rig:
             torch.cuda.synchronize()
 
         def way(variant: Any) -> Callable[[], None]:
-            made: PageCopies = self.adapter.copies(variant, self.place.covers, self.heads, to_parts=to_parts)
+            lanes = Lanes(self.device, self.part)
+            made: PageCopies = self.adapter.copies(lanes, variant, self.place.covers, self.heads, to_parts=to_parts)
             copies = self.out if to_parts else self.back
             return lambda: wait_all(made.start(copies, [self.device.record(self.device.current_stream())]))
 
