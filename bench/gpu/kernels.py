@@ -29,7 +29,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -37,15 +37,24 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "connector/python/src"))
 
 from larder.mapping import map_shared
-from larder.vllm import layout_choice_gpu as choice
 from larder.vllm.cuda import CudaDriver
-from larder.vllm.device import CudaDevice, kernel_mover, wait_all
-from larder.vllm.gpu_copies import Lanes, PageCopies, PartCopy
+from larder.vllm.device import CudaDevice, wait_all
+from larder.vllm.gpu_copies import STAGE_BYTES, Lanes, PageCopies, PartCopy
 from larder.vllm.layout import Geometry, PartHeads, canonical
 from larder.vllm.layout_gpu import GpuAdapter
 from larder.vllm.rows import canonical_rows
+from larder.vllm.rows_kernel import PROGRAMS, TILE_BYTES, WARPS, Mover
 
 LAYERS, HEADS, DIM, BLOCK, CHUNK = 32, 8, 128, 16, 256
+
+
+class Knobs(NamedTuple):
+    """Of the copies; the first ones are the connector's."""
+
+    programs: int = PROGRAMS
+    warps: int = WARPS
+    tile: int = TILE_BYTES
+    stage: int = STAGE_BYTES
 
 
 class Place:
@@ -96,7 +105,8 @@ class Rig:
         if rows is None:
             raise SystemExit(f"no rows for {order}")
         self.device = CudaDevice(self.caches[0].device)
-        self.adapter = GpuAdapter(self.device, rows, kernel_mover(rows, args.programs, args.warps), canonical())
+        self.adapter = GpuAdapter(self.device, rows, canonical())
+        self.rows = rows
         drawn = random.Random(1)  # noqa: S311 - block numbers
         ids = drawn.sample(range(4 * used), 2 * used)
         self.out, self.back = self._copies(ids[:used], drawn), self._copies(ids[used:], drawn)
@@ -120,8 +130,9 @@ class Rig:
                 made.append(PartCopy(blocks, 0, PartHeads(p * self.heads, self.heads), view))
         return made
 
-    def ways(self, *, to_parts: bool) -> dict[str, Callable[[], None]]:
+    def ways(self, knobs: Knobs, *, to_parts: bool) -> dict[str, Callable[[], None]]:
         """What alternates, by name."""
+        self.adapter._mover = Mover(self.rows, knobs.programs, knobs.warps, knobs.tile)
 
         def raw() -> None:
             if to_parts:
@@ -131,7 +142,7 @@ class Rig:
             torch.cuda.synchronize()
 
         def way(variant: Any) -> Callable[[], None]:
-            lanes = Lanes(self.device, self.part)
+            lanes = Lanes(self.device, self.part, knobs.stage)
             made: PageCopies = self.adapter.copies(lanes, variant, self.place.covers, self.heads, to_parts=to_parts)
             copies = self.out if to_parts else self.back
             return lambda: wait_all(made.start(copies, [self.device.record(self.device.current_stream())]))
@@ -166,9 +177,9 @@ class Rig:
         return torch.stack(layers).contiguous().view(torch.uint8).flatten().cpu().numpy()
 
 
-def measure(rig: Rig, order: str, runs: int, *, to_parts: bool) -> list[dict[str, Any]]:
+def measure(rig: Rig, order: str, runs: int, knobs: Knobs, *, to_parts: bool) -> list[dict[str, Any]]:
     """Rows of one direction."""
-    ways = rig.ways(to_parts=to_parts)
+    ways = rig.ways(knobs, to_parts=to_parts)
     for name in ("staged", "zero_copy"):
         rig.check(f"{order} {name}", ways[name], to_parts=to_parts)
     times: dict[str, list[float]] = {name: [] for name in ways}
@@ -193,6 +204,7 @@ def measure(rig: Rig, order: str, runs: int, *, to_parts: bool) -> list[dict[str
                 "high": round(rig.bytes / low / 1e9, 2),
                 "of_raw": round(ratios[len(ratios) // 2], 4),
                 "n": len(values),
+                **knobs._asdict(),
             }
         )
     return rows
@@ -203,21 +215,23 @@ def main() -> None:
     parser.add_argument("--mib", type=int, default=512)
     parser.add_argument("--runs", type=int, default=15)
     parser.add_argument("--part-heads", type=int, default=1, help="KV heads of a part")
-    parser.add_argument("--programs", type=int, default=choice.PROGRAMS)
-    parser.add_argument("--warps", type=int, default=choice.WARPS)
+    parser.add_argument("--knobs", action="append", default=[], metavar="PROGRAMS,WARPS,TILE_KIB,STAGE_MIB",
+                        help="instead of the connector's; may come several times")  # fmt: skip
     parser.add_argument("--json", type=Path, default=None)
     args = parser.parse_args()
     query = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
     card = subprocess.run(query, capture_output=True, text=True, check=False).stdout.strip()
-    common = {"card": card, "mib": args.mib, "part_heads": args.part_heads, "programs": args.programs}
+    common = {"card": card, "mib": args.mib, "part_heads": args.part_heads}
+    knobs = [Knobs(p, w, t << 10, m << 20) for p, w, t, m in (map(int, k.split(",")) for k in args.knobs)]
     place = Place(args.mib << 20)
     rows = []
     for order in ("NHD", "HND"):
         rig = Rig(order, place, args)
         for to_parts in (True, False):
-            for row in measure(rig, order, args.runs, to_parts=to_parts):
-                rows.append({**row, **common})
-                print(json.dumps(rows[-1]), flush=True)
+            for some in knobs or [Knobs()]:
+                for row in measure(rig, order, args.runs, some, to_parts=to_parts):
+                    rows.append({**row, **common})
+                    print(json.dumps(rows[-1]), flush=True)
         del rig
         torch.cuda.empty_cache()
     if args.json:
