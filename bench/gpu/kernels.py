@@ -217,6 +217,7 @@ def main() -> None:
     parser.add_argument("--part-heads", type=int, default=1, help="KV heads of a part")
     parser.add_argument("--knobs", action="append", default=[], metavar="PROGRAMS,WARPS,TILE_KIB,STAGE_MIB",
                         help="instead of the connector's; may come several times")  # fmt: skip
+    parser.add_argument("--orders", default="NHD,HND")
     parser.add_argument("--json", type=Path, default=None)
     args = parser.parse_args()
     query = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
@@ -225,7 +226,7 @@ def main() -> None:
     knobs = [Knobs(p, w, t << 10, m << 20) for p, w, t, m in (map(int, k.split(",")) for k in args.knobs)]
     place = Place(args.mib << 20)
     rows = []
-    for order in ("NHD", "HND"):
+    for order in args.orders.split(","):
         rig = Rig(order, place, args)
         for to_parts in (True, False):
             for some in knobs or [Knobs()]:

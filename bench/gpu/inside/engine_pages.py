@@ -51,7 +51,7 @@ class Pages:
 
         connector = get_kv_transfer_group() if has_kv_transfer_group() else None
         stats: Any = getattr(connector, "stats", None)
-        return dataclasses.asdict(stats) if dataclasses.is_dataclass(stats) else {}
+        return {} if stats is None else dataclasses.asdict(stats)
 
     def _caches(self) -> list[Any]:
         caches: list[Any] = list(self.model_runner.kv_caches)

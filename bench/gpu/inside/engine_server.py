@@ -110,7 +110,7 @@ class Server:
     def counts(self) -> dict[str, Any]:
         """Larder's counters: of the scheduler's half, and of each rank's."""
         stats: Any = getattr(self.core.scheduler.connector, "stats", None)
-        scheduler = dataclasses.asdict(stats) if dataclasses.is_dataclass(stats) else {}
+        scheduler = {} if stats is None else dataclasses.asdict(stats)
         return {"scheduler": scheduler, "workers": self.llm.collective_rpc("larder_counts")}
 
     def pages(self, prompt: Prompt, tokens: int) -> list[list[list[str]]]:
