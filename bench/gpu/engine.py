@@ -145,7 +145,7 @@ class Bench:
                 "cudagraph_capture_sizes": sizes,
             }
         kind = name.split(".", maxsplit=1)[0]
-        environment = {"VLLM_CACHE_ROOT": str(self.work / "cache")}
+        environment: dict[str, str] = {}
         if kind == "larder":
             if self.daemon is None:
                 self.daemon = daemon(self.work / "larder", args.host_bytes, **dict(args.larderd))
@@ -188,11 +188,17 @@ class Bench:
             for arm in list(arms):
                 if not self._stored(arm, length):
                     arms.remove(arm)
+            before = {a.name: _inside(a) for a in arms}
             for turn in range(repeats):
                 for arm in [*arms[turn % len(arms) :], *arms[: turn % len(arms)]]:
                     self._turn(arm, length, times)
             for name, values in times.items():
                 self._times(f"ttft.{length}.{name}", values)
+            for arm in arms:
+                after = _inside(arm)
+                each = {k: _ms((after[k] - before[arm.name].get(k, 0)) / repeats) for k in after}
+                if each:
+                    self.row(f"inside.{length}.{arm.name}", unit="ms", **{k: v for k, v in each.items() if v})
             for arm in arms:
                 if arm.name.startswith("larder"):
                     self._compare(arm, length)
@@ -258,6 +264,8 @@ class Bench:
             self.row(f"ttft.{length}.{arm.name}.missed", cached=got["cached"])
             return
         times.setdefault(arm.name, []).append(got["ttft_s"])
+        again = arm.engine.call("ask", prompt=self._prompt(length))
+        times.setdefault(f"{arm.name}.hit", []).append(again["ttft_s"])
         arm.engine.call("settle", steps=3)
 
     def _times(self, name: str, values: list[float]) -> None:
@@ -352,29 +360,53 @@ class Bench:
         fresh = ["larder.fresh", "tiering.fresh"]
         self.row("machine", card=_card(), room=room, began=time.strftime("%Y-%m-%d %H:%M"))
         # Stages of at most so many arms; plain is in each.
-        if room >= 4:
+        if room >= 6:
+            stages = [first, [*first, *fresh]]
+        elif room >= 4:
             stages = [first, ["plain", "larder.fresh", "offloading", "tiering.fresh"]]
         else:
             stages = [first[:3], ["plain", "larder", "tiering"], ["plain", *fresh]]
         if args.arms:
             stages = [[n for n in stage if n in args.arms] for stage in stages]
-        for i, stage in enumerate(stage for stage in stages if stage):
+        stages = [stage for stage in stages if stage]
+        for i, stage in enumerate(stages):
             self.stop([n for n in self.arms if n not in stage])
             self.start(stage)
-            if i == 0 and "plain" in self.arms:
-                self.row(
-                    "versions",
-                    **self.arms["plain"].engine.call("versions"),
-                    pages=self.arms["plain"].engine.call("form")[0],
-                )
             if not self.arms:
                 raise SystemExit("no engine started")
+            if args.once and i < len(stages) - 1:
+                # What fresh arms find.
+                for length in args.lengths:
+                    for arm in list(self.arms.values()):
+                        self._stored(arm, length)
+                continue
+            self._hold()
+            if "plain" in self.arms:
+                plain = self.arms["plain"].engine
+                self.row("versions", **plain.call("versions"), pages=plain.call("form")[0])
             self.ttft(stage, args.repeats)
-            if i == 0 and args.rounds and {"plain", "larder"} <= set(self.arms):
+            if args.rounds and {"plain", "larder"} <= set(self.arms):
                 self.decode(args.rounds)
+                args.rounds = 0
         for arm in self.arms.values():
             if arm.name.startswith("larder"):
                 self.row(f"{arm.name}.counts", **_worker(arm.engine.call("counts")["workers"][0]))
+
+    def _hold(self) -> None:
+        """Waits for the file that was asked for, and says that all is ready."""
+        if self.args.hold is not None:
+            self.row("ready", arms=[*self.arms])
+            await_that(f"{self.args.hold} is there", self.args.hold.exists, 600)
+
+
+def _inside(arm: Arm) -> dict[str, float]:
+    """Seconds in Larder's hooks and loads so far."""
+    if not arm.name.startswith("larder"):
+        return {}
+    counts = arm.engine.call("counts")
+    worker = counts["workers"][0]
+    hooks = {f"scheduler.{k}": v for k, v in counts["scheduler"]["hook_s"].items()}
+    return hooks | {f"worker.{k}": v for k, v in worker["hook_s"].items()} | {"load": worker["load_s"]}
 
 
 def _worker(counts: dict[str, Any]) -> dict[str, Any]:
@@ -432,6 +464,8 @@ def main() -> None:
     parser.add_argument("--start-s", type=float, default=240)
     parser.add_argument("--connector", type=_pair, action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--larderd", type=_pair, action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--once", action="store_true", help="start all, and only then measure")
+    parser.add_argument("--hold", type=Path, default=None, help="measure once this file is there")
     parser.add_argument("--tiny", action="store_true", help="a small model, to try the script")
     args = parser.parse_args()
     shutil.rmtree(args.work, ignore_errors=True)

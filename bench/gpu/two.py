@@ -115,7 +115,6 @@ def main() -> None:
         "disable_custom_all_reduce": True,
         "kv_transfer_config": with_larder(larderd.socket, credit_mib=1024),
     }
-    environment = {"VLLM_CACHE_ROOT": str(args.work / "cache")}
     engines: list[Engine] = []
     rows: list[dict[str, Any]] = []
 
@@ -126,9 +125,7 @@ def main() -> None:
     try:
         for ranks in (args.ranks, 1):
             name = f"tp{ranks}"
-            engines.append(
-                Engine(name, model, args.out / f"{name}.log", environment, tensor_parallel_size=ranks, **options)
-            )
+            engines.append(Engine(name, model, args.out / f"{name}.log", tensor_parallel_size=ranks, **options))
         many, one = engines
         for engine in engines:
             say({"name": f"{engine.name}.start", "value": engine.ready().start_s, "unit": "s"})
