@@ -65,7 +65,7 @@ def engine(model_folder: Path, daemon: StubDaemon) -> Iterator[MakeEngine]:
 
     def make(
         connect: Any = daemon.connect, cache_config: Any = None, kind: Any = SimulatedEngine, **options: Any
-    ) -> SimulatedEngine:
+    ) -> Any:
         made.append(kind(make_config(model_folder, **options), connect, cache_config))
         return made[-1]
 
@@ -82,7 +82,7 @@ def both(model_folder: Path, daemon: StubDaemon, monkeypatch: pytest.MonkeyPatch
 
     def make(
         *order: str, extra: dict[str, Any] | None = None, cache_config: Any = None, kind: Any = SimulatedEngine
-    ) -> SimulatedEngine:
+    ) -> Any:
         config = make_config(model_folder, extra=extra)
         own = config.kv_transfer_config
         larder = {

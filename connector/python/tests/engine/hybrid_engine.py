@@ -52,7 +52,7 @@ class Layer:
 
 
 def same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
-    return torch.equal(a.view(torch.int16), b.view(torch.int16))
+    return bool(torch.equal(a.view(torch.int16), b.view(torch.int16)))
 
 
 class HybridEngine(SimulatedEngine):

@@ -32,7 +32,7 @@ class Run:
         blocks = (1 + windows) * self.random.choice([660, 800, 1200]) // block + 1
         window = self.random.choice([40, 100, 200]) if windows else 0
         forms = [(block, 0, 32)] + windows * [(block, window, 32)]
-        self.engine = engine(
+        made = engine(
             connect=daemon.connect,
             kind=HybridEngine,
             cache_config=make_hybrid(blocks, *forms),
@@ -49,6 +49,8 @@ class Run:
                 "load_or_recompute": self.random.random() < 0.5,
             },
         )
+        assert isinstance(made, HybridEngine)
+        self.engine = made
         self.pages = self.engine.free_blocks()
         self.bases = [[self.random.randrange(VOCABULARY) for _ in range(400)] for _ in range(3)]
         self.asked: dict[str, tuple[list[int], int]] = {}

@@ -11,6 +11,7 @@ import os
 import random
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -48,7 +49,7 @@ CONFIG = {
 }
 # Of the engine's groups: two layers each, one group of full attention and two of windows.
 GROUPS = 3
-OPTIONS = {
+OPTIONS: dict[str, Any] = {
     "skip_tokenizer_init": True, "block_size": BLOCK, "max_num_batched_tokens": 512, "max_model_len": 2048,
 }  # fmt: skip
 

@@ -97,6 +97,11 @@ METRICS = (
         "Pages of loads that were not filled, on each rank, and are computed.",
     ),
     Metric(
+        "requests_begun_anew",
+        "Requests that gave their pages back since their load failed, and compute everything: with sliding windows or "
+        "several KV cache groups a load counts as a whole. See larder_load_failures.",
+    ),
+    Metric(
         "waits",
         "Times that a request was put off for a step. match: its answer was not there yet. load: another request "
         "loads the same chunks; normal where prompts share a prefix.",
@@ -127,9 +132,10 @@ METRICS = (
         "Chunks that a rank did not add. no_credit: no slot was at hand; raise credit_mib, or host.bytes where "
         "larder_host_grants_full_total rises. rejected: the daemon's log says why. failed: no answer, see "
         "larder_call_failures. duplicate: another engine was first; normal. conflict: other bytes were there; "
-        "compare the engines' hosts and configurations.",
+        "compare the engines' hosts and configurations. window: pages of a sliding window were given to others before; "
+        "a smaller chunk_tokens helps where the window is shorter than a chunk.",
         "reason",
-        ("no_credit", "rejected", "failed", "duplicate", "conflict"),
+        ("no_credit", "rejected", "failed", "duplicate", "conflict", "window"),
     ),
     Metric(
         "connections",

@@ -105,6 +105,7 @@ class RequestState:
         self.match = self.choice = self.next_chunk = self.waiting_since = self.blocked_since = None
         self.waited = False
         self.unclear = 0
+        self.gap = False
         self.backlog = []
         self.tries = {}
         self.lossy = {}

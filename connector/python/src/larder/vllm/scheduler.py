@@ -70,7 +70,6 @@ class SchedulerHalf:
         self._settings = settings
         self._options = options
         self._groups = groups
-        # Where loads count as a whole.
         self._restarts = restarts or Restarts(None)
         self._step_tokens = step_tokens
         self._loads = loads
