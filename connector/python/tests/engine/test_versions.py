@@ -84,6 +84,17 @@ def keyword(self: Any, finished_req_ids: Any, *, step: Any) -> Any: ...
 def fewer(self: Any) -> Any: ...
 
 
+def of_class(cls: Any, data: Any = None) -> Any: ...
+def of_class_newer(cls: Any, data: Any, names: Any) -> Any: ...
+
+
+def test_a_hook_of_the_class_with_other_arguments_is_refused_by_name() -> None:
+    made = connector(build=classmethod(of_class))
+    compat.refuse_hooks(made, (type("Same", (Engine,), {"build": classmethod(of_class)}),))
+    with pytest.raises(LarderError, match="build"):
+        compat.refuse_hooks(made, (type("Newer", (Engine,), {"build": classmethod(of_class_newer)}),))
+
+
 @pytest.mark.parametrize("hook", [renamed, more, keyword, fewer])
 def test_a_hook_with_other_arguments_is_refused_by_name(hook: Any) -> None:
     newer = type("Newer", (Engine,), {"get_finished": hook})

@@ -15,6 +15,7 @@ import vllm
 from vllm.config import set_current_vllm_config
 from vllm.distributed.kv_transfer.kv_connector.utils import get_current_attn_backends
 from vllm.distributed.kv_transfer.kv_connector.v1.base import KVConnectorBase_V1, SupportsHMA
+from vllm.v1.core import kv_cache_utils
 from vllm.v1.kv_cache_interface import MLAAttentionSpec
 
 from larder.errors import InvalidError
@@ -53,11 +54,13 @@ def refuse_hooks(connector: type, bases: tuple[type, ...] = (KVConnectorBase_V1,
     missing = sorted(getattr(connector, "__abstractmethods__", ()))
     if missing:
         raise _refused(missing[0], "the engine demands it", "not in the connector")
-    for name, ours in sorted(vars(connector).items()):
-        theirs = next((getattr(base, name) for base in bases if hasattr(base, name)), None)
-        if theirs is None and name in _NEEDED:
+    for name, hook in sorted(vars(connector).items()):
+        found = next((getattr(base, name) for base in bases if hasattr(base, name)), None)
+        if found is None and name in _NEEDED:
             raise _refused(name, "the engine has no such hook", f"in vLLM {TESTED[-1]}")
-        if theirs is None or name.startswith("_") or not inspect.isfunction(ours) or not inspect.isfunction(theirs):
+        # Of a class's hook its function.
+        ours, theirs = getattr(hook, "__func__", hook), getattr(found, "__func__", found)
+        if name.startswith("_") or not inspect.isfunction(ours) or not inspect.isfunction(theirs):
             continue
         if not _takes(ours, theirs):
             raise _refused(name, str(inspect.signature(theirs)), str(inspect.signature(ours)))
@@ -141,3 +144,10 @@ def latent_without_v(spec: Any) -> bool:
     """Whether a kind of KV has latents alone: 0.32 gives V no size then, older
     engines that of the latent."""
     return isinstance(spec, MLAAttentionSpec) and spec.head_size_v == 0
+
+
+def event_extra_keys(keys: list[Any]) -> list[Any]:
+    """Returns what of each block is in its hash besides tokens, as the engine's own
+    events say it: from 0.32 on hashes name the source of each, events do not."""
+    convert = getattr(kv_cache_utils, "to_event_extra_keys", None)
+    return list(convert(keys)) if convert is not None and keys else keys

@@ -10,6 +10,7 @@ from typing import Any
 from vllm.distributed.kv_events import BlockRemoved, BlockStored
 from vllm.v1.core.kv_cache_utils import generate_block_hash_extra_keys, maybe_convert_block_hash
 
+from larder.vllm import compat
 from larder.vllm.metadata import StoreOp
 from larder.vllm.page_groups import PageGroups
 from larder.vllm.request_state import RequestState
@@ -173,7 +174,7 @@ class KVEvents:
             lora_id=lora.adapter_id if lora else None,
             medium=self._medium,
             lora_name=lora.name if lora else None,
-            extra_keys=extra,
+            extra_keys=compat.event_extra_keys(extra),
             group_idx=self._group,
             locality="LOCAL",
         )
