@@ -6,6 +6,7 @@ from dataclasses import fields
 from typing import Any
 
 from vllm.v1.core.sched.output import SchedulerOutput
+from vllm.v1.kv_cache_interface import KVCacheTensor
 from vllm.v1.outputs import KVConnectorOutput
 
 # From 0.32 on loads that no request of the step waits for start after its computation, stores are asked for in steps
@@ -26,3 +27,11 @@ def take_ended(worker: Any, finished: set[str], report: KVConnectorOutput) -> No
     results = worker.get_transfer_results(finished)
     report.finished_sending, report.finished_recving = results.finished_sending, results.finished_recving
     report.failed_recving = results.failed_recving
+
+
+def own_tensor(layer: str, page_bytes: int, blocks: int) -> KVCacheTensor:
+    """Memory of one layer, as the engine tells its connectors: from 0.32 on with the strides of it all."""
+    size = page_bytes * blocks
+    if "shared_by" in {f.name for f in fields(KVCacheTensor)}:
+        return KVCacheTensor(size=size, shared_by=[layer])
+    return KVCacheTensor(size=size, layers=[layer], layer_stride=size, block_stride=page_bytes)

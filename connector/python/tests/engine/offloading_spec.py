@@ -43,4 +43,6 @@ class PlainSpec(CPUOffloadingSpec):
     """The in-tree manager with PlainWorker."""
 
     def get_worker(self, kv_caches: Any) -> OffloadingWorker:
-        return PlainWorker([t.tensor for t in kv_caches.tensors], self.num_blocks)
+        # 0.32 counts chunks, of one block here.
+        kept = self.num_chunks if hasattr(self, "num_chunks") else self.num_blocks
+        return PlainWorker([t.tensor for t in kv_caches.tensors], kept)

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from engine_versions import own_tensor
 from simulated_engine import MakeEngine, MakePrompt, SimulatedEngine, expected_output, larder, make_cache_config
 from stub_daemon import StubDaemon
 from test_engine_metrics import FrontEnd
 from test_kv_events import ON, Router
 from vllm.distributed.kv_events import BlockStored
-from vllm.v1.kv_cache_interface import KVCacheTensor
 
 OWN: dict[str, Any] = {}
 OFFLOADING: dict[str, Any] = {
@@ -50,8 +50,9 @@ class TestOffloadingConnector:
         def make(blocks: int = 64, **options: Any) -> SimulatedEngine:
             cache = make_cache_config(16, blocks)
             (group,) = cache.kv_cache_groups
-            size = blocks * group.kv_cache_spec.page_size_bytes
-            cache.kv_cache_tensors = [KVCacheTensor(size=size, shared_by=[name]) for name in group.layer_names]
+            cache.kv_cache_tensors = [
+                own_tensor(name, group.kv_cache_spec.page_size_bytes, blocks) for name in group.layer_names
+            ]
             return engine(cache_config=cache, blocks=blocks, **options)
 
         return make
