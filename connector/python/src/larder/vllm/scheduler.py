@@ -283,8 +283,7 @@ class SchedulerHalf:
             number = self._choosing.begin_step(output, bool(self._inflight), now)
         if stores:
             self.epochs.used()
-        session, namespace = self.epochs.session, self.epochs.tell()
-        return StepMetadata(loads, stores, idle, number, session=session, namespace=namespace)
+        return StepMetadata(loads, stores, idle, number, session=self.epochs.session, namespace=self.epochs.tell())
 
     @timed
     def output(self, connector_output: Any) -> None:
