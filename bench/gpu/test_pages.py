@@ -28,7 +28,7 @@ from gpu_pages import FORMS, Form, fill  # noqa: E402
 from larder.arena import Segment  # noqa: E402
 from larder.registered import RegisteredMemory  # noqa: E402
 from larder.vllm.device import CudaDevice, wait_all  # noqa: E402
-from larder.vllm.gpu_copies import Lanes, PageCopies, PartCopy, Variant  # noqa: E402
+from larder.vllm.gpu_copies import Lanes, PageCopies, Variant, part_copy  # noqa: E402
 from larder.vllm.layout import Geometry, PartHeads, canonical, opaque  # noqa: E402
 from larder.vllm.layout_gpu import GpuAdapter  # noqa: E402
 from larder.vllm.layout_proof import prove  # noqa: E402
@@ -147,7 +147,7 @@ class Path8B:
         # Slots as they come: a chunk's parts are not in order.
         slots = np.random.default_rng(2).permutation(count * self.HEADS)
         self.copies = [
-            PartCopy(tuple(ids[16 * c : 16 * c + 16]), 0, PartHeads(h, 1), memory[s * self.size : (s + 1) * self.size])
+            part_copy(tuple(ids[16 * c : 16 * c + 16]), 0, PartHeads(h, 1), memory[s * self.size : (s + 1) * self.size])
             for (c, h), s in zip([(c, h) for c in range(count) for h in range(self.HEADS)], slots.tolist(), strict=True)
         ]
         self.total = self.size * count * self.HEADS

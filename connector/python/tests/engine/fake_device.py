@@ -65,7 +65,8 @@ class FakeDevice:
         self._kept: list[Any] = []
         self.covered = True
         self.launches = 0
-        self.bytes_by_dma = 0
+        self.copies = 0
+        self.unregistered = 0
 
     def give(self, stream: FakeStream, work: Callable[[], object]) -> None:
         """Notes work of a stream."""
@@ -175,17 +176,22 @@ class FakeDevice:
         self.give(self.current_stream(), lambda: np.copyto(there, source))
         return there
 
-    def to_device(self, memory: npt.NDArray[np.uint8], offset: int, source: int, size: int) -> None:
-        """Later."""
-        self._copy(memory.ctypes.data + offset, source, size)
+    def pinned(self, size: int) -> npt.NDArray[np.uint8]:
+        """Memory like any other."""
+        return np.full(size, 0x5A, np.uint8)
 
-    def to_host(self, memory: npt.NDArray[np.uint8], offset: int, target: int, size: int) -> None:
+    def to_device(self, stream: FakeStream, target: int, source: int, size: int, *, registered: bool) -> None:
         """Later."""
-        self._copy(target, memory.ctypes.data + offset, size)
+        self._copy(stream, target, source, size, registered)
 
-    def _copy(self, to: int, source: int, size: int) -> None:
-        self.bytes_by_dma += size
-        self.give(self.current_stream(), lambda: ctypes.memmove(to, source, size))
+    def to_host(self, stream: FakeStream, target: int, source: int, size: int, *, registered: bool) -> None:
+        """Later."""
+        self._copy(stream, target, source, size, registered)
+
+    def _copy(self, stream: FakeStream, target: int, source: int, size: int, registered: bool) -> None:
+        self.copies += 1
+        self.unregistered += not registered
+        self.give(stream, lambda: ctypes.memmove(target, source, size))
 
 
 class FakeMover:

@@ -14,7 +14,7 @@ from gpu_pages import CHUNK, FORMS, NHD, Form, fill
 
 from larder.errors import LarderError
 from larder.load import Bytes
-from larder.vllm.gpu_copies import Lanes, PageCopies, PartCopy, Variant
+from larder.vllm.gpu_copies import Lanes, PageCopies, PartCopy, Variant, part_copy
 from larder.vllm.layout import Geometry, PartHeads, canonical, opaque
 from larder.vllm.layout_gpu import GpuAdapter
 from larder.vllm.layout_proof import prove
@@ -149,7 +149,7 @@ class Transfer:
     def copies(self, chunks: Sequence[Sequence[int]]) -> list[PartCopy]:
         order = [5, 6, 7, 0, 1, 2, 9, 8, 3, 12, 13, 14, 15, 4, 10]
         return [
-            PartCopy(blocks, 0, PartHeads(head, 1), self.slots[order[3 * i + head]])
+            part_copy(blocks, 0, PartHeads(head, 1), self.slots[order[3 * i + head]])
             for i, blocks in enumerate(chunks)
             for head in range(3)
         ]
@@ -163,7 +163,7 @@ def test_many_chunks_at_once(variant: Variant, covered: bool, stage: int) -> Non
         t = Transfer(device, variant, covered, stage)
         chunks = [[3, 5, 1, 8], [20, 22, 21, 23], [30, 10, 12, 35], [2, 4, 6, 0], [39, 38, 37, 36]]
         known = [fill(t.form, t.g, blocks, i) for i, blocks in enumerate(chunks)]
-        before, dma = device.launches, device.bytes_by_dma
+        before, dma = device.launches, device.copies - device.launches
         copies = t.copies(chunks)
         events = t.store.start(copies, [])
         assert not t.memory.any(), "nothing waits for the device"
@@ -172,7 +172,7 @@ def test_many_chunks_at_once(variant: Variant, covered: bool, stage: int) -> Non
         for copy, want in zip(copies, [k[:, h : h + 1] for k in known for h in range(3)], strict=True):
             assert torch.equal(tensor(copy.view, torch.uint8), raw(want))
         direct = variant == "zero_copy" and covered
-        assert (device.bytes_by_dma - dma == 0) == direct
+        assert (device.copies - device.launches == dma) == direct
         if direct or stage == 1 << 20:
             assert device.launches - before == 1, "one launch for all"
         pages = [p.clone() for p in t.g.tensors]
@@ -222,7 +222,7 @@ def test_nothing_to_copy() -> None:
     t = Transfer(device, "staged", True, 1 << 20)
     assert t.store.start([], []) == []
     before = device.launches
-    for event in t.load.start([PartCopy((), 4, PartHeads(0, 1), t.slots[0])], []):
+    for event in t.load.start([part_copy((), 4, PartHeads(0, 1), t.slots[0])], []):
         event.synchronize()
     assert device.launches == before
 

@@ -8,9 +8,9 @@ from typing import Any, Protocol
 
 import torch
 
+from larder.load import Bytes
 from larder.registered import Driver
-from larder.vllm.cuda import CudaDriver
-from larder.vllm.memory import memory_at
+from larder.vllm.cuda import CudaCopier, CudaDriver
 from larder.vllm.rows import Rows, Table
 
 
@@ -80,15 +80,20 @@ class Device(Protocol):
         ...
 
     def upload(self, table: Table) -> Any:
-        """Copies a table to device memory on the current stream. What comes
-        back may be dropped once all that reads it was started there."""
+        """Copies a table to device memory on the current stream."""
         ...
 
-    def to_device(self, memory: Any, offset: int, source: int, size: int) -> None:
-        """Copies host memory on the current stream; it lives until that is done."""
+    def pinned(self, size: int) -> Bytes:
+        """Page-locked host memory."""
         ...
 
-    def to_host(self, memory: Any, offset: int, target: int, size: int) -> None:
+    def to_device(self, stream: Any, target: int, source: int, size: int, *, registered: bool) -> None:
+        """Copies host memory, which lives until that is done. registered: or
+        page-locked; else the driver makes a staged copy, for which the calling
+        thread waits without the interpreter's lock."""
+        ...
+
+    def to_host(self, stream: Any, target: int, source: int, size: int, *, registered: bool) -> None:
         """The same in the other direction."""
         ...
 
@@ -98,6 +103,7 @@ class CudaDevice:
 
     def __init__(self, device: Any) -> None:
         self._device = torch.device("cuda", torch.cuda.current_device() if device.index is None else device.index)
+        self._copier = CudaCopier()
 
     def bind(self) -> None:
         """See Device."""
@@ -147,17 +153,20 @@ class CudaDevice:
 
     def upload(self, table: Table) -> Any:
         """See Device."""
-        # Page-locked memory of torch's cache is not reused before the copy is done.
-        return torch.from_numpy(table).pin_memory().to(self._device, non_blocking=True)
+        return torch.from_numpy(table).to(self._device)
 
-    def to_device(self, memory: Any, offset: int, source: int, size: int) -> None:
-        """See Device. Of memory that is not registered the driver itself makes
-        a staged copy, and the call lasts until the source was read."""
-        memory[offset : offset + size].copy_(memory_at(source, size), non_blocking=True)
-
-    def to_host(self, memory: Any, offset: int, target: int, size: int) -> None:
+    def pinned(self, size: int) -> Bytes:
         """See Device."""
-        memory_at(target, size).copy_(memory[offset : offset + size], non_blocking=True)
+        made: Bytes = torch.empty(size, dtype=torch.uint8, pin_memory=True).numpy()
+        return made
+
+    def to_device(self, stream: Any, target: int, source: int, size: int, *, registered: bool) -> None:
+        """See Device."""
+        self._copier.copy(stream.cuda_stream, target, source, size, to_host=False, registered=registered)
+
+    def to_host(self, stream: Any, target: int, source: int, size: int, *, registered: bool) -> None:
+        """See Device."""
+        self._copier.copy(stream.cuda_stream, target, source, size, to_host=True, registered=registered)
 
 
 def wait_all(events: Sequence[Event]) -> None:

@@ -15,9 +15,10 @@ them through page-locked memory of its own: slow, but right.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from operator import itemgetter
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -31,35 +32,65 @@ Variant = Literal["staged", "zero_copy"]
 # Bytes of a stage. Each direction has two, so that DMA of one goes on beside
 # the kernel of the other.
 STAGE_BYTES = 32 << 20
+# Of the first piece, so that the bus begins soon; each one has twice as many.
+_FIRST_BYTES = 8 << 20
+# Bytes of a job table that most launches fit.
+_TABLE_BYTES = 64 << 10
 
 
-@dataclass(frozen=True)
-class PartCopy:
-    """One part and its pages. blocks: ids of the chunk's blocks from number skip on."""
+class PartCopy(NamedTuple):
+    """One part and its pages. blocks: ids of the chunk's blocks from number skip
+    on; parts of one chunk share one object. at: where view lies."""
 
     blocks: Sequence[int]
     skip: int
     heads: PartHeads
     view: Bytes
+    at: int
+
+
+def part_copy(blocks: Sequence[int], skip: int, heads: PartHeads, view: Bytes) -> PartCopy:
+    """A PartCopy of a part."""
+    return PartCopy(blocks, skip, heads, view, int(view.__array_interface__["data"][0]))
 
 
 class _Lane:
-    """A stream and its stage; what they are used for is in order."""
+    """A stream, its stage and its job table; what they are used for is in order."""
 
     def __init__(self, device: Device, size: int) -> None:
         self._device = device
         self._size = size
         self._stage: Any = None
+        self._table: Any = None
+        self._table_bytes = 0
+        # Tables on their way, and the events after which they may be used again.
+        self._sent: deque[tuple[Event, Bytes]] = deque()
         self.stream = device.stream()
 
-    @property
-    def stage(self) -> Any:
-        """The stage, made when first needed: on a thread of the connector, not
-        where the engine allocates pages that it gives up when it sleeps."""
+    def stage(self) -> int:
+        """Where the stage lies, which is made when first needed."""
         if self._stage is None:
             with self._device.on(self.stream):
                 self._stage = self._device.memory(self._size)
-        return self._stage
+        return self._device.address(self._stage)
+
+    def send(self, table: Table) -> int:
+        """Copies a job table; where it will lie until the next one."""
+        device, size = self._device, table.nbytes
+        if size > self._table_bytes:
+            self._table_bytes = max(_TABLE_BYTES, 1 << (size - 1).bit_length())
+            with device.on(self.stream):
+                self._table = device.memory(self._table_bytes)
+        host: Bytes | None = None
+        if self._sent and self._sent[0][0].query():
+            host = self._sent.popleft()[1]
+        if host is None or host.nbytes < size:
+            host = device.pinned(self._table_bytes)
+        host[:size] = table.reshape(-1).view(np.uint8)
+        at = device.address(self._table)
+        device.to_device(self.stream, at, int(host.ctypes.data), size, registered=True)
+        self._sent.append((device.record(self.stream), host))
+        return at
 
 
 class Lanes:
@@ -112,8 +143,13 @@ class PageCopies:
         device.record(device.current_stream()).synchronize()
 
     def warm(self, heads: int) -> None:
-        """Compiles what parts of so many heads need."""
-        self._launch(np.zeros((1, 2), np.int64), 1 if self._rows.whole else heads, 0)
+        """Compiles what parts of so many heads need, and makes what copies need."""
+        for _ in range(2):
+            lane = self._lanes.next()
+            if self._variant == "staged":
+                lane.stage()
+            with self._device.on(lane.stream):
+                self._launch(lane, np.zeros((1, 2), np.int64), 1 if self._rows.whole else heads, 0)
 
     def start(self, copies: Sequence[PartCopy], after: Sequence[Event]) -> list[Event]:
         """Starts copies; they begin after the given events and are over with the
@@ -129,10 +165,10 @@ class PageCopies:
                     self._device.wait(lane.stream, event)
             return lane
 
-        if self._variant == "zero_copy" and all(self._covers(c.view) for c in copies):
+        if self._variant == "zero_copy" and all(self._registered(c.at, c.view.nbytes) for c in copies):
             lane = enter()
             with self._device.on(lane.stream):
-                self._move(copies, [_address(c.view) for c in copies])
+                self._move(lane, copies, [c.at for c in copies])
         else:
             for piece in self._pieces(copies):
                 lane = enter()
@@ -143,51 +179,51 @@ class PageCopies:
     def _pieces(self, copies: Sequence[PartCopy]) -> list[list[PartCopy]]:
         """Copies by what one stage holds, in the order of their addresses."""
         pieces: list[list[PartCopy]] = []
-        left = 0
-        for copy in sorted(copies, key=lambda c: _address(c.view)):
-            if copy.view.nbytes > left:
+        most, left = _FIRST_BYTES, 0
+        for copy in sorted(copies, key=itemgetter(4)):
+            size = copy.view.nbytes
+            if size > left or not pieces:
                 pieces.append([])
-                left = self._lanes.stage_bytes
+                left = min(self._lanes.stage_bytes, max(most, size))
+                most *= 2
             pieces[-1].append(copy)
-            left -= copy.view.nbytes
+            left -= size
         return pieces
 
     def _stage(self, lane: _Lane, piece: Sequence[PartCopy]) -> None:
         """One stage full of parts."""
-        stage = lane.stage
+        begin = lane.stage()
         runs, places = _runs(piece)
         if not self._to_parts:
-            for place, address, size in runs:
-                self._device.to_device(stage, place, address, size)
-        begin = self._device.address(stage)
-        self._move(piece, [begin + place for place in places])
+            self._send(lane, runs, begin)
+        self._move(lane, piece, [begin + place for place in places])
         if self._to_parts:
-            for place, address, size in runs:
-                self._device.to_host(stage, place, address, size)
+            self._send(lane, runs, begin)
 
-    def _move(self, copies: Sequence[PartCopy], addresses: Sequence[int]) -> None:
+    def _send(self, lane: _Lane, runs: Sequence[tuple[int, int, int]], begin: int) -> None:
+        """DMA between parts and the stage."""
+        device, stream = self._device, lane.stream
+        for place, at, size in runs:
+            registered = self._registered(at, size)
+            if self._to_parts:
+                device.to_host(stream, at, begin + place, size, registered=registered)
+            else:
+                device.to_device(stream, begin + place, at, size, registered=registered)
+
+    def _move(self, lane: _Lane, copies: Sequence[PartCopy], addresses: Sequence[int]) -> None:
         """One launch for all parts of one number of heads."""
         by_heads: dict[int, list[PartJob]] = {}
         for copy, at in zip(copies, addresses, strict=True):
-            job = PartJob(at, copy.heads.first, copy.blocks, copy.skip)
             heads = 1 if self._rows.whole else copy.heads.count
-            by_heads.setdefault(heads, []).append(job)
+            by_heads.setdefault(heads, []).append(PartJob(at, copy.heads.first, copy.blocks, copy.skip))
         for heads, parts in by_heads.items():
             table = jobs(self._rows, parts)
             if len(table):
-                self._launch(table, heads, len(table))
+                self._launch(lane, table, heads, len(table))
 
-    def _launch(self, table: Table, heads: int, count: int) -> None:
-        uploaded = self._device.upload(table)
-        addresses, at = self._device.address(self._addresses), self._device.address(uploaded)
-        self._mover.move(addresses, at, count, heads, to_parts=self._to_parts)
-
-    def _covers(self, view: Bytes) -> bool:
-        return self._registered(_address(view), view.nbytes)
-
-
-def _address(view: Bytes) -> int:
-    return int(view.__array_interface__["data"][0])
+    def _launch(self, lane: _Lane, table: Table, heads: int, count: int) -> None:
+        at = lane.send(table)
+        self._mover.move(self._device.address(self._addresses), at, count, heads, to_parts=self._to_parts)
 
 
 def _runs(piece: Sequence[PartCopy]) -> tuple[list[tuple[int, int, int]], list[int]]:
@@ -197,16 +233,15 @@ def _runs(piece: Sequence[PartCopy]) -> tuple[list[tuple[int, int, int]], list[i
     runs: list[tuple[int, int, int]] = []
     places: list[int] = []
     base: object = None
-    place = 0
-    for copy in piece:
-        view = copy.view
-        address, size = _address(view), view.nbytes
-        if runs and base is not None and view.base is base and address == runs[-1][1] + runs[-1][2]:
-            at, begin, length = runs[-1]
-            runs[-1] = (at, begin, length + size)
+    place = end = 0
+    for _, _, _, view, at in piece:
+        size = view.nbytes
+        if at == end and base is not None and view.base is base:
+            first, begin, length = runs[-1]
+            runs[-1] = (first, begin, length + size)
         else:
-            runs.append((place, address, size))
-        base = view.base
+            runs.append((place, at, size))
+        base, end = view.base, at + size
         places.append(place)
         place += size
     return runs, places

@@ -8,7 +8,7 @@ from typing import Any
 from larder.load import LeasedPart
 from larder.vllm.copiers import Copy
 from larder.vllm.device import Event, wait_all
-from larder.vllm.gpu_copies import PartCopy
+from larder.vllm.gpu_copies import PartCopy, part_copy
 from larder.vllm.gpu_path import GpuPath
 from larder.vllm.loader import Loader, LoadResult
 from larder.vllm.metadata import LoadOp
@@ -63,9 +63,10 @@ class GpuLoader(Loader):
 
     def _start(self, op: LoadOp, parts: Sequence[LeasedPart]) -> Sequence[Copy]:
         copies: dict[tuple[int, int], list[PartCopy]] = {}
+        shared: dict[Sequence[int], Sequence[int]] = {}
         for part in parts:
             target = self._target(op, part)
             if target.blocks:
-                copy = PartCopy(target.blocks, target.skip, target.heads, part.view)
-                copies.setdefault(target.where, []).append(copy)
+                blocks = shared.setdefault(target.blocks, target.blocks)
+                copies.setdefault(target.where, []).append(part_copy(blocks, target.skip, target.heads, part.view))
         return [_Launched(self._path.loads.start(copies, self._after[op.request_id]))]

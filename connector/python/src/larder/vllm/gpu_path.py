@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -55,6 +56,7 @@ class Direction:
     ) -> None:
         device = next(iter(adapters.values())).device
         self.lanes = Lanes(device, max(adapter.longest(heads[where]) for where, adapter in adapters.items()))
+        self._lock = threading.Lock()
         self._copies: dict[Where, PageCopies] = {
             where: adapter.copies(self.lanes, variant, registered.covers, heads[where], to_parts=to_parts)
             for where, adapter in adapters.items()
@@ -64,12 +66,14 @@ class Direction:
         """Starts copies: PageCopies.start. Where one fails, waits for what was
         started before it raises."""
         events: list[Event] = []
-        try:
-            for where, some in copies.items():
-                events += self._copies[where].start(some, after)
-        except BaseException:
-            self.lanes.stop()
-            raise
+        # Loads of a session that ends run beside those of the next one.
+        with self._lock:
+            try:
+                for where, some in copies.items():
+                    events += self._copies[where].start(some, after)
+            except BaseException:
+                self.lanes.stop()
+                raise
         return events
 
 

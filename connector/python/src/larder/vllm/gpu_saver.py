@@ -13,7 +13,7 @@ from vllm.logger import init_logger
 from larder.credits import Credit, Writing
 from larder.errors import LarderError
 from larder.vllm.device import Event, wait_all
-from larder.vllm.gpu_copies import PartCopy
+from larder.vllm.gpu_copies import PartCopy, part_copy
 from larder.vllm.gpu_path import GpuPath
 from larder.vllm.metadata import StoreOp
 from larder.vllm.saver import Batch, Saver
@@ -77,7 +77,7 @@ class GpuSaver(Saver):
                 continue
             opened.append(Opened(op, taken, sections))
             for part, view in zip(self._parts, views, strict=True):
-                copy = PartCopy(op.blocks[part.group], 0, part.heads, view)
+                copy = part_copy(op.blocks[part.group], 0, part.heads, view)
                 copies.setdefault((part.group, part.span), []).append(copy)
         if not opened:
             return

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from larder.load import Bytes
 from larder.namespace import Layout
 from larder.vllm.device import Device, wait_all
-from larder.vllm.gpu_copies import Lanes, PageCopies, PartCopy, Variant
+from larder.vllm.gpu_copies import Lanes, PageCopies, PartCopy, Variant, part_copy
 from larder.vllm.layout import PartHeads
 from larder.vllm.rows import Rows
 
@@ -47,11 +47,11 @@ class GpuAdapter:
 
     def gather(self, blocks: Sequence[int], parts: Sequence[tuple[PartHeads, Bytes]]) -> None:
         """See LayoutAdapter."""
-        self._copy([PartCopy(blocks, 0, heads, view) for heads, view in parts], to_parts=True)
+        self._copy([part_copy(blocks, 0, heads, view) for heads, view in parts], to_parts=True)
 
     def scatter(self, blocks: Sequence[int], skip: int, heads: PartHeads, part: Bytes) -> None:
         """See LayoutAdapter."""
-        self._copy([PartCopy(blocks, skip, heads, part)], to_parts=False)
+        self._copy([part_copy(blocks, skip, heads, part)], to_parts=False)
 
     def _copy(self, copies: list[PartCopy], *, to_parts: bool) -> None:
         own = self._own.get(to_parts)

@@ -24,8 +24,3 @@ def tensor(view: Bytes, dtype: Any) -> Any:
     torch knows no read-only tensors, and warns where numpy's are handed over.
     """
     return torch.frombuffer(_array(view.nbytes).from_address(view.ctypes.data), dtype=dtype)
-
-
-def memory_at(address: int, size: int) -> Any:
-    """Returns bytes at an address as a tensor, under the same conditions."""
-    return torch.frombuffer(_array(size).from_address(address), dtype=torch.uint8)

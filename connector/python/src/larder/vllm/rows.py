@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -191,8 +191,7 @@ def _run(t: Any) -> int:
     return int(expected * t.element_size())
 
 
-@dataclass(frozen=True)
-class PartJob:
+class PartJob(NamedTuple):
     """One part and its pages. at: its address. first_head: counted on the rank.
     blocks: ids of the chunk's blocks from number skip on."""
 
@@ -216,7 +215,10 @@ def jobs(rows: Rows, parts: Sequence[PartJob]) -> Table:
     number = np.arange(total) + np.repeat(np.array([p.skip * split for p in parts]) - starts, counts)
     at = np.array([p.at for p in parts], np.int64)
     head = np.array([p.first_head for p in parts], np.int64)
-    ids = np.concatenate([np.asarray(p.blocks, np.int64) for p in parts])
+    # Parts of one chunk share the object, and the work.
+    arrays = {id(p.blocks): p.blocks for p in parts}
+    converted = {key: np.asarray(blocks, np.int64) for key, blocks in arrays.items()}
+    ids = np.concatenate([converted[id(p.blocks)] for p in parts])
     if split > 1:
         ids = (ids[:, None] * split + np.arange(split)).ravel()
     made[:, 0] = np.repeat(at, counts) + number * rows.part_block
