@@ -11,6 +11,7 @@ BIN := $(CACHE)/bin
 PYDIR := connector/python
 PYENV := $(CACHE)/pyenv
 PROTOENV := $(CACHE)/protoenv
+KERNELENV := $(CACHE)/kernelenv
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 
 # One setting for builds and tests, so that they share the build cache.
@@ -68,6 +69,11 @@ test-engine-matrix: build ## test-engine on every version of vLLM that is suppor
 	done; [ -z "$$failed" ] || { echo "test-engine-matrix: failed on vLLM$$failed" >&2; exit 1; }
 	LARDER_ENGINES="$(foreach v,$(VERSIONS),$(CURDIR)/$(call engine_dir,$(v))/bin/python)" \
 	  $(PYTEST_ENGINE) $(PYDIR)/tests/engine/matrix_shared_kv.py
+
+.PHONY: test-kernel
+test-kernel: $(KERNELENV)/.ready ## the GPU copies' kernel under Triton's interpreter (190 MB to fetch)
+	cd $(PYDIR) && PYTHONPATH=$(CURDIR)/tools $(CURDIR)/$(KERNELENV)/bin/python -m pytest -p pytest_noskip -q \
+	  --confcutdir=tests/kernel tests/kernel
 
 .PHONY: engine
 engine: ## install a pinned engine into .cache/engine, or engine-VLLM (0.75 GB, about 90 s)
@@ -140,6 +146,7 @@ nightly: ## what does not fit CI: long fuzzing, hundreds of random kills, long s
 	$(MAKE) race
 	LARDER_KILLS=300 go test -count=1 -timeout 30m -run TestKill9 -json ./storage/nvme | $(PYTHON) tools/gotest.py
 	LARDER_KILLS=100 go test -count=1 -timeout 30m -json ./test/process | $(PYTHON) tools/gotest.py
+	$(MAKE) test-kernel
 	$(MAKE) soak
 	$(MAKE) fuzz FUZZTIME=10m
 	$(MAKE) test-engine KILLS=100 NIGHTLY=1
@@ -167,7 +174,8 @@ $(BIN)/protoc-gen-go-grpc: tools/protoc/go.mod tools/protoc/go.sum
 
 $(PROTOENV)/.ready: tools/protoc/requirements.txt
 $(PYENV)/.ready: $(PYDIR)/requirements-test.txt
-$(PROTOENV)/.ready $(PYENV)/.ready:
+$(KERNELENV)/.ready: $(PYDIR)/requirements-kernel.txt
+$(PROTOENV)/.ready $(PYENV)/.ready $(KERNELENV)/.ready:
 	rm -rf $(@D)
 	$(PYTHON) -m venv $(@D)
 	$(@D)/bin/python -m pip install --disable-pip-version-check -q --no-deps -r $<
