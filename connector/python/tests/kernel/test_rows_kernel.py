@@ -68,7 +68,7 @@ def test_the_kernel_does_what_the_reference_does(name: str, heads: int) -> None:
     expected = [np.zeros_like(p) for p in parts]
     chunks = [[7, 3], [0, 8]]
 
-    def work(views: list[Bytes], skip: int) -> Table:
+    def work(views: Sequence[Bytes], skip: int) -> Table:
         per_chunk = HEADS // heads
         return jobs(
             rows,
