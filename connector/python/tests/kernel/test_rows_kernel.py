@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import sys
 import types
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
