@@ -360,6 +360,25 @@ def test_the_daemon_is_told_the_stage(ranks: MakeRanks) -> None:
     assert [(r.pipeline, r.pipeline_size) for r in told] == [(0, 2), (1, 2)]
 
 
+@pytest.mark.parametrize(("tensor", "pipeline"), [(2, 1), (1, 2)])
+def test_after_a_reset_all_ranks_have_another_namespace(
+    ranks: MakeRanks, daemon: StubDaemon, prompt: MakePrompt, tensor: int, pipeline: int
+) -> None:
+    e = ranks(tensor, pipeline)
+    e.generate("r", prompt(300), max_tokens=1)
+    e.load_weights(7)
+    assert e.reset()
+    # Pages are compared: KV of before would be wrong.
+    e.generate("again", prompt(300), max_tokens=1)
+    assert e.external["again"] == 0
+    assert len(daemon.chunks) == 8
+    e.drop_own_cache()
+    e.generate("and again", prompt(300), max_tokens=1)
+    assert e.external["and again"] == 256
+    assert e.received_by_all("and again")
+    assert {worker.stats.chunks_stored for worker in e.workers.values()} == {8}
+
+
 # -- latent KV -------------------------------------------------------------------
 
 
