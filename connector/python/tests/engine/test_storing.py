@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from simulated_engine import HEADS, MakeEngine, MakePrompt, SimulatedEngine, check_chunk, expected_output, prefix_hashes
 from stub_daemon import TENANT_KEY, StubDaemon
+from vllm.utils.hashing import get_hash_fn_by_name
+from vllm.v1.core.kv_cache_utils import get_request_block_hasher
 
 from larder.errors import FullError
 from larder.keys import chunk_keys, root_key
@@ -43,6 +45,19 @@ def test_keys_are_those_of_the_format(engine: MakeEngine, daemon: StubDaemon, pr
     keys = chunk_keys(root, prompt(300), 64)
     assert [key for key, *_ in daemon.commits] == [keys[i : i + 32] for i in range(0, len(keys), 32)]
     assert [parent for _, parent, *_ in daemon.commits] == [root] + [keys[i : i + 32] for i in range(0, 96, 32)]
+
+
+def test_engines_with_other_hashes_share_chunks(engine: MakeEngine, daemon: StubDaemon, prompt: MakePrompt) -> None:
+    """Another algorithm for blocks, and another seed: the engine draws one where PYTHONHASHSEED is not set."""
+    names = []
+    for i, algorithm in enumerate(("sha256", "sha256_cbor")):
+        e = engine()
+        e._hasher = get_request_block_hasher(e.block, get_hash_fn_by_name(algorithm))
+        e.add(str(i), prompt(300))
+        names.append(e.scheduler.requests[str(i)].block_hashes[0])
+        e.run()
+        assert e.external[str(i)] == 256 * i
+    assert len(set(names)) == 2
 
 
 def test_chunked_prefill_stores_what_each_step_computed(
