@@ -207,7 +207,7 @@ class Server:
 
         core = self.engine.engine_core.engine_core
         request = Request("pages", prompt, SamplingParams(max_tokens=1), None, block_hasher=core.request_block_hasher)
-        blocks, _, _ = self.scheduler.kv_cache_manager.get_computed_blocks(request)
+        blocks, *_ = self.scheduler.kv_cache_manager.get_computed_blocks(request)
         found = []
         for group, ids in enumerate(blocks.get_block_ids()):
             adapter = self.worker.worker_half._loader._adapters[group, 0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any
 
+from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
 from vllm.v1.core.sched.output import SchedulerOutput
 from vllm.v1.kv_cache_interface import KVCacheTensor
 from vllm.v1.outputs import KVConnectorOutput
@@ -35,3 +36,8 @@ def own_tensor(layer: str, page_bytes: int, blocks: int) -> KVCacheTensor:
     if "shared_by" in {f.name for f in fields(KVCacheTensor)}:
         return KVCacheTensor(size=size, shared_by=[layer])
     return KVCacheTensor(size=size, layers=[layer], layer_stride=size, block_stride=page_bytes)
+
+
+def smallest_block() -> int:
+    """Tokens of the smallest block that the engine's attention on CPU takes: 16, and 32 from 0.32 on."""
+    return int(CPUAttentionBackend.get_supported_kernel_block_sizes()[0].base)

@@ -134,7 +134,7 @@ class Ranks(Server):
 
         core = self.engine.engine_core.engine_core
         request = Request("pages", prompt, SamplingParams(max_tokens=1), None, block_hasher=core.request_block_hasher)
-        blocks, tokens, _ = self.scheduler.kv_cache_manager.get_computed_blocks(request)
+        blocks, tokens, *_ = self.scheduler.kv_cache_manager.get_computed_blocks(request)
         assert tokens >= chunks * chunk, f"{tokens} tokens are cached"
         ids = blocks.get_block_ids()[0]
         each = chunk // core.vllm_config.cache_config.block_size

@@ -184,8 +184,10 @@ def test_latent_kv_is_one_part_that_the_lowest_rank_writes(folder: Path) -> None
 def test_packed_latents_are_not_cached(model_folder: Path) -> None:
     c = make_config(model_folder)
     shape = {"block_size": 64, "num_kv_heads": 1, "head_size": 576, "dtype": torch.bfloat16}
+    # From 0.32 on by another name.
+    compressed = "compress_ratio" if hasattr(MLAAttentionSpec, "compress_ratio") else "tokens_per_state"
     whys = []
-    for more in ({}, {"cache_dtype_str": "fp8_ds_mla"}, {"compress_ratio": 4}):
+    for more in ({}, {"cache_dtype_str": "fp8_ds_mla"}, {compressed: 4}):
         spec = MLAAttentionSpec(**shape, **more)
         whys.append(support.off(c, KVCacheConfig(8, [], [KVCacheGroupSpec(["model.layers.0.self_attn.attn"], spec)])))
     assert whys == ["", "compressed or packed latents", "compressed or packed latents"]

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from engine_versions import smallest_block
 from real_engine import RealEngine
 
 from harness.daemon import Daemon
@@ -318,12 +319,14 @@ def test_block_32_in_an_engine_of_several_processes(
     assert larderd.counters()["loaded_parts"] - before == PARTS * 16
 
 
-def test_block_16_and_preemption_on_few_pages(
+def test_the_smallest_block_and_preemption_on_few_pages(
     stored: dict[str, list[str]], engines: MakeEngine, prompts: dict[str, Any], control: dict[str, list[int]]
 ) -> None:
     # Pages for 3500 tokens.
+    block = smallest_block()
     extra = {"load_or_recompute": True}
-    engine = engines("block16", block_size=16, num_gpu_blocks_override=220, max_model_len=3200, extra=extra)
+    pages = {"block_size": block, "num_gpu_blocks_override": 3520 // block}
+    engine = engines("small", **pages, max_model_len=3200, extra=extra)
     answer = engine.generate(prompts["long"], TOKENS)
     assert answer == {"token_ids": control["long"], "cached": full(prompts["long"])}
     assert engine.ask("pages", prompt=prompts["long"], chunks=11) == stored["long"]
