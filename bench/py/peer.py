@@ -34,6 +34,7 @@ TOKENS, NEW = 2000, 16
 PROMPTS = 4
 KILLS = 5
 PATIENCE_S = 90.0
+PARTS = ["killed", "loads", "stopped", "damaged"]
 Prompt = dict[str, int]
 
 
@@ -273,8 +274,8 @@ class Treatment:
             self.engine.close()
         self.engine = Engine(self.model, self.side.kv, self.side.work / "engine.log", enable_prefix_caching=False)
 
-    def run(self) -> None:
-        """All of it."""
+    def run(self, parts: list[str]) -> None:
+        """What comes first, and these parts."""
         side = self.side
         self.say("server's start", seconds=round(side.start(), 2))
         self.restart_engine()
@@ -287,10 +288,13 @@ class Treatment:
             self.ask("warm", which)
         kv = PROMPTS * (TOKENS // 256 * 256) * 24 // 1024
         self.say("memory", server=memory(side.pid), engine=memory(self.engine.process.pid), stored_mib=kv)
-        self.killed()
-        self.killed_during_loads()
-        self.stopped()
-        self.damaged()
+        for part in parts:
+            {
+                "killed": self.killed,
+                "loads": self.killed_during_loads,
+                "stopped": self.stopped,
+                "damaged": self.damaged,
+            }[part]()
 
     def settle(self) -> None:
         """Waits until the files are written: until nothing has changed for two seconds."""
@@ -341,13 +345,13 @@ class Treatment:
         self.until_reused("continued")
 
     def damaged(self) -> None:
-        """A byte of every 4 KiB of all files, between two servers."""
+        """One number of every 4 KiB of all files, between two servers: the byte with its exponent."""
         self.settle()
         self.side.kill()
         files = self.side.stored()
         for file in files:
             data = bytearray(file.read_bytes())
-            for at in range(2048, len(data), 4096):
+            for at in range(2051, len(data), 4096):
                 data[at] ^= 0x55
             with file.open("r+b") as there:
                 there.write(data)
@@ -370,6 +374,8 @@ def throughput(
     """Eight requests at once, three times over four beginnings of 1500 tokens with ends of their own, which are stored
     but not in the engine's own cache; interleaved, medians."""
     families = range(repeats * 4)
+    # Pages for 20480 tokens: eight requests, not what an engine has answered before.
+    options: dict[str, Any] = {"dtype": "bfloat16", "block_size": 128, "num_gpu_blocks_override": 160}
     with ExitStack() as stack:
         engines = {}
         for name, side in sides.items():
@@ -377,13 +383,13 @@ def throughput(
             if side is not None:
                 side.start()
                 stack.callback(side.kill)
-                storing = Engine(model, kv, side.work / "engine.log", dtype="bfloat16", block_size=128)
+                storing = Engine(model, kv, side.work / "engine.log", **options)
                 for family in families:
                     storing.ask([prompt(100 + family, 1500)], 1)
                 time.sleep(5)
                 storing.close()
             log = Path(tempfile.gettempdir()) / "peer-plain.log" if side is None else side.work / "engine.log"
-            engines[name] = Engine(model, kv, log, dtype="bfloat16", block_size=128)
+            engines[name] = Engine(model, kv, log, **options)
             stack.callback(engines[name].close)
             engines[name].ask([prompt(1, 512)])
         if wait:
@@ -423,6 +429,7 @@ def main() -> None:
     parser.add_argument("--model", required=True)
     parser.add_argument("--only", choices=("larder", "lmcache"))
     parser.add_argument("--skip", choices=("treatment", "throughput"))
+    parser.add_argument("--parts", nargs="*", default=PARTS, choices=PARTS, help="of the treatment")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--wait", action="store_true", help="for a line on standard input before what is timed")
     parser.add_argument("--out", type=Path, required=True)
@@ -450,7 +457,7 @@ def main() -> None:
                 side = make(name)
                 treatment = Treatment(side, options.model, answers, lambda *a, n=name, **k: say(*a, side=n, **k))
                 try:
-                    treatment.run()
+                    treatment.run(options.parts)
                 finally:
                     side.kill()
                     if treatment.engine is not None:
