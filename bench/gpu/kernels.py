@@ -39,7 +39,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "connector/python/s
 from larder.mapping import map_shared
 from larder.vllm.cuda import CudaDriver
 from larder.vllm.device import CudaDevice, wait_all
-from larder.vllm.gpu_copies import STAGE_BYTES, Lanes, PageCopies, PartCopy
+from larder.vllm.gpu_copies import STAGE_BYTES, Lanes, PageCopies, PartCopy, part_copy
 from larder.vllm.layout import Geometry, PartHeads, canonical
 from larder.vllm.layout_gpu import GpuAdapter
 from larder.vllm.rows import canonical_rows
@@ -127,7 +127,7 @@ class Rig:
                 at = slots[chunk * parts + p] * self.part
                 view = self.place.view[at : at + self.part]
                 blocks = ids[chunk * per : (chunk + 1) * per]
-                made.append(PartCopy(blocks, 0, PartHeads(p * self.heads, self.heads), view))
+                made.append(part_copy(blocks, 0, PartHeads(p * self.heads, self.heads), view))
         return made
 
     def ways(self, knobs: Knobs, *, to_parts: bool) -> dict[str, Callable[[], None]]:
