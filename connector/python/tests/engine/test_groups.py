@@ -380,6 +380,35 @@ def test_preempted_requests_store_and_load_rightly(hybrid: MakeHybrid, daemon: S
 # -- what surrounds it --------------------------------------------------------
 
 
+@pytest.mark.parametrize("under_way", [False, True])
+def test_after_a_reset(hybrid: MakeHybrid, daemon: StubDaemon, prompt: MakePrompt, under_way: bool) -> None:
+    """Other weights: what is stored is not used, nor what a load under way brings, in any group."""
+    stored(hybrid, daemon, prompt(300))
+    e = hybrid()
+    daemon.stuck = under_way
+    e.add("r", prompt(300))
+    e.step()
+    if not under_way:
+        e.run()
+    assert e.reset() is not under_way
+    e.load_weights(7)
+    steps = []
+    if under_way:
+        steps = [e.step()]
+        daemon.stuck = False
+        steps += e.run()
+        assert received(steps) == ["r"]
+        # Some pages were in use at that reset.
+        assert e.reset()
+    before = len(daemon.commits)
+    e.generate("stores", prompt(300))
+    assert not e.external["stores"]
+    assert len(daemon.commits) == before + 4
+    e.drop_own_cache()
+    e.generate("again", prompt(300))
+    assert e.external["again"] > 0
+
+
 @pytest.mark.parametrize("damaged", [False, True])
 @pytest.mark.parametrize("order", ["larder other", "other larder"])
 def test_beside_another_connector(both: Any, daemon: StubDaemon, prompt: MakePrompt, order: str, damaged: bool) -> None:

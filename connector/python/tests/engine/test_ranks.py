@@ -261,6 +261,23 @@ def test_ranks_that_do_not_agree_are_refused_by_name(ranks: MakeRanks) -> None:
         half.start(said)
 
 
+@pytest.mark.parametrize(("tensor", "pipeline"), [(2, 1), (1, 2)])
+def test_all_ranks_go_over_to_another_namespace(
+    ranks: MakeRanks, daemon: StubDaemon, prompt: MakePrompt, tensor: int, pipeline: int
+) -> None:
+    e = ranks(tensor, pipeline)
+    e.generate("r", prompt(300), max_tokens=1)
+    e.load_weights(7)
+    assert e.reset()
+    e.generate("again", prompt(300), max_tokens=1)
+    assert not e.external["again"]
+    e.drop_own_cache()
+    e.generate("loads", prompt(300), max_tokens=1)
+    assert e.external["loads"] == 256
+    assert e.received_by_all("loads")
+    assert len(daemon.chunks) == 8
+
+
 def test_the_daemon_is_told_where_a_rank_stands(ranks: MakeRanks) -> None:
     e = ranks(2)
     clients = [larder(worker).worker_half._client for worker in e.workers.values()]
