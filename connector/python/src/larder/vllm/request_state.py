@@ -109,6 +109,8 @@ class RequestState:
         self.backlog = []
         self.tries = {}
         self.lossy = {}
+        self._chain = None
+        self.keys = bytearray()
 
     def may_wait(self, now: float, seconds: float) -> bool:
         """Whether the request has not waited for others' loads as long."""
