@@ -130,7 +130,7 @@ def seconds(work: Callable[[], Any]) -> float:
 def risen(engine: RealEngine, before: dict[str, Any]) -> dict[str, int]:
     """What the worker's counters rose by; dropped is all that was not stored."""
     after = engine.stats()
-    rise = {name: after[name] - before[name] for name in after if name != "hook_s"}
+    rise = {name: after[name] - before[name] for name in after if isinstance(after[name], int)}
     return rise | {"dropped": sum(n for name, n in rise.items() if name.startswith("dropped_"))}
 
 
