@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -27,6 +28,7 @@ from larder.registered import RegisteredMemory
 from larder.vllm import layout_choice, layout_choice_gpu
 from larder.vllm.gpu_loader import GpuLoader
 from larder.vllm.gpu_path import Order
+from larder.vllm.sleeping import watch
 
 MakeGpuEngine = Callable[..., MakeEngine]
 
@@ -157,6 +159,39 @@ def test_pages_that_the_engine_zeroes_come_after_all_reads(gpu: MakeGpuEngine) -
     engine.step()
     device.run(1000)
     assert device.compute.work, "the engine's stream waits for the reads"
+
+
+def test_while_the_engine_sleeps_pages_are_not_touched(
+    gpu: MakeGpuEngine, daemon: StubDaemon, prompt: MakePrompt
+) -> None:
+    tokens = prompt(200)
+    engine = gpu(FakeDevice(7))(extra={"failed_pause_s": 0.0})
+    engine.generate("a", tokens)
+    engine.drop_own_cache()
+    path = engine.worker.worker_half._path
+    done: list[str] = []
+    allocator = SimpleNamespace(
+        sleep=lambda offload_tags: done.append(f"sleep {offload_tags}"), wake_up=lambda tags: done.append(f"up {tags}")
+    )
+    watch(allocator, path)
+    # Asked for, and then left behind.
+    daemon.stuck = True
+    engine.add("b", tokens)
+    engine.step()
+    engine.abort("b")
+    launches = engine.device.launches
+    allocator.sleep(offload_tags=("weights",))
+    daemon.stuck = False
+    engine.run()
+    assert engine.device.launches == launches
+    allocator.wake_up(["weights"])
+    engine.generate("c", tokens)
+    assert engine.device.launches == launches
+    allocator.wake_up(["kv_cache"])
+    engine.drop_own_cache()
+    assert engine.generate("d", tokens) == expected_output(tokens, 4)
+    assert engine.external["d"] == 192
+    assert done == ["sleep ('weights',)", "up ['weights']", "up ['kv_cache']"]
 
 
 def test_a_copy_that_does_not_start_is_a_store_dropped_and_a_load_failed(

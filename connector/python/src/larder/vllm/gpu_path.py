@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
+from larder.errors import UnavailableError
 from larder.namespace import NamespaceDescriptor
 from larder.registered import Driver, RegisteredMemory
 from larder.vllm.device import Event, wait_all
@@ -15,6 +16,7 @@ from larder.vllm.gpu_copies import Lanes, PageCopies, PartCopy, Variant
 from larder.vllm.layout_gpu import GpuAdapter
 from larder.vllm.reads import PageReads
 from larder.vllm.settings import Settings
+from larder.vllm.sleeping import watch_sleep
 
 T = TypeVar("T")
 
@@ -57,6 +59,7 @@ class Direction:
         device = next(iter(adapters.values())).device
         self.lanes = Lanes(device, max(adapter.longest(heads[where]) for where, adapter in adapters.items()))
         self._lock = threading.Lock()
+        self._suspended = False
         self._copies: dict[Where, PageCopies] = {
             where: adapter.copies(self.lanes, variant, registered.covers, heads[where], to_parts=to_parts)
             for where, adapter in adapters.items()
@@ -68,6 +71,8 @@ class Direction:
         events: list[Event] = []
         # Loads of a session that ends run beside those of the next one.
         with self._lock:
+            if self._suspended:
+                raise UnavailableError("the engine sleeps, and has no pages")
             try:
                 for where, some in copies.items():
                     events += self._copies[where].start(some, after)
@@ -75,6 +80,17 @@ class Direction:
                 self.lanes.stop()
                 raise
         return events
+
+    def suspend(self) -> None:
+        """Waits for copies under way, and starts none until resume."""
+        with self._lock:
+            self._suspended = True
+            self.lanes.stop()
+
+    def resume(self) -> None:
+        """The opposite."""
+        with self._lock:
+            self._suspended = False
 
 
 class GpuPath:
@@ -132,6 +148,16 @@ class GpuPath:
         else:
             self._wait(self.reads.of(blocks))
 
+    def suspend(self) -> None:
+        """The engine gives its pages up."""
+        self.loads.suspend()
+        self.stores.suspend()
+
+    def resume(self) -> None:
+        """It has pages again."""
+        self.loads.resume()
+        self.stores.resume()
+
     def _wait(self, events: Sequence[Event]) -> None:
         for event in events:
             self.device.wait(self.device.current_stream(), event)
@@ -162,7 +188,9 @@ def gpu_path(
         order = Order.EVERYTHING
     heads = {where: namespace.groups[where[0]].head_group for where in ours}
     driver = next(iter(ours.values())).device.driver()
-    return GpuPath(ours, heads, settings.gpu_load, settings.gpu_store, driver, order)
+    path = GpuPath(ours, heads, settings.gpu_load, settings.gpu_store, driver, order)
+    watch_sleep(vllm_config.model_config, path)
+    return path
 
 
 def _variant(setting: str, auto: Variant) -> Variant:
