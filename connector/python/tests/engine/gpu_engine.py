@@ -5,29 +5,27 @@ scheduling."""
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-import torch
 from fake_device import FakeDevice
 from gpu_pages import NHD
-from simulated_engine import DIM, HEADS, Hashes, SimulatedEngine, Step, larder
+from hybrid_engine import HybridEngine, Layer
+from simulated_engine import HEADS, Hashes, Step, larder
 
 from larder.vllm.gpu_saver import GpuSaver, Started
-from larder.vllm.layout_proof import Write
 from larder.vllm.saver import Batch
 
 
 def write(k: Any, v: Any, cache: Any, slots: Any) -> None:
     """What stands for the backend's own operation."""
     block = cache.shape[2]
-    for target, source in zip(NHD.kv(cache, DIM), (k, v), strict=True):
+    for target, source in zip(NHD.kv(cache, cache.shape[3] // 2), (k, v), strict=True):
         target[slots // block, slots % block] = source
 
 
-class GpuEngine(SimulatedEngine):
-    """As SimulatedEngine."""
+class GpuEngine(HybridEngine):
+    """As HybridEngine."""
 
     def __init__(self, device: FakeDevice, *args: Any) -> None:
         self.device = device
@@ -37,14 +35,15 @@ class GpuEngine(SimulatedEngine):
         super().__init__(*args)
         larder(self.connector)._on_device = True
 
-    def _make_pages(self, blocks: int) -> torch.Tensor:
-        return torch.zeros(blocks, self.block, HEADS, 2 * DIM, dtype=torch.bfloat16).transpose(1, 2)
-
-    def _make_write(self) -> Write:
-        return write
+    def _make_layers(self, blocks: int) -> dict[str, Layer]:
+        layers = super()._make_layers(blocks)
+        for layer in layers.values():
+            layer.cache = layer.cache.view(blocks, layer.block, HEADS, -1).transpose(1, 2)
+            layer.write = write
+        return layers
 
     def step(self) -> Step:
-        """As SimulatedEngine.step; some of what the device has to do is done."""
+        """As HybridEngine.step; some of what the device has to do is done."""
         done = super().step()
         chance = self.device.chance
         if self.holds and chance.random() < 0.3:
@@ -56,7 +55,7 @@ class GpuEngine(SimulatedEngine):
         return done
 
     def run(self, most: int = 2000) -> list[Step]:
-        """As SimulatedEngine.run; stores are over, too."""
+        """As HybridEngine.run; stores are over, too."""
         steps = super().run(most)
         self.device.release()
         while self.device.run(1000):
@@ -66,19 +65,20 @@ class GpuEngine(SimulatedEngine):
         return steps
 
     def close(self) -> None:
-        """As SimulatedEngine.close."""
+        """As HybridEngine.close."""
         self.device.release()
         super().close()
 
-    def _put(self, blocks: Sequence[int], hashes: Hashes, begin: int, end: int) -> None:
-        self.device.give(self.device.compute, partial(super()._put, list(blocks), hashes, begin, end))
+    def _put(self, blocks: Any, hashes: Hashes, begin: int, end: int) -> None:
+        now = [list(some) for some in blocks]
+        self.device.give(self.device.compute, partial(super()._put, now, hashes, begin, end))
 
-    def _check(self, request_id: str, blocks: Sequence[int], hashes: Hashes, past: int) -> None:
-        check = super()._check
+    def _check(self, request_id: str, pages: Any, hashes: Hashes, past: int) -> None:
+        check, now = super()._check, [list(some) for some in pages]
 
         def judge() -> None:
             try:
-                check(request_id, list(blocks), hashes, past)
+                check(request_id, now, hashes, past)
             except AssertionError as error:
                 self.wrong.append(error)
 

@@ -101,10 +101,13 @@ class HybridEngine(SimulatedEngine):
 
     def check(self, request_id: str, hashes: Hashes, past: int) -> None:
         """Fails unless the pages hold K and V of the first `past` tokens, as far as attention looks back from there."""
+        self._check(request_id, self._shadows[request_id].blocks, hashes, past)
+
+    def _check(self, request_id: str, pages: Any, hashes: Hashes, past: int) -> None:
         for name, layer in self.layers.items():
             whole = past // layer.block
             first = max(0, past - layer.window + 1) // layer.block if layer.window else 0
-            blocks = self._shadows[request_id].blocks[layer.group][first:whole]
+            blocks = pages[layer.group][first:whole]
             assert 0 not in blocks, f"{request_id}: no page for what attention reads in {name}"
             assert not layer.cache[0].any(), f"something was written into the null page of {name}"
             if not blocks:

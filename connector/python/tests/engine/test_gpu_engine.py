@@ -12,10 +12,10 @@ import pytest
 import torch
 from fake_device import FakeDevice
 from gpu_engine import GpuEngine, write
+from hybrid_engine import HybridEngine
 from simulated_engine import (
     MakeEngine,
     MakePrompt,
-    SimulatedEngine,
     check_chunk,
     expected_output,
     make_config,
@@ -45,7 +45,10 @@ def gpu(model_folder: Path, daemon: StubDaemon, monkeypatch: pytest.MonkeyPatch)
         monkeypatch.setattr(layout_choice, "device_of", lambda _: device)
         monkeypatch.setattr(RegisteredMemory, "covers", lambda *_: device.covered)
 
-        def make(connect: Any = daemon.connect, cache_config: Any = None, **options: Any) -> GpuEngine:
+        def make(
+            connect: Any = daemon.connect, cache_config: Any = None, kind: Any = None, **options: Any
+        ) -> GpuEngine:
+            del kind
             options["extra"] = {"gpu_load": variant, "gpu_store": variant} | (options.get("extra") or {})
             made.append(GpuEngine(device, make_config(model_folder, **options), connect, cache_config))
             return made[-1]
@@ -110,7 +113,7 @@ def test_pages_in_use_are_not_loaded_into(gpu: MakeGpuEngine, prompt: MakePrompt
     computed = len(device.compute.work)
     while "loaded" not in engine.ended:
         # Never by itself.
-        SimulatedEngine.step(engine)
+        HybridEngine.step(engine)
         computed = max(computed, len(device.compute.work))
     assert computed, "the device is behind"
     engine.run()
@@ -165,7 +168,8 @@ def test_while_the_engine_sleeps_pages_are_not_touched(
     gpu: MakeGpuEngine, daemon: StubDaemon, prompt: MakePrompt
 ) -> None:
     tokens = prompt(200)
-    engine = gpu(FakeDevice(7))(extra={"failed_pause_s": 0.0})
+    device = FakeDevice(7)
+    engine = gpu(device)(extra={"failed_pause_s": 0.0})
     engine.generate("a", tokens)
     engine.drop_own_cache()
     path = engine.worker.worker_half._path
@@ -179,14 +183,14 @@ def test_while_the_engine_sleeps_pages_are_not_touched(
     engine.add("b", tokens)
     engine.step()
     engine.abort("b")
-    launches = engine.device.launches
+    launches = device.launches
     allocator.sleep(offload_tags=("weights",))
     daemon.stuck = False
     engine.run()
-    assert engine.device.launches == launches
+    assert device.launches == launches
     allocator.wake_up(["weights"])
     engine.generate("c", tokens)
-    assert engine.device.launches == launches
+    assert device.launches == launches
     allocator.wake_up(["kv_cache"])
     engine.drop_own_cache()
     assert engine.generate("d", tokens) == expected_output(tokens, 4)
@@ -218,10 +222,10 @@ def test_a_copy_that_does_not_start_is_a_store_dropped_and_a_load_failed(
     assert engine.worker.stats.loads_failed == 1
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_random_run(gpu: MakeGpuEngine, daemon: StubDaemon, seed: int) -> None:
+@pytest.mark.parametrize(("seed", "windows"), [(0, 0), (1, 0), (2, 1), (3, 2)])
+def test_random_run(gpu: MakeGpuEngine, daemon: StubDaemon, seed: int, windows: int) -> None:
     device = FakeDevice(seed)
-    run = Run(gpu(device, ["staged", "zero_copy"][seed % 2]), daemon, 200 + seed)
+    run = Run(gpu(device, ["staged", "zero_copy"][seed % 2]), daemon, 200 + seed, windows)
     assert isinstance(run.engine, GpuEngine)
     run.engine.holds = True
     run.run()
