@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from fake_device import FakeDevice
 from gpu_engine import await_stores
+from hybrid_engine import HybridEngine
 from simulated_engine import DIM, HEADS, Hashes, SimulatedEngine, Step, kv_of, larder
 from vllm.v1.kv_cache_interface import KVCacheConfig, KVCacheGroupSpec, MLAAttentionSpec
 from vllm.v1.outputs import KVConnectorOutput
@@ -42,7 +43,9 @@ class RankedEngine(SimulatedEngine):
     def _make_workers(self, connect: Any) -> dict[Rank, Any]:
         self._copies = max(1, self.tensor // HEADS)
         heads = HEADS * self._copies
-        self.pages = {n: p.new_zeros(p.shape[0], heads, *p.shape[2:]) for n, p in self.pages.items()}
+        if self._copies > 1:
+            self.pages = {n: p.new_zeros(p.shape[0], heads, *p.shape[2:]) for n, p in self.pages.items()}
+        self._groups = self.cache_config.kv_cache_groups
         stages = self._stages()
         workers = {}
         for stage, names in enumerate(stages):
@@ -68,17 +71,19 @@ class RankedEngine(SimulatedEngine):
 
     def _stages(self) -> list[list[str]]:
         """Layer names, stage by stage."""
-        names = list(self.pages)
+        names = sorted(self.pages, key=_number)
         each = len(names) // self.pipeline
         return [names[i * each : (i + 1) * each] for i in range(self.pipeline)]
 
     def _ids(self, names: Sequence[str]) -> tuple[tuple[int, ...], ...]:
-        return (tuple(i for i, name in enumerate(self.pages) if name in names),)
+        return tuple(tuple(_number(n) for n in group.layer_names if n in names) for group in self._groups)
 
     def _rank_config(self, names: list[str]) -> KVCacheConfig:
-        (group,) = self.cache_config.kv_cache_groups
-        spec = replace(group.kv_cache_spec, num_kv_heads=max(1, HEADS // self.tensor))
-        return KVCacheConfig(self.cache_config.num_blocks, [], [KVCacheGroupSpec(list(names), spec)])
+        groups = []
+        for group in self._groups:
+            spec = replace(group.kv_cache_spec, num_kv_heads=max(1, HEADS // self.tensor))
+            groups.append(KVCacheGroupSpec([n for n in group.layer_names if n in names], spec))
+        return KVCacheConfig(self.cache_config.num_blocks, [], groups)
 
     def _kv(self, hashes: Hashes, layer: int) -> torch.Tensor:
         return kv_of(hashes, layer).repeat_interleave(self._copies, dim=1)
@@ -100,6 +105,14 @@ class RankedEngine(SimulatedEngine):
         return all(found == [request_id] for found in self.received().values())
 
 
+def _number(name: str) -> int:
+    return int(name.split(".")[2])
+
+
+class HybridRanks(HybridEngine, RankedEngine):
+    """HybridEngine of several ranks, at most as many as heads."""
+
+
 class LopsidedEngine(RankedEngine):
     """All layers that have KV are in the first stage."""
 
@@ -112,6 +125,7 @@ class LatentEngine(RankedEngine):
 
     def _make_workers(self, connect: Any) -> dict[Rank, Any]:
         self.pages = {n: p.new_zeros(self.tensor, p.shape[0], self.block, 2 * DIM) for n, p in self.pages.items()}
+        self._groups = self.cache_config.kv_cache_groups
         stages = self._stages()
         workers = {}
         for stage, names in enumerate(stages):

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from fake_device import FakeDevice
+from hybrid_engine import make_hybrid
 from simulated_engine import (
     DIM,
     HEADS,
@@ -23,7 +24,7 @@ from simulated_engine import (
     make_config,
     prefix_hashes,
 )
-from simulated_ranks import LatentEngine, LatentGpuEngine, LopsidedEngine, MakeRanks, RankedEngine
+from simulated_ranks import HybridRanks, LatentEngine, LatentGpuEngine, LopsidedEngine, MakeRanks, RankedEngine
 from stub_daemon import StubClient, StubDaemon
 
 from larder.errors import CorruptError, LarderError
@@ -48,13 +49,14 @@ def ranks(model_folder: Path, daemon: StubDaemon) -> Iterator[MakeRanks]:
         kind: Any = RankedEngine,
         connect: Any = None,
         data: int = 0,
+        cache_config: Any = None,
         **more: Any,
     ) -> Any:
         config = make_config(model_folder, tensor_parallel_size=tensor, pipeline_parallel_size=pipeline, **more)
         # As the engine does where it is one of several.
         config.kv_transfer_config.engine_id += f"_dp{data}"
         config.parallel_config.data_parallel_index = data
-        made.append(kind(config, connect or daemon.connect))
+        made.append(kind(config, connect or daemon.connect, cache_config))
         return made[-1]
 
     yield make
@@ -394,6 +396,46 @@ def test_after_a_reset_all_ranks_have_another_namespace(
     assert e.external["and again"] == 256
     assert e.received_by_all("and again")
     assert {worker.stats.chunks_stored for worker in e.workers.values()} == {8}
+
+
+# -- several KV cache groups -----------------------------------------------------
+
+GEMMA = ((16, 0, 32), (16, 128, 32), (16, 128, 32))
+BLOCKS = ((16, 0, 64), (32, 96, 32))
+
+
+@pytest.mark.parametrize("groups", [GEMMA, BLOCKS], ids=["gemma", "blocks of two sizes"])
+@pytest.mark.parametrize(("writer", "reader"), [((2, 1), (1, 1)), ((1, 1), (2, 1)), ((2, 2), (1, 2)), ((1, 2), (2, 2))])
+def test_hybrid_models_of_several_ranks(
+    ranks: MakeRanks, daemon: StubDaemon, prompt: MakePrompt, groups: Any, writer: Any, reader: Any
+) -> None:
+    options = {"kind": HybridRanks, "block": groups[0][0], "blocks": 128}
+    w: Any = ranks(*writer, cache_config=make_hybrid(128, *groups), **options)
+    w.generate("w", prompt(300), max_tokens=1)
+    keys = {ordinal: key for key, _, ordinal, _ in daemon.commits}
+    for ordinal in range(4):
+        w.check_chunk(daemon.chunks[keys[ordinal]], prefix_hashes(prompt(300)), ordinal)
+    r = ranks(*reader, cache_config=make_hybrid(128, *groups), **options)
+    assert r.generate("r", prompt(300)) == expected_output(prompt(300), 4)
+    assert r.external["r"] == 256
+    assert r.received_by_all("r")
+    assert all(worker.stats.bytes_loaded for worker in r.workers.values())
+
+
+def test_a_hybrid_model_begins_anew_where_one_rank_could_not_load(
+    ranks: MakeRanks, daemon: StubDaemon, prompt: MakePrompt
+) -> None:
+    options = {"kind": HybridRanks, "block": 16, "blocks": 128}
+    ranks(2, cache_config=make_hybrid(128, *GEMMA), **options).generate("w", prompt(300), max_tokens=1)
+    damaged = partial(OnRank, daemon, damaged={1: {3}})
+    e = ranks(2, cache_config=make_hybrid(128, *GEMMA), connect=damaged, **options)
+    free = e.free_blocks()
+    assert e.generate("r", prompt(300)) == expected_output(prompt(300), 4)
+    assert e.received_by_all("r")
+    assert [worker.stats.loads_failed for worker in e.workers.values()] == [0, 1]
+    assert e.connector.stats.loads_failed == 1
+    assert e.free_blocks() == free
+    assert not daemon.holds
 
 
 # -- latent KV -------------------------------------------------------------------
