@@ -149,8 +149,12 @@ class Server:
             "requests": len(self.scheduler.requests),
             "states": len(half._states),
             "matches": len(half._holds),
-            "loads": len(half._inflight) + len(self.worker.worker_half._loader._pending),
+            "loads": len(half._inflight) + self.pending_loads(),
         }
+
+    def pending_loads(self) -> int:
+        """Loads that a worker half has not said to have ended."""
+        return len(self.worker.worker_half._loader._pending)
 
     def pages(self, prompt: list[int], chunks: int) -> list[str]:
         """The hash of each chunk's KV in the engine's own pages, as (layer, head, token, K and V).

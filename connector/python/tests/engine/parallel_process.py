@@ -112,17 +112,9 @@ class Ranks(Server):
         """See the function of this name."""
         self.llm.collective_rpc(kill_before, args=(rank, call, pid))
 
-    def leftovers(self) -> dict[str, int]:
-        """What must be zero once all is done."""
-        half = self.scheduler.connector.scheduler_half
-        pool = self.scheduler.kv_cache_manager.block_pool
-        return {
-            "blocks": pool.num_gpu_blocks - 1 - pool.get_num_free_blocks(),
-            "requests": len(self.scheduler.requests),
-            "states": len(half._states),
-            "matches": len(half._asked),
-            "loads": len(half._inflight) + sum(r["pending"] for r in self.ranks()),
-        }
+    def pending_loads(self) -> int:
+        """Those of all ranks."""
+        return sum(rank["pending"] for rank in self.ranks())
 
     def model_pages(self, prompt: list[int], chunks: int, chunk: int = 256, loaded: bool = False) -> list[list[Any]]:
         """[layer, head, the hash of each chunk] for all layers and heads of the model, out of the ranks' pages.
