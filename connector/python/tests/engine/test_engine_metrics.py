@@ -250,6 +250,16 @@ def test_a_step_with_a_match_says_how_long_it_took() -> None:
     assert not stats.observed
 
 
+def test_another_connection_counts_from_nothing() -> None:
+    client = ClientStats(connects=3, late_replies=2)
+    reporter = Reporter(OurSchedulerStats(), lambda: client, clock=iter(range(10)).__next__)
+    reporter.take()
+    client = ClientStats(connects=1, late_replies=2)
+    report = reporter.take()
+    assert report is not None
+    assert report.counts == {"connections": 1}
+
+
 def test_labels_are_bounded() -> None:
     stats = OurSchedulerStats()
     stats.chunks_skipped = {"host": 1, "tier 9": 2, "tier 10": 3}

@@ -118,7 +118,9 @@ class Reporter:
         if client is not None:
             _add_client(totals, client)
         last, self._last = self._last, totals
-        counts = {key: n - last.get(key, 0) for key, n in totals.items() if n > last.get(key, 0)}
+        # What is less than before began anew, with another connection.
+        began = {key: n - last[key] if n >= last.get(key, n + 1) else n for key, n in totals.items()}
+        counts = {key: n for key, n in began.items() if n}
         seen = {f"{name}_seconds": values for name, values in observed.items() if values}
         return EngineStats({"counts": counts, "seen": seen}) if counts or seen else None
 
@@ -139,6 +141,11 @@ def _of_scheduler(stats: SchedulerStats) -> Totals:
         "requests_begun_anew": stats.restarts,
         "requests_computed": stats.skips,
         "chunks_not_stored/window": stats.stores_behind_window,
+        "resets": stats.resets,
+        "chunks_pinned/pinned": stats.chunks_pinned,
+        "chunks_pinned/absent": stats.pins_absent,
+        "chunks_pinned/full": stats.pins_full,
+        "pins_refused": stats.pins_refused + stats.pins_dropped,
         "kv_events/stored": stats.events_stored,
         "kv_events/removed": stats.events_removed,
         "kv_events/dropped": stats.events_dropped,

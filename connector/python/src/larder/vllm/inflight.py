@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,8 @@ class InFlight:
     have ended it; its request is then promoted by the engine. keys: its chunks, as
     RequestState names them; runs: where they lay. failed: some rank said that it
     did not get all of it. tokens: to load, less those that could not be; begun: its
-    start, on the deadline's clock."""
+    start, on the deadline's clock; took_s: on the slowest rank of those that have
+    ended it."""
 
     request: Any
     match: Match | None
@@ -29,6 +30,7 @@ class InFlight:
     tokens: int = 0
     begun: float = 0.0
     lost_chunks: int = 0
+    took_s: float = 0.0
 
     def blocks_others(self, now: float) -> bool:
         """Whether its chunks will soon be a local hit.
@@ -65,6 +67,13 @@ class InFlightLoads:
     def get(self, request_id: str) -> InFlight | None:
         """The load of a request, None where there is none."""
         return self._loads.get(request_id)
+
+    def took(self, seconds: Mapping[str, float]) -> None:
+        """Some ranks have ended loads, of these requests."""
+        for request_id, took_s in seconds.items():
+            load = self._loads.get(request_id)
+            if load is not None:
+                load.took_s = max(load.took_s, took_s)
 
     def end(self, request_id: str) -> InFlight | None:
         """Every rank has ended the load; its chunks still block others until

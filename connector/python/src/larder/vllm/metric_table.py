@@ -138,6 +138,22 @@ METRICS = (
         ("no_credit", "rejected", "failed", "duplicate", "conflict", "window"),
     ),
     Metric(
+        "chunks_pinned",
+        "Chunks of requests that ask for pins. absent: the daemon does not have them. full: raise nvme.pinned_percent, "
+        "or unpin something.",
+        "outcome",
+        ("pinned", "absent", "full"),
+    ),
+    Metric(
+        "pins_refused",
+        "Requests whose pins the daemon refused, or that came while too many waited; see the log.",
+    ),
+    Metric(
+        "resets",
+        "Times that the engine dropped its cache. What was stored before is not loaded after, unless keep_on_reset "
+        "says that weights stay the same.",
+    ),
+    Metric(
         "connections",
         "Connections to the daemon, of scheduler and ranks. More than one for each: it was restarted, or gone.",
     ),

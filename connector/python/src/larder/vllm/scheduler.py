@@ -302,14 +302,14 @@ class SchedulerHalf:
             self.events.answered(report.published, report.dropped, now)
             for request_id, chunk in report.failed.items():
                 self._load_failed(request_id, chunk, now)
-            self.stats.observe("load", report.took_s.values())
+            self._inflight.took(report.took_s)
         for request_id in connector_output.finished_recving or ():
             load = self._inflight.end(request_id)
             if load is None:
                 continue
             anew = load.failed and self._groups.whole_loads
             self.stats.restarts += anew and self._restarts.restart(load.request)
-            self.stats.load_ended(0 if anew else load.tokens, now - load.begun)
+            self.stats.load_ended(0 if anew else load.tokens, load.took_s, now - load.begun)
             self._holds.end(request_id, load.match)
             state = self._states.get(request_id)
             if state is not None:

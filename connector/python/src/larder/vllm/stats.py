@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
@@ -83,17 +83,19 @@ class SchedulerStats:
         self.matches_answered += 1
         self.tokens_asked += asked
         self.tokens_matched += matched
-        self.observe("match", (seconds,))
+        self._observe("match", seconds)
 
-    def load_ended(self, tokens: int, seconds: float) -> None:
-        """A load brought tokens, for which its request waited."""
+    def load_ended(self, tokens: int, took_s: float, waited_s: float) -> None:
+        """A load brought tokens; how long it took by itself, and for its request."""
         self.tokens_loaded += tokens
-        self.observe("load_wait", (seconds,))
+        self._observe("load", took_s)
+        self._observe("load_wait", waited_s)
 
-    def observe(self, name: str, seconds: Iterable[float]) -> None:
-        """Keeps single values, the first of too many."""
+    def _observe(self, name: str, seconds: float) -> None:
+        """Keeps a single value, unless there are too many."""
         kept = self.observed.setdefault(name, [])
-        kept += list(seconds)[: _MOST_OBSERVED - len(kept)]
+        if len(kept) < _MOST_OBSERVED:
+            kept.append(seconds)
 
 
 @dataclass
