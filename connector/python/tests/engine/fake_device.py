@@ -37,6 +37,7 @@ class FakeEvent:
 
     def synchronize(self) -> None:
         """Until it is passed."""
+        self._device.waits += 1
         while not self.passed:
             if not self._device.run(1) and not self.passed:
                 self._device.until_released()
@@ -65,6 +66,7 @@ class FakeDevice:
         self._kept: list[Any] = []
         self.covered = True
         self.launches = 0
+        self.waits = 0
         self.copies = 0
         self.unregistered = 0
 
