@@ -62,7 +62,8 @@ def test_segments_are_registered_until_their_last_view_is_gone() -> None:
     assert memory.covers(address, SIZE)
     assert memory.covers(address + 100, SIZE - 100)
     assert not memory.covers(address + 1, SIZE)
-    assert not memory.covers(address - 1, 1)
+    # They may lie next to each other.
+    assert not memory.covers(min(address, two.address) - 1, 1)
     view = one.read[10:20]
     del one
     gc.collect()
