@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,6 +38,12 @@ def started(model: Path, log: Path, larderd: Daemon, **options: Any) -> Iterator
 def chunks_of(prompt: list[int]) -> int:
     """Whole chunks of a prompt."""
     return len(prompt) // CHUNK
+
+
+def layers_and_heads(model: Path) -> set[tuple[int, int]]:
+    """All layers and KV heads of a model."""
+    config = json.loads((model / "config.json").read_text())
+    return {(i, head) for i in range(config["num_hidden_layers"]) for head in range(config["num_key_value_heads"])}
 
 
 def pages(engine: RealEngine, prompt: list[int], *, loaded: bool = False) -> Pages:

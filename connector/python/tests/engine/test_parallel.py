@@ -18,6 +18,7 @@ from parallel_engines import (
     by_rank,
     chunks_of,
     held_by_larderd,
+    layers_and_heads,
     load,
     pages,
     started,
@@ -66,11 +67,13 @@ def test_ranks_share_one_namespace_with_an_engine_of_one(one: RealEngine, two: R
     assert {rank["namespace"] for rank in ranks} == {one.ask("ranks")[0]["namespace"]}
 
 
-def test_two_ranks_write_and_one_reads(one: RealEngine, two: RealEngine, larderd: Daemon, ids: list[int]) -> None:
+def test_two_ranks_write_and_one_reads(
+    one: RealEngine, two: RealEngine, larderd: Daemon, ids: list[int], test_model: Path
+) -> None:
     prompt = ids[:1500]
     store(two, larderd, prompt)
     stored = pages(two, prompt)
-    assert len(stored) == 24
+    assert set(stored) == layers_and_heads(test_model)
     assert held_by_larderd(one, larderd, prompt) == stored
     load(one, larderd, prompt)
     assert pages(one, prompt, loaded=True) == stored
