@@ -48,9 +48,7 @@ def engine(test_model: Path, work: Path, larderd: Daemon) -> MakeEngine:
     return make
 
 
-def exchange(
-    one: RealEngine, other: RealEngine, larderd: Daemon, ids: list[int], parts: int, model: Path
-) -> None:
+def exchange(one: RealEngine, other: RealEngine, larderd: Daemon, ids: list[int], parts: int, model: Path) -> None:
     """Each reads what the other wrote, byte for byte."""
     for writer, reader, prompt in ((one, other, ids[:1500]), (other, one, ids[2000:3300])):
         store(writer, larderd, prompt, parts)
