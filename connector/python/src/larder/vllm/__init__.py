@@ -15,8 +15,8 @@ moves KV. Invariants:
 - Pages are read for a store after the step that computed them, and before the
   next one writes any.
 
-It does not: load or store several KV cache groups, pipeline stages or context
-parallelism, quantized KV, prompt embeddings (support, request_policy).
+It does not: load or store states (Mamba), KV of context parallelism, quantized
+KV, prompt embeddings (support, request_policy).
 """
 
 from contextlib import suppress
