@@ -75,10 +75,9 @@ func NewEncoder(coder *rans.Coder) *Encoder {
 	return e
 }
 
-// opsOf returns the row arithmetic that goes with a coder: the reference beside
-// the reference.
+// opsOf returns the row arithmetic that goes with a coder: of the same kind.
 func opsOf(coder *rans.Coder) *rows.Ops {
-	return rows.New(rows.Options{Go: coder.Kernel() != rans.AVX512})
+	return rows.New(rows.Options{Go: coder.Kernel() == rans.Go, AVX2: coder.Kernel() == rans.AVX2})
 }
 
 // Encode appends the object of raw to dst. Invalid: shape or params are not

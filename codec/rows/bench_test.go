@@ -31,11 +31,8 @@ func BenchmarkOps(b *testing.B) {
 	for i := range digits {
 		digits[i] = byte(rng.IntN(3))
 	}
-	for _, o := range both() {
-		name := "/go"
-		if o.Wide() {
-			name = "/wide"
-		}
+	for _, o := range all() {
+		name := "/" + o.Name()
 		for _, f := range []struct {
 			name string
 			run  func()

@@ -18,6 +18,10 @@ func (o *Ops) ReconstructBF16(dst []byte, stride, tokens int, q []int16, mean []
 		reconstructAVX512(&dst[0], stride, &q[0], &mean[0], dims/group, tokens, step)
 		return
 	}
+	if o.avx2 && dims%half == 0 && len(q) > 0 {
+		reconstructAVX2(&dst[0], stride, &q[0], &mean[0], dims/half, tokens, step)
+		return
+	}
 	for t := range tokens {
 		row := dst[t*stride:]
 		for c, v := range q[t*dims : (t+1)*dims] {
@@ -37,6 +41,9 @@ func (o *Ops) ReconstructSymbolsBF16(dst []byte, stride, tokens int, symbols []b
 	}
 	if o.wide && dims%group == 0 && len(symbols) > 0 {
 		return reconstructSymbolsAVX512(&dst[0], stride, &symbols[0], &mean[0], dims/group, tokens, zero, step)
+	}
+	if o.avx2 && dims%half == 0 && len(symbols) > 0 {
+		return reconstructSymbolsAVX2(&dst[0], stride, &symbols[0], &mean[0], dims/half, tokens, zero, step)
 	}
 	for t := range tokens {
 		row := dst[t*stride:]
@@ -68,6 +75,10 @@ func (o *Ops) StatsBF16(sum, sq []float32, src []byte, stride, tokens int) {
 		statsAVX512(&sum[0], &sq[0], &src[0], stride, dims/group, tokens)
 		return
 	}
+	if o.avx2 && dims%half == 0 && dims > 0 {
+		statsAVX2(&sum[0], &sq[0], &src[0], stride, dims/half, tokens)
+		return
+	}
 	clear(sum)
 	clear(sq)
 	for t := 1; t < tokens; t++ {
@@ -90,6 +101,9 @@ func (o *Ops) QuantizeBF16(q []int16, src []byte, stride, tokens int, mean []flo
 	must(len(q) == tokens*dims && limit <= math.MaxInt16)
 	if o.wide && dims%group == 0 && len(q) > 0 {
 		return quantizeAVX512(&q[0], &src[0], stride, &mean[0], dims/group, tokens, inv, limit) == 0
+	}
+	if o.avx2 && dims%half == 0 && len(q) > 0 {
+		return quantizeAVX2(&q[0], &src[0], stride, &mean[0], dims/half, tokens, inv, limit) == 0
 	}
 	const big = 3 << 22
 	for t := range tokens {
@@ -124,6 +138,10 @@ func (o *Ops) QuantizeSymbolsBF16(dst []byte, scratch []int16, src []byte, strid
 	if o.wide && dims%group == 0 && len(dst) > 0 && limit > 128 &&
 		quantizeSymbolsAVX512(&dst[0], &src[0], stride, &mean[0], dims/group, tokens, inv) == 0 {
 		return true // every value has a symbol
+	}
+	if o.avx2 && dims%half == 0 && len(dst) > 0 && limit > 128 &&
+		quantizeSymbolsAVX2(&dst[0], &src[0], stride, &mean[0], dims/half, tokens, inv) == 0 {
+		return true
 	}
 	if !o.QuantizeBF16(scratch, src, stride, tokens, mean, inv, limit) {
 		return false

@@ -90,6 +90,11 @@ func (o *Ops) ScatterTokens(symbols, src []byte, m *ClassMap, tokens, first, n i
 		for c := 0; c < channels && rows > 0; c += 16 {
 			scatterAVX512(&symbols[c], dims, &src[first], &m.at[c], rows/64)
 		}
+	} else if o.avx2 {
+		rows, channels = n/32*32, dims/16*16
+		for c := 0; c < channels && rows > 0; c += 16 {
+			scatterAVX2(&symbols[c], dims, &src[first], &m.at[c], rows/32)
+		}
 	}
 	if rows == n && channels == dims {
 		return
@@ -116,6 +121,11 @@ func (o *Ops) Gather(dst, symbols []byte, m *ClassMap, tokens int) {
 		rows, channels = tokens/64*64, dims/16*16
 		for c := 0; c < channels && rows > 0; c += 16 {
 			gatherAVX512(&dst[0], &m.at[c], &symbols[c], dims, rows/64)
+		}
+	} else if o.avx2 {
+		rows, channels = tokens/32*32, dims/16*16
+		for c := 0; c < channels && rows > 0; c += 16 {
+			gatherAVX2(&dst[0], &m.at[c], &symbols[c], dims, rows/32)
 		}
 	}
 	if rows == tokens && channels == dims {

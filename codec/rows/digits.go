@@ -1,7 +1,11 @@
 package rows
 
-// group is how many elements the assembly takes at a time.
-const group = 64
+// group is how many elements the assembly takes at a time, with AVX2 half where
+// there are rows.
+const (
+	group = 64
+	half  = group / 2
+)
 
 // Values sets q to the symbols less zero, and returns how many symbols are 0.
 func (o *Ops) Values(q []int16, symbols []byte, zero int) (escapes int) {

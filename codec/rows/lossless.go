@@ -14,6 +14,10 @@ func (o *Ops) SplitBF16(exps, rests, src []byte, stride, tokens, dims int) {
 		splitBF16AVX512(&exps[0], &rests[0], &src[0], stride, dims/group, tokens)
 		return
 	}
+	if o.avx2 && dims%half == 0 && len(exps) > 0 {
+		splitBF16AVX2(&exps[0], &rests[0], &src[0], stride, dims/half, tokens)
+		return
+	}
 	for t := range tokens {
 		row := src[t*stride:]
 		e, r := exps[t*dims:(t+1)*dims], rests[t*dims:(t+1)*dims]
@@ -32,6 +36,9 @@ func (o *Ops) JoinBF16(dst []byte, stride, tokens, dims int, symbols, rests []by
 	must(len(symbols) == tokens*dims && len(rests) == len(symbols))
 	if o.wide && dims%group == 0 && len(symbols) > 0 {
 		return joinBF16AVX512(&dst[0], stride, &symbols[0], &rests[0], dims/group, tokens, first-1)
+	}
+	if o.avx2 && dims%half == 0 && len(symbols) > 0 {
+		return joinBF16AVX2(&dst[0], stride, &symbols[0], &rests[0], dims/half, tokens, first-1)
 	}
 	for t := range tokens {
 		row := dst[t*stride:]
@@ -52,11 +59,19 @@ func (o *Ops) JoinBF16(dst []byte, stride, tokens, dims int, symbols, rests []by
 func (o *Ops) SumBytes(sums []uint32, src []byte) {
 	dims := len(sums)
 	must(dims > 0 && len(src)%dims == 0)
+	// Words hold the sums of 256 bytes.
 	if o.wide && dims%group == 0 {
-		// Words hold the sums of 256 bytes.
 		for len(src) > 0 {
 			n := min(len(src)/dims, 256)
 			sumBytesAVX512(&sums[0], &src[0], dims/group, n)
+			src = src[n*dims:]
+		}
+		return
+	}
+	if o.avx2 && dims%half == 0 {
+		for len(src) > 0 {
+			n := min(len(src)/dims, 256)
+			sumBytesAVX2(&sums[0], &src[0], dims/half, n)
 			src = src[n*dims:]
 		}
 		return

@@ -21,7 +21,7 @@ func TestSplitJoinBF16(t *testing.T) {
 			src[i] = byte(rng.Uint32())
 		}
 		first := rapid.IntRange(0, 255).Draw(t, "first")
-		for _, o := range both() {
+		for _, o := range all() {
 			exps, check1 := within(t, dims*tokens)
 			rests, check2 := within(t, dims*tokens)
 			o.SplitBF16(exps, rests, src, stride, tokens, dims)
@@ -30,8 +30,9 @@ func TestSplitJoinBF16(t *testing.T) {
 			symbols, zeros, greatest := make([]byte, len(exps)), 0, byte(0)
 			for i := range exps {
 				v := binary.LittleEndian.Uint16(src[i/dims*stride+i%dims*2:])
-				require.Equal(t, byte(v<<1>>8), exps[i])
-				require.Equal(t, byte(v)&0x7f|byte(v>>15)<<7, rests[i])
+				if exps[i] != byte(v<<1>>8) || rests[i] != byte(v)&0x7f|byte(v>>15)<<7 {
+					t.Fatalf("%s: %#x became %d and %d", o.Name(), v, exps[i], rests[i])
+				}
 				if symbols[i] = byte(int(exps[i]) - first + 1); symbols[i] == 0 {
 					zeros++
 				}
@@ -43,7 +44,7 @@ func TestSplitJoinBF16(t *testing.T) {
 			require.Equal(t, zeros, n)
 			require.Equal(t, greatest, most)
 			for k := range tokens {
-				require.Equal(t, src[k*stride:k*stride+2*dims], back[k*stride:k*stride+2*dims], "wide %v", o.Wide())
+				require.Equal(t, src[k*stride:k*stride+2*dims], back[k*stride:k*stride+2*dims], "%s", o.Name())
 			}
 		}
 		check()
@@ -51,7 +52,7 @@ func TestSplitJoinBF16(t *testing.T) {
 }
 
 func TestSumBytes(t *testing.T) {
-	for _, dims := range []int{1, 64, 65, 128} {
+	for _, dims := range []int{1, 32, 64, 65, 96, 128} {
 		for _, tokens := range []int{0, 1, 255, 256, 257, 1000} {
 			rng := rand.New(rand.NewPCG(uint64(dims), uint64(tokens)))
 			src, want := make([]byte, dims*tokens), make([]uint32, dims)
@@ -63,10 +64,10 @@ func TestSumBytes(t *testing.T) {
 				src[i] = byte(255 - rng.IntN(3))
 				want[i%dims] += uint32(src[i])
 			}
-			for _, o := range both() {
+			for _, o := range all() {
 				got := append([]uint32{}, start...)
 				o.SumBytes(got, src)
-				require.Equal(t, want, got, "wide %v, %d x %d", o.Wide(), tokens, dims)
+				require.Equal(t, want, got, "%s, %d x %d", o.Name(), tokens, dims)
 			}
 		}
 	}
@@ -77,22 +78,22 @@ func TestRemap(t *testing.T) {
 		rng := source(t)
 		src := make([]byte, rapid.IntRange(0, 300).Draw(t, "n"))
 		r := rows.Remap{Low: rapid.Byte().Draw(t, "low")}
-		var all [256]byte
+		var of [256]byte
 		for i := range r.Table {
 			r.Table[i] = byte(rng.IntN(256) & -rng.IntN(2))
-			all[byte(int(r.Low)+i)] = r.Table[i]
+			of[byte(int(r.Low)+i)] = r.Table[i]
 		}
 		want, zeros := make([]byte, len(src)), 0
 		for i := range src {
 			src[i] = byte(rng.Uint32())
-			if want[i] = all[src[i]]; want[i] == 0 {
+			if want[i] = of[src[i]]; want[i] == 0 {
 				zeros++
 			}
 		}
-		for _, o := range both() {
+		for _, o := range all() {
 			got, check := within(t, len(src))
 			require.Equal(t, zeros, o.Remap(got, src, &r))
-			require.Equal(t, want, got, "wide %v", o.Wide())
+			require.Equal(t, want, got, "%s", o.Name())
 			check()
 		}
 	})
@@ -110,17 +111,17 @@ func TestQuantizeSymbols(t *testing.T) {
 		}
 		inv := rapid.SampledFrom([]float32{0.3, 1, 2.5, 40}).Draw(t, "inv")
 		limit := rapid.SampledFrom([]float32{32754, 1213, 40}).Draw(t, "limit")
-		reference := both()[0]
+		reference := all()[0]
 		q := make([]int16, dims*tokens)
 		fits := reference.QuantizeBF16(q, src, stride, tokens, mean, inv, limit)
 		want := make([]byte, len(q))
 		reference.Symbols(want, q)
-		for _, o := range both() {
+		for _, o := range all() {
 			got, check := within(t, len(want))
 			require.Equal(t, fits, o.QuantizeSymbolsBF16(got, make([]int16, len(got)), src, stride, tokens, mean, inv, limit))
 			check()
 			if fits {
-				require.Equal(t, want, got, "wide %v", o.Wide())
+				require.Equal(t, want, got, "%s", o.Name())
 			}
 		}
 	})
@@ -145,7 +146,7 @@ func TestMeanCost(t *testing.T) {
 		step := float32(math.Exp2(rapid.Float64Range(-90, 90).Draw(t, "step")))
 		scale := float32(math.Exp2(float64(rapid.IntRange(-6, 10).Draw(t, "scale"))))
 		most := rapid.SampledFrom([]float32{0, 3, 7, 127}).Draw(t, "most")
-		ops := both()
+		ops := all()
 		want := ops[0].MeanCost(mean, variance, step, scale, most, step*step/12)
 		for _, o := range ops[1:] {
 			require.Equal(t, want, o.MeanCost(mean, variance, step, scale, most, step*step/12))
@@ -161,7 +162,7 @@ func TestMeanCost(t *testing.T) {
 	for c := range mean {
 		mean[c] = 1 << 65
 	}
-	for _, o := range both() {
+	for _, o := range all() {
 		got := o.MeanCost(mean, variance, 1<<64, 1, 0, float32(math.Inf(1)))
 		require.Equal(t, 80*uint64(rows.Log2(1<<40)), got)
 	}
@@ -179,13 +180,13 @@ func TestZeros(t *testing.T) {
 				want[i/64] |= 1 << (i % 64)
 			}
 		}
-		for _, o := range both() {
+		for _, o := range all() {
 			got := make([]uint64, len(want))
 			for i := range got {
 				got[i] = rng.Uint64()
 			}
 			o.Zeros(got, b)
-			require.Equal(t, want, got, "wide %v", o.Wide())
+			require.Equal(t, want, got, "%s", o.Name())
 		}
 	})
 }

@@ -20,6 +20,9 @@ func (o *Ops) MeanCost(mean, variance []float32, step, scale, most, floor float3
 	if o.wide && len(mean) >= 16 {
 		from = len(mean) / 16 * 16
 		sum = meanCostAVX512(&mean[0], &variance[0], from/16, step, scale, most, floor)
+	} else if o.avx2 && len(mean) >= 8 {
+		from = len(mean) / 8 * 8
+		sum = meanCostAVX2(&mean[0], &variance[0], from/8, step, scale, most, floor)
 	}
 	for c := from; c < len(mean); c++ {
 		off := float32(mean[c] - float32(float32(step*RoundMean(mean[c], step, scale, most))*scale))

@@ -12,15 +12,15 @@ import (
 	"pgregory.net/rapid"
 )
 
-// both are the reference and what this CPU runs, without and with what not every
+// all are the reference and what this CPU runs, without and with what not every
 // CPU has.
-func both() [3]*rows.Ops {
-	return [3]*rows.Ops{rows.New(rows.Options{Go: true}), rows.WithoutBF16(), rows.New(rows.Options{})}
+func all() [4]*rows.Ops {
+	return [4]*rows.Ops{rows.New(rows.Options{Go: true}), rows.New(rows.Options{AVX2: true}), rows.WithoutBF16(), rows.New(rows.Options{})}
 }
 
 // shape draws dims and tokens: whole groups and others.
 func shape(t *rapid.T) (dims, tokens int) {
-	dims = rapid.SampledFrom([]int{1, 5, 63, 64, 65, 96, 128, 192, 256, 320}).Draw(t, "dims")
+	dims = rapid.SampledFrom([]int{1, 5, 32, 48, 63, 64, 65, 96, 128, 192, 256, 320}).Draw(t, "dims")
 	return dims, rapid.OneOf(rapid.IntRange(1, 140), rapid.SampledFrom([]int{64, 128, 256})).Draw(t, "tokens")
 }
 
@@ -66,22 +66,22 @@ func TestScatterGather(t *testing.T) {
 			}
 		}
 		require.Equal(t, len(want), m.Size(tokens))
-		for _, o := range both() {
+		for _, o := range all() {
 			got, check := within(t, len(want))
 			for i := range got {
 				got[i] = 0xee
 			}
 			o.Gather(got, symbols, &m, tokens)
-			require.True(t, bytes.Equal(want, got), "gather, wide %v", o.Wide())
+			require.True(t, bytes.Equal(want, got), "gather, %s", o.Name())
 			check()
 			back, check := within(t, len(symbols))
 			o.Scatter(back, want[:len(want):len(want)], &m, tokens)
-			require.True(t, bytes.Equal(symbols, back), "scatter, wide %v", o.Wide())
+			require.True(t, bytes.Equal(symbols, back), "scatter, %s", o.Name())
 			check()
 			first := rng.IntN(tokens)
 			part, check := within(t, (rng.IntN(tokens-first)+1)*dims)
 			o.ScatterTokens(part, want, &m, tokens, first, len(part)/dims)
-			require.True(t, bytes.Equal(symbols[first*dims:][:len(part)], part), "some tokens, wide %v", o.Wide())
+			require.True(t, bytes.Equal(symbols[first*dims:][:len(part)], part), "some tokens, %s", o.Name())
 			check()
 		}
 	})
@@ -116,15 +116,17 @@ func TestSymbolsValues(t *testing.T) {
 				escapes++
 			}
 		}
-		for _, o := range both() {
+		for _, o := range all() {
 			got, check := within(t, len(q))
 			o.Symbols(got, q)
-			require.Equal(t, want, got, "wide %v", o.Wide())
+			require.Equal(t, want, got, "%s", o.Name())
 			check()
 			back := make([]int16, len(q))
 			require.Equal(t, escapes, o.Values(back, got, zero))
 			for i, s := range got {
-				require.Equal(t, int(s)-zero, int(back[i]))
+				if int(back[i]) != int(s)-zero {
+					t.Fatalf("%s: value of %d is %d", o.Name(), s, back[i])
+				}
 			}
 		}
 	})
@@ -139,7 +141,7 @@ func TestSplitMerge(t *testing.T) {
 		for i := range class2 {
 			class2[i] = byte(2 * rng.IntN(10))
 		}
-		for _, o := range both() {
+		for _, o := range all() {
 			q := append([]int16{}, fine...)
 			digits, check := within(t, len(q))
 			ctx, check2 := within(t, len(q))
@@ -148,12 +150,13 @@ func TestSplitMerge(t *testing.T) {
 			check2()
 			for i, v := range fine {
 				k := int16(math.Floor((float64(v) + 1) / 3))
-				require.Equal(t, k, q[i], "wide %v: %d", o.Wide(), v)
 				d := v - 3*k
 				if k < 0 {
 					d = -d
 				}
-				require.Equal(t, byte(d+1), digits[i], "wide %v: %d", o.Wide(), v)
+				if q[i] != k || digits[i] != byte(d+1) {
+					t.Fatalf("%s: %d became %d and %d", o.Name(), v, q[i], digits[i])
+				}
 			}
 			again := make([]byte, len(q))
 			o.Contexts(again, q, class2)
@@ -163,16 +166,20 @@ func TestSplitMerge(t *testing.T) {
 				if k != 0 {
 					want++
 				}
-				require.Equal(t, want, ctx[i])
+				if ctx[i] != want {
+					t.Fatalf("%s: context of %d is %d", o.Name(), k, ctx[i])
+				}
 			}
 			o.Merge(q, digits)
-			require.Equal(t, fine, q, "wide %v", o.Wide())
+			require.Equal(t, fine, q, "%s", o.Name())
 			pairs, check := within(t, len(ctx))
 			copy(pairs, ctx)
 			o.Pairs(pairs, digits)
 			check()
 			for i, p := range pairs {
-				require.Equal(t, 3*ctx[i]+digits[i], p)
+				if p != 3*ctx[i]+digits[i] {
+					t.Fatalf("%s: pair of %d and %d is %d", o.Name(), ctx[i], digits[i], p)
+				}
 			}
 		}
 	})
@@ -180,21 +187,22 @@ func TestSplitMerge(t *testing.T) {
 
 // Every value but -32768.
 func TestSplitAll(t *testing.T) {
-	all := make([]int16, 65536)
-	for i := range all {
-		all[i] = int16(max(i-32768, -32767))
+	every := make([]int16, 65536)
+	for i := range every {
+		every[i] = int16(max(i-32768, -32767))
 	}
-	var first [3][]int16
-	for i, o := range both() {
-		q := append([]int16{}, all...)
+	var first [4][]int16
+	for i, o := range all() {
+		q := append([]int16{}, every...)
 		digits, ctx := make([]byte, len(q)), make([]byte, len(q))
 		o.Split(q, digits, ctx, make([]byte, 64))
 		first[i] = append([]int16{}, q...)
 		o.Merge(q, digits)
-		require.Equal(t, all, q)
+		require.Equal(t, every, q)
 	}
-	require.Equal(t, first[0], first[1])
-	require.Equal(t, first[0], first[2])
+	for _, q := range first[1:] {
+		require.Equal(t, first[0], q)
+	}
 }
 
 // bf16s returns rows of bf16 at a stride, of all magnitudes that matter.
@@ -233,11 +241,11 @@ func TestStatsQuantizeReconstruct(t *testing.T) {
 		inv := float32(math.Exp2(rapid.Float64Range(-3, 8).Draw(t, "inv")))
 		limit := rapid.SampledFrom([]float32{32767, 3000, 40}).Draw(t, "limit")
 		step := rapid.SampledFrom([]float32{0.125, 0.3359375, 27 * 0.3359375, 1.5e-30}).Draw(t, "step")
-		var sums, squares [3][]uint32
-		var fits [3]bool
-		var qs [3][]int16
-		var outs [3][]byte
-		for i, o := range both() {
+		var sums, squares [4][]uint32
+		var fits [4]bool
+		var qs [4][]int16
+		var outs [4][]byte
+		for i, o := range all() {
 			sum, sq := make([]float32, dims), make([]float32, dims)
 			for c := range sum {
 				sum[c], sq[c] = 7, 7
@@ -266,7 +274,7 @@ func TestStatsQuantizeReconstruct(t *testing.T) {
 
 // What comes back is within half a step, and nearest even.
 func TestKnown(t *testing.T) {
-	for _, o := range both() {
+	for _, o := range all() {
 		src, mean := make([]byte, 128), make([]float32, 64)
 		for c := range 64 {
 			mean[c] = 1
@@ -299,7 +307,7 @@ func TestKnown(t *testing.T) {
 // NaN, infinities and what is too large are found wherever they lie.
 func TestQuantizeRefuses(t *testing.T) {
 	const dims, tokens, stride = 128, 3, 300
-	for _, o := range both() {
+	for _, o := range all() {
 		for _, bad := range []float32{float32(math.NaN()), float32(math.Inf(1)), float32(math.Inf(-1)), 100, -100} {
 			for i := range dims * tokens {
 				src := make([]byte, (tokens-1)*stride+2*dims)
@@ -362,10 +370,10 @@ func TestCount(t *testing.T) {
 			symbols[i] = byte(lo + rng.IntN(width))
 			want[symbols[i]]++
 		}
-		for _, o := range both() {
+		for _, o := range all() {
 			got := first
 			o.Count(&got, symbols)
-			require.Equal(t, want, got, "wide %v", o.Wide())
+			require.Equal(t, want, got, "%s", o.Name())
 		}
 	})
 }
@@ -387,12 +395,12 @@ func TestReconstructSymbols(t *testing.T) {
 		}
 		stride := 2*dims + rapid.IntRange(0, 9).Draw(t, "gap")
 		size := (tokens-1)*stride + 2*dims
-		for _, o := range both() {
+		for _, o := range all() {
 			want, got := make([]byte, size), make([]byte, size)
 			escapes := o.Values(q, symbols, 31)
 			o.ReconstructBF16(want, stride, tokens, q, mean, 0.3359375)
 			require.Equal(t, escapes, o.ReconstructSymbolsBF16(got, stride, tokens, symbols, 31, mean, 0.3359375))
-			require.True(t, bytes.Equal(want, got), "wide %v", o.Wide())
+			require.True(t, bytes.Equal(want, got), "%s", o.Name())
 		}
 	})
 }

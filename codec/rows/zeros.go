@@ -8,6 +8,9 @@ func (o *Ops) Zeros(masks []uint64, b []byte) {
 	if o.wide && len(b) >= group {
 		from = len(b) / group
 		zerosAVX512(&masks[0], &b[0], from)
+	} else if o.avx2 && len(b) >= group {
+		from = len(b) / group
+		zerosAVX2(&masks[0], &b[0], from)
 	}
 	for i := range masks[from:] {
 		masks[from+i] = 0

@@ -1,0 +1,60 @@
+#include "textflag.h"
+
+#define CONSTANT(value, x, y) \
+	MOVL $value, AX; \
+	VMOVD AX, x; \
+	VPBROADCASTD x, y
+
+// func meanCostAVX2(mean, variance *float32, groups int, step, scale, most, floor float32) (sum uint64)
+//
+// As meanCostAVX512, 8 channels at a time.
+//	Y7 step, Y8 scale, Y9 step x scale, Y10 most, Y11 -most, Y12 floor
+//	Y13 3 x 2^22, Y14 2^40, Y15 1; Y6 four sums
+TEXT ·meanCostAVX2(SB), NOSPLIT, $0-48
+	MOVQ mean+0(FP), SI
+	MOVQ variance+8(FP), DI
+	MOVQ groups+16(FP), CX
+	VBROADCASTSS step+24(FP), Y7
+	VBROADCASTSS scale+28(FP), Y8
+	VMULPS Y8, Y7, Y9
+	VBROADCASTSS most+32(FP), Y10
+	VXORPS Y11, Y11, Y11
+	VSUBPS Y10, Y11, Y11
+	VBROADCASTSS floor+36(FP), Y12
+	CONSTANT(0x4b400000, X13, Y13)
+	CONSTANT(0x53800000, X14, Y14)
+	CONSTANT(0x3f800000, X15, Y15)
+	VPXOR Y6, Y6, Y6
+
+meanCostGroup:
+	VMOVUPS (SI), Y0
+	VDIVPS Y9, Y0, Y1
+	VADDPS Y13, Y1, Y1
+	VSUBPS Y13, Y1, Y1
+	VMAXPS Y11, Y1, Y1
+	VMINPS Y10, Y1, Y1
+	VMULPS Y7, Y1, Y1
+	VMULPS Y8, Y1, Y1
+	VSUBPS Y1, Y0, Y0
+	VMULPS Y0, Y0, Y0
+	VMAXPS (DI), Y12, Y1
+	VDIVPS Y1, Y0, Y0
+	VMINPS Y14, Y0, Y0
+	VADDPS Y15, Y0, Y0
+	VPSUBD Y15, Y0, Y0
+	VEXTRACTI128 $1, Y0, X1
+	VPMOVZXDQ X0, Y0
+	VPMOVZXDQ X1, Y1
+	VPADDQ Y0, Y6, Y6
+	VPADDQ Y1, Y6, Y6
+	ADDQ $32, SI
+	ADDQ $32, DI
+	DECQ CX
+	JNZ meanCostGroup
+	VEXTRACTI128 $1, Y6, X0
+	VPADDQ X0, X6, X0
+	VPSRLDQ $8, X0, X1
+	VPADDQ X1, X0, X0
+	VMOVQ X0, sum+40(FP)
+	VZEROUPPER
+	RET
