@@ -140,7 +140,7 @@ func (d *decoding) body(flags byte, b []byte) error {
 		return err
 	}
 	d.coded = b
-	d.order.arrange(d.classOf, d.tables, d.u.tokens)
+	d.order.arrange(d.classOf, len(d.tables), func(c int) *rans.Table { return &d.tables[c] }, d.u.tokens)
 	resize(&d.arranged, d.order.symbols)
 	return nil
 }

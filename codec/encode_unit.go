@@ -6,7 +6,6 @@ import (
 	"slices"
 
 	"github.com/larderkv/larder/codec/rans"
-	"github.com/larderkv/larder/codec/rows"
 )
 
 // encoding is a unit on its way through the second half of an Encoder, and the
@@ -18,6 +17,8 @@ type encoding struct {
 	raw   []byte
 	state rans.State
 	modes [L3 + 1]uint8
+	// src is what becomes the body of the base: the unit's plane, or arranged.
+	src []byte
 	// escapes are the places of values without a symbol, tokens first.
 	escapes []place
 	// Working memory of findEscapes.
@@ -139,9 +140,9 @@ func (e *Encoder) bases(h *Header, pair []encoding) error {
 			n.streams[0] = append(n.streams[0], n.u.row(n.raw, 0)...)
 			continue
 		case baseLossless:
-			n.losslessHead(h, &e.fields[n.u.field])
+			n.losslessHead(e.codes[n.u.field].lossless)
 		case basePlain:
-			n.plainHead(h, &e.fields[n.u.field])
+			n.plainHead(h, &e.fields[n.u.field], e.codes[n.u.field].plain)
 		default:
 			continue
 		}
@@ -151,7 +152,7 @@ func (e *Encoder) bases(h *Header, pair []encoding) error {
 			s = append(s, 0)
 		}
 		s = slices.Grow(s, rans.StateSize)[:len(s)+rans.StateSize]
-		sources[k] = rans.Source{Dst: s, State: &n.state, Runs: n.order.runs, Src: n.arranged}
+		sources[k] = rans.Source{Dst: s, State: &n.state, Runs: n.order.runs, Src: n.src}
 		coded[k] = n
 		k++
 	}
@@ -186,11 +187,10 @@ func (n *encoding) classes(s *fieldStats) []uint8 {
 	return n.classOf
 }
 
-// plainHead makes a base stream up to the state, and n.arranged.
-func (n *encoding) plainHead(h *Header, s *fieldStats) {
-	d, tables := n.unit, h.tables[n.u.field].plain
-	n.order.arrange(n.classes(s), tables, n.u.tokens)
-	n.symbolsOf(s, tables)
+// plainHead makes a base stream up to the state, and n.src.
+func (n *encoding) plainHead(h *Header, s *fieldStats, codes []code) {
+	d := n.unit
+	n.take(codes, n.classes(s), func(class uint8) uint8 { return s.plainOf[class] })
 
 	head := n.streams[0]
 	if h.Basis.transforms(n.u.field) {
@@ -201,7 +201,7 @@ func (n *encoding) plainHead(h *Header, s *fieldStats) {
 		head = append(head, byte(d.shift), d.meanBits<<meanBitsAt)
 		head = binary.LittleEndian.AppendUint32(head, uint32(len(n.escapes)))
 		head = appendPacked(head, d.packedMeans(&n.row8), int(d.meanBits))
-		head = appendPacked(head, n.classOf, classBits(len(tables)))
+		head = appendPacked(head, n.classOf, classBits(len(codes)))
 	}
 	for t := range min(h.Sinks, n.u.tokens) {
 		head = append(head, n.u.row(n.raw, t)...)
@@ -236,26 +236,16 @@ func (n *encoding) valueAt(h *Header) func(at place) int16 {
 	}
 }
 
-// losslessHead makes a base stream up to the state, and n.arranged.
-func (n *encoding) losslessHead(h *Header, s *fieldStats) {
-	u, d, tables := &n.u, n.unit, h.tables[n.u.field].lossless
-	n.classOf = append(n.classOf[:0], d.classOf...)
-	n.order.arrange(n.classOf, tables, u.tokens)
-	resize(&n.arranged, n.order.symbols)
-	escapes, at := 0, 0
-	for c := range tables {
-		size := n.order.classes.Channels(c) * u.tokens
-		escapes += s.losslessMaps[c].apply(n.ops, n.arranged[at:at+size], d.plane[at:at+size])
-		at += wholeSteps(size)
-	}
-	n.order.fill(n.arranged, tables, u.tokens)
+// losslessHead makes a base stream up to the state, and n.src.
+func (n *encoding) losslessHead(codes []code) {
+	u, d := &n.u, n.unit
+	n.take(codes, d.classOf, func(class uint8) uint8 { return class })
 
 	head := n.streams[0]
 	head = append(head, 0, 0, 0, 0)
-	head = binary.LittleEndian.AppendUint32(head, uint32(escapes))
-	head = appendPacked(head, n.classOf, classBits(len(tables)))
-	places := n.findEscapes(escapes)
-	for _, at := range places {
+	head = binary.LittleEndian.AppendUint32(head, uint32(len(n.escapes)))
+	head = appendPacked(head, d.classOf, classBits(len(codes)))
+	for _, at := range n.escapes {
 		head = append(head, u.dtype.exponentOf(u.dtype.bits(u.row(n.raw, int(at.token)), int(at.channel))))
 	}
 	if u.dtype == BF16 {
@@ -272,15 +262,14 @@ func (n *encoding) losslessHead(h *Header, s *fieldStats) {
 	n.streams[0] = head
 }
 
-// findEscapes sets n.escapes to the places of the symbols 0 of n.arranged, of which
+// findEscapes sets n.escapes to the places of what n.masks marks of n.src, of which
 // there are count.
-func (n *encoding) findEscapes(count int) []place {
+func (n *encoding) findEscapes(count int) {
 	resize(&n.escapes, count)
 	if count == 0 {
-		return n.escapes
+		return
 	}
-	masks := resize(&n.masks, len(n.arranged)/rows.Step)
-	n.ops.Zeros(masks, n.arranged)
+	masks := n.masks
 	// Channel after channel, then sorted by token, which keeps that order: below is
 	// where the next place of a token goes.
 	tokens := n.u.tokens
@@ -312,5 +301,4 @@ func (n *encoding) findEscapes(count int) []place {
 		n.escapes[below[p.token]] = p
 		below[p.token]++
 	}
-	return n.escapes
 }

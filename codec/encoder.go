@@ -17,6 +17,7 @@ type Encoder struct {
 	units  []encodedUnit
 	fields []fieldStats
 	tables []fieldTables
+	codes  []fieldCodes
 	// bodies has the streams of each pass, each filled up to align. The base's are
 	// the caller's memory, behind the header.
 	bodies [][]byte
@@ -118,7 +119,7 @@ func (e *Encoder) Encode(dst, raw []byte, shape *Shape, params *Params) ([]byte,
 	}
 	for i := range e.fields {
 		e.fields[i].tables(&h.tables[i], h.passes())
-		e.fields[i].setMaps(&h.tables[i])
+		e.codes[i].set(&h.tables[i])
 	}
 	// The header's length is known by now, what it says is not.
 	tables := h.appendTables(nil)
@@ -208,6 +209,7 @@ func (e *Encoder) begin(h *Header, params *Params) {
 	}
 	clear(resize(&e.fields, len(h.Fields)))
 	h.tables = resize(&e.tables, len(h.Fields))
+	resize(&e.codes, len(h.Fields))
 	for i, f := range h.Fields {
 		if h.Basis.transforms(i) {
 			b := params.Calibration.Basis

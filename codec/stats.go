@@ -22,15 +22,11 @@ type fieldStats struct {
 	beyond [maxClasses]uint32
 	digits [L3][2 * maxClasses][3]uint32
 
-	plainMaps [maxClasses]symbolMap
-
 	averages   [512]uint32 // channels with this average exponent, in halves
 	topAverage int
 	losslessOf [maxClasses]uint8
 	lossless   int
 	exponents  [maxClasses]histogram
-
-	losslessMaps [maxClasses]symbolMap
 }
 
 func (s *fieldStats) observe(average []uint16) {

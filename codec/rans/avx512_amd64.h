@@ -245,11 +245,13 @@ again: \
 // bad the lanes whose index has no slot.
 //
 // Symbols from 1 to before, which is in every byte of its register, have the index
-// of symbol 0: least accumulates the smallest symbol - 1 (255 of symbol 0).
-#define ENCODE_STEP(hi, lo, t, symbols, offset, at, ones, wrong, bad, before, least) \
+// of symbol 0: least accumulates the smallest symbol - 1 (255 of symbol 0). most is in
+// every byte of its register, too.
+#define ENCODE_STEP(hi, lo, t, symbols, offset, at, ones, wrong, bad, before, most, least) \
 	VMOVDQU64 -64(symbols)(offset*1), Z4; \
 	VPSUBUSB before, Z4, Z3; \
 	VPADDB Z15, Z4, Z4; \
+	VPMINUB most, Z3, Z3; \
 	VPORQ Z3, wrong, wrong; \
 	VPMINUB Z4, least, least; \
 	VPERMB Table_narrowFreq(t), Z3, Z4; \
@@ -264,13 +266,14 @@ again: \
 	RETREAT(hi, lo)
 
 // NARROW: adds to bad what ENCODE_STEP's other accumulators know: an index of 64
-// or more has one of the bits in Z4. Z4 and DX are scratch.
-#define NARROW(wrong, bad, before, least) \
+// or more has one of the bits in Z4, and symbols from 1 to none, which is in every byte
+// of its register, have no slot. Z4 and DX are scratch.
+#define NARROW(wrong, bad, none, least) \
 	MOVL $0xc0c0c0c0, DX; \
 	VPBROADCASTD DX, Z4; \
 	VPTESTMB Z4, wrong, K1; \
 	KORQ K1, bad, bad; \
-	VPCMPUB $1, before, least, K1; \
+	VPCMPUB $1, none, least, K1; \
 	KORQ K1, bad, bad
 
 // TERNARY_ENCODE_STEP: one step of ternary symbols and their contexts with the

@@ -175,15 +175,17 @@ TEXT ·encodeNarrowAVX512(SB), NOSPLIT, $0-64
 	MOVQ steps+40(FP), CX
 	ENCODE_HEAD
 	VPBROADCASTB Table_before(AX), Z19
+	VPBROADCASTB Table_most(AX), Z23
 	VMOVDQA64 Z15, Z21
 	SHLQ $6, CX
 
 encodeNarrowStep:
-	ENCODE_STEP(Z0, Z1, AX, DI, CX, SI, R10, Z14, K7, Z19, Z21)
+	ENCODE_STEP(Z0, Z1, AX, DI, CX, SI, R10, Z14, K7, Z19, Z23, Z21)
 	SUBQ $64, CX
 	JNZ  encodeNarrowStep
 
 	STORE_STATE(BX, Y0, Z0, Y1, Z1)
+	VPBROADCASTB Table_none(AX), Z19
 	NARROW(Z14, K7, Z19, Z21)
 	VZEROUPPER
 	KMOVQ K7, AX
@@ -198,8 +200,8 @@ encodeNarrowStep:
 //
 // Encodes the last steps of both sources, one of each in turn, with narrow tables.
 //	a: table AX, symbols SI, bytes DI; states in Z0, Z1; Z14, Z21 and K7 what is
-//	   wrong; Z19 before
-//	b: table BX, symbols R10, bytes R11; states in Z16, Z17; Z18, Z22 and K6; Z20
+//	   wrong; Z19 before, Z23 most
+//	b: table BX, symbols R10, bytes R11; states in Z16, Z17; Z18, Z22 and K6; Z20, Z24
 //	R12 all bits set; R13 and R15 the places of the symbols, CX steps
 TEXT ·encodePairAVX512(SB), NOSPLIT, $0-24
 	MOVQ a+0(FP), R8
@@ -219,18 +221,22 @@ TEXT ·encodePairAVX512(SB), NOSPLIT, $0-24
 	VPXORQ Z18, Z18, Z18
 	VPBROADCASTB Table_before(AX), Z19
 	VPBROADCASTB Table_before(BX), Z20
+	VPBROADCASTB Table_most(AX), Z23
+	VPBROADCASTB Table_most(BX), Z24
 	VMOVDQA64 Z15, Z21
 	VMOVDQA64 Z15, Z22
 	MOVQ steps+16(FP), CX
 
 encodePairStep:
-	ENCODE_STEP(Z0, Z1, AX, SI, R13, DI, R12, Z14, K7, Z19, Z21)
-	ENCODE_STEP(Z16, Z17, BX, R10, R15, R11, R12, Z18, K6, Z20, Z22)
+	ENCODE_STEP(Z0, Z1, AX, SI, R13, DI, R12, Z14, K7, Z19, Z23, Z21)
+	ENCODE_STEP(Z16, Z17, BX, R10, R15, R11, R12, Z18, K6, Z20, Z24, Z22)
 	SUBQ $64, R13
 	SUBQ $64, R15
 	DECQ CX
 	JNZ  encodePairStep
 
+	VPBROADCASTB Table_none(AX), Z19
+	VPBROADCASTB Table_none(BX), Z20
 	NARROW(Z14, K7, Z19, Z21)
 	NARROW(Z18, K6, Z20, Z22)
 	MOVQ a+0(FP), R8

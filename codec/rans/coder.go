@@ -1,10 +1,6 @@
 package rans
 
-import (
-	"bytes"
-
-	"github.com/larderkv/larder/api/fault"
-)
+import "github.com/larderkv/larder/api/fault"
 
 // Run is Steps whole steps of 64 symbols that share a table. In the last run of
 // a body the last step may have fewer symbols; its other lanes rest.
@@ -52,9 +48,8 @@ func (c *Coder) encodeRuns(st *State, runs []Run, room, src []byte) (at int, ok 
 		start := (len(src)+Lanes-1)/Lanes*Lanes - runs[i].Steps*Lanes
 		part := src[start:]
 		src = src[:start]
-		if only, single := t.single(); single {
-			ok = bytes.Count(part, []byte{only}) == len(part)
-		} else {
+		single := false
+		if single, ok = t.encodesAlone(part); !single {
 			at, ok = c.encode(st, t, room, at, part)
 		}
 	}

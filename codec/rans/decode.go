@@ -65,6 +65,11 @@ func checkDecode(dst []byte, st *State, runs []Run) error {
 	if err := check(runs, len(dst)); err != nil {
 		return err
 	}
+	for i := range runs {
+		if runs[i].Table.recoded {
+			return fault.New(fault.Invalid, "rans.runs", "the table of run %d encodes only", i)
+		}
+	}
 	return st.valid(fault.Corrupt)
 }
 

@@ -1,7 +1,5 @@
 package rans
 
-import "bytes"
-
 // encoder is where the AVX-512 pair encoders stand: they encode the last steps
 // of src, which gets shorter, into dst before at. The assembly reads it by its
 // fields' names.
@@ -49,10 +47,8 @@ func (u *encoder) pairable() bool {
 func (u *encoder) alone(c *Coder) bool {
 	from := (len(u.src)+Lanes-1)/Lanes*Lanes - u.steps*Lanes
 	part := u.src[from:]
-	var ok bool
-	if only, single := u.table.single(); single {
-		ok = bytes.Count(part, []byte{only}) == len(part)
-	} else {
+	single, ok := u.table.encodesAlone(part)
+	if !single {
 		u.at, ok = c.encode(&u.state, u.table, u.dst, u.at, part)
 	}
 	u.src = u.src[:from]

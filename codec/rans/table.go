@@ -1,6 +1,8 @@
 package rans
 
 import (
+	"bytes"
+
 	"github.com/larderkv/larder/api/fault"
 )
 
@@ -23,6 +25,13 @@ type Table struct {
 	before                                            int
 	before4                                           uint32 // before in each byte
 	narrow                                            bool
+	// A narrow index beyond most is most: so in a recoded table. Symbols from 1 to none
+	// have no slot.
+	most, none uint8
+
+	// recoded: "symbol" is what Recode calls a byte, and t encodes only. escapes: all
+	// bytes are the symbol 0.
+	recoded, escapes bool
 
 	// The same for kernels that look up a lane at a time: by slot
 	// freq | symbol << 8 | bias << 16, and by symbol
@@ -78,6 +87,7 @@ func (t *Table) setNarrow() {
 	}
 	t.before = least - 1
 	t.before4 = uint32(t.before) * 0x01010101
+	t.most, t.none = Slots-1, uint8(t.before)
 	if t.narrow = t.last-t.before < narrowSymbols; !t.narrow {
 		return
 	}
@@ -119,3 +129,13 @@ func (t *Table) Freq(symbol byte) int {
 // single returns the table's only symbol: coding it takes no bytes and leaves
 // the lanes as they are.
 func (t *Table) single() (byte, bool) { return byte(t.last), t.symbols == 1 }
+
+// encodesAlone says whether the table has a single symbol, and then whether src has
+// no other.
+func (t *Table) encodesAlone(src []byte) (single, ok bool) {
+	only, single := t.single()
+	if !single {
+		return false, true
+	}
+	return true, t.escapes || bytes.Count(src, []byte{only}) == len(src)
+}

@@ -6,7 +6,7 @@ import "golang.org/x/sys/cpu"
 func hasAVX2() bool { return cpu.X86.HasAVX2 && cpu.X86.HasPOPCNT }
 
 // What the .s files have for CPUs without AVX-512, as wide_amd64.go says it, but for
-// groups: they are of 32 channels, 8 in meanCostAVX2, 64 bytes in zerosAVX2; blocks
+// groups: they are of 32 channels, 8 in meanCostAVX2, 64 bytes in outsideAVX2 and zerosAVX2; blocks
 // are of 32 tokens.
 
 //go:noescape
@@ -41,6 +41,9 @@ func sumBytesAVX2(sums *uint32, src *byte, groups, rows int)
 
 //go:noescape
 func meanCostAVX2(mean, variance *float32, groups int, step, scale, most, floor float32) (sum uint64)
+
+//go:noescape
+func outsideAVX2(masks *uint64, b *byte, groups int, s *Set) (n int)
 
 //go:noescape
 func zerosAVX2(masks *uint64, b *byte, groups int)

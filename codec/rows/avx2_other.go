@@ -25,4 +25,5 @@ func sumBytesAVX2(*uint32, *byte, int, int) { panic("rows: no assembly") }
 func meanCostAVX2(*float32, *float32, int, float32, float32, float32, float32) uint64 {
 	panic("rows: no assembly")
 }
-func zerosAVX2(*uint64, *byte, int) { panic("rows: no assembly") }
+func outsideAVX2(*uint64, *byte, int, *Set) int { panic("rows: no assembly") }
+func zerosAVX2(*uint64, *byte, int)             { panic("rows: no assembly") }

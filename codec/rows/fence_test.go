@@ -68,7 +68,7 @@ func fences(t *testing.T, dims, tokens int, end bool) {
 		o.QuantizeSymbolsBF16(symbols, q, raw, stride, tokens, sum, 0.5, 32767)
 		o.Gather(arranged, symbols, &m, tokens)
 		o.Count(&hist, arranged)
-		o.Remap(bytes, symbols, &rows.Remap{})
+		o.Outside(masks, symbols, &rows.Set{})
 		o.Scatter(symbols, arranged, &m, tokens)
 		o.ScatterTokens(symbols, arranged, &m, tokens, 0, tokens)
 		o.Zeros(masks, symbols)

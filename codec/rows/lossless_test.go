@@ -73,28 +73,34 @@ func TestSumBytes(t *testing.T) {
 	}
 }
 
-func TestRemap(t *testing.T) {
+func TestOutside(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		rng := source(t)
-		src := make([]byte, rapid.IntRange(0, 300).Draw(t, "n"))
-		r := rows.Remap{Low: rapid.Byte().Draw(t, "low")}
-		var of [256]byte
-		for i := range r.Table {
-			r.Table[i] = byte(rng.IntN(256) & -rng.IntN(2))
-			of[byte(int(r.Low)+i)] = r.Table[i]
+		b := make([]byte, rapid.IntRange(0, 300).Draw(t, "n"))
+		var set rows.Set
+		var in [256]bool
+		for range rapid.SampledFrom([]int{0, 1, 20, 400, 4000}).Draw(t, "members") {
+			v := byte(rng.Uint32())
+			set.Add(v)
+			in[v] = true
 		}
-		want, zeros := make([]byte, len(src)), 0
-		for i := range src {
-			src[i] = byte(rng.Uint32())
-			if want[i] = of[src[i]]; want[i] == 0 {
-				zeros++
+		for v := range in {
+			require.Equal(t, in[v], set.Has(byte(v)))
+		}
+		want, n := make([]uint64, (len(b)+63)/64), 0
+		for i := range b {
+			if b[i] = byte(rng.Uint32()); !in[b[i]] {
+				want[i/64] |= 1 << (i % 64)
+				n++
 			}
 		}
 		for _, o := range all() {
-			got, check := within(t, len(src))
-			require.Equal(t, zeros, o.Remap(got, src, &r))
-			require.Equal(t, want, got, "%s", o.Name())
-			check()
+			got := make([]uint64, len(want))
+			for i := range got {
+				got[i] = rng.Uint64()
+			}
+			require.Equal(t, n, o.Outside(got, b, &set), o.Name())
+			require.Equal(t, want, got, o.Name())
 		}
 	})
 }

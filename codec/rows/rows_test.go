@@ -339,7 +339,7 @@ func TestLengths(t *testing.T) {
 		"stats":       func() { o.StatsBF16(make([]float32, 64), make([]float32, 63), make([]byte, 128), 128, 1) },
 		"quantize":    func() { o.QuantizeBF16(make([]int16, 63), make([]byte, 128), 128, 1, make([]float32, 64), 1, 1) },
 		"class":       func() { m.Build([]uint8{1}, 1) },
-		"remap":       func() { o.Remap(make([]byte, 63), make([]byte, 64), &rows.Remap{}) },
+		"outside":     func() { o.Outside(make([]uint64, 1), make([]byte, 65), &rows.Set{}) },
 		"split bf16":  func() { o.SplitBF16(make([]byte, 64), make([]byte, 63), make([]byte, 128), 128, 1, 64) },
 		"join bf16":   func() { o.JoinBF16(make([]byte, 127), 128, 1, 64, make([]byte, 64), make([]byte, 64), 0) },
 		"sums":        func() { o.SumBytes(make([]uint32, 64), make([]byte, 65)) },

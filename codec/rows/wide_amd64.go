@@ -71,7 +71,7 @@ func joinBF16AVX512(dst *byte, stride int, symbols, rests *byte, groups, rows, o
 func sumBytesAVX512(sums *uint32, src *byte, groups, rows int)
 
 //go:noescape
-func remapAVX512(dst, src *byte, groups int, r *Remap) (zeros int)
+func outsideAVX512(masks *uint64, b *byte, groups int, s *Set) (n int)
 
 //go:noescape
 func meanCostAVX512(mean, variance *float32, groups int, step, scale, most, floor float32) (sum uint64)

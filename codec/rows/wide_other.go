@@ -34,8 +34,8 @@ func splitBF16AVX512(*byte, *byte, *byte, int, int, int) { panic("rows: no assem
 func joinBF16AVX512(*byte, int, *byte, *byte, int, int, int) (int, byte) {
 	panic("rows: no assembly")
 }
-func sumBytesAVX512(*uint32, *byte, int, int)   { panic("rows: no assembly") }
-func remapAVX512(*byte, *byte, int, *Remap) int { panic("rows: no assembly") }
+func sumBytesAVX512(*uint32, *byte, int, int)     { panic("rows: no assembly") }
+func outsideAVX512(*uint64, *byte, int, *Set) int { panic("rows: no assembly") }
 func meanCostAVX512(*float32, *float32, int, float32, float32, float32, float32) uint64 {
 	panic("rows: no assembly")
 }
