@@ -53,32 +53,14 @@ func (c *code) set(t *rans.Table, first int) {
 }
 
 // take sets n.order to that of codes, n.src to the plane of a unit in this order, and
-// n.escapes to the places of the bytes that are none of their class's.
-//
-// The plane is arranged by the classes in d.classOf, of which number says the number
-// among codes: where no two have the same, it stays as it is.
+// n.escapes to the places of the bytes that are none of their class's. The plane is
+// arranged by the classes in n.unit.classOf, of which number says the number among
+// codes; it does not descend. The plane is n's then.
 func (n *encoding) take(codes []code, classOf []uint8, number func(class uint8) uint8) {
 	u, d := &n.u, n.unit
 	n.order.arrange(classOf, len(codes), func(c int) *rans.Table { return &codes[c].table }, u.tokens)
-	early := &n.early
-	early.Build(d.classOf, maxClasses)
 	n.src = d.plane
-	var of [maxClasses]int // 1 + the class that has become this one
-	for c := range uint8(maxClasses) {
-		if early.Channels(int(c)) == 0 {
-			continue
-		}
-		if k := &of[number(c)]; *k == 0 {
-			*k = int(c) + 1
-			continue
-		}
-		n.src = resize(&n.arranged, n.order.symbols)
-		to := n.order.classes.Places(u.tokens)
-		for ch, from := range early.Places(u.tokens) {
-			copy(n.src[to[ch]:to[ch]+u.tokens], d.plane[from:])
-		}
-		break
-	}
+	n.join(classOf, number)
 	masks, escapes, at := resize(&n.masks, n.order.symbols/rows.Step), 0, 0
 	for c := range codes {
 		end := at + n.order.classes.Channels(c)*u.tokens
@@ -89,4 +71,42 @@ func (n *encoding) take(codes []code, classOf []uint8, number func(class uint8) 
 		}
 	}
 	n.findEscapes(escapes)
+}
+
+// join brings the channels of classes that have become one into the order of that
+// one. Where classes are whole steps, the others' stay where they lie.
+func (n *encoding) join(classOf []uint8, number func(class uint8) uint8) {
+	u, plane, early := &n.u, n.unit.plane, &n.early
+	early.Build(n.unit.classOf, maxClasses)
+	var parts [maxClasses]int // classes that have become this one
+	joined := false
+	for c := range maxClasses {
+		if early.Channels(c) > 0 {
+			k := number(uint8(c))
+			parts[k]++
+			joined = joined || parts[k] > 1
+		}
+	}
+	if !joined {
+		return
+	}
+	from, to := early.Places(u.tokens), n.order.classes.Places(u.tokens)
+	if u.tokens%rows.Step != 0 {
+		n.src = resize(&n.arranged, n.order.symbols)
+		for ch, at := range from {
+			copy(n.src[to[ch]:to[ch]+u.tokens], plane[at:])
+		}
+		return
+	}
+	aside := resize(&n.arranged, len(plane))
+	for ch, at := range from {
+		if parts[classOf[ch]] > 1 {
+			copy(aside[at:at+u.tokens], plane[at:])
+		}
+	}
+	for ch, at := range from {
+		if parts[classOf[ch]] > 1 {
+			copy(plane[to[ch]:to[ch]+u.tokens], aside[at:])
+		}
+	}
 }

@@ -221,11 +221,11 @@ func (n *encoding) valueAt(h *Header) func(at place) int16 {
 	if keepsValues(h, &n.u) {
 		return func(at place) int16 { return n.q[int(at.token)*n.u.dims+int(at.channel)] }
 	}
-	places := n.early.Places(n.u.tokens)
+	places := n.order.classes.Places(n.u.tokens)
 	var mean []float32
 	var inv float32
 	return func(at place) int16 {
-		if b := n.unit.plane[places[at.channel]+int(at.token)]; b != 0 {
+		if b := n.src[places[at.channel]+int(at.token)]; b != 0 {
 			return int16(b) - valueZero
 		}
 		if mean == nil {
