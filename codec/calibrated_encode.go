@@ -24,7 +24,7 @@ func (e *Encoder) transform(h *Header, params *Params, u *unit, raw []byte, d *e
 			row[k] = float32(row[k] - m)
 		}
 	}
-	t.Project(c, x)
+	t.Project(c, x, &w.projecting)
 	inv := resize(&w.mean, n)
 	for j, s := range w.steps {
 		inv[j] = 1 / float32(s*float32(pow3[h.Finest]))

@@ -46,6 +46,7 @@ type workspace struct {
 	classOf, row8 []uint8
 	row, mean     []float32
 	steps, turn   []float32
+	projecting    []float32
 	means         []int8
 	class2        []byte
 	masks         []uint64 // of zeros

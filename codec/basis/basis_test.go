@@ -157,6 +157,7 @@ func TestTurning(t *testing.T) {
 // Four tokens at once give what one does, and reconstruction is the chain that the
 // format describes.
 func TestTransform(t *testing.T) {
+	var work []float32
 	b, err := Parse(newBytes(t, small(), 3))
 	require.NoError(t, err)
 	tr := b.Transform(1, 0, 1)
@@ -167,9 +168,9 @@ func TestTransform(t *testing.T) {
 		x[i] = float32(g.NormFloat64())
 	}
 	all, one := make([]float32, 7*n), make([]float32, n)
-	tr.Project(all, x)
+	tr.Project(all, x, &work)
 	for k := range 7 {
-		tr.Project(one, x[k*n:(k+1)*n])
+		tr.Project(one, x[k*n:(k+1)*n], &work)
 		require.Equal(t, one, all[k*n:(k+1)*n])
 		if k == 3 {
 			one[1], one[4] = 0, 0

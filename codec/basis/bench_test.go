@@ -15,7 +15,7 @@ func BenchmarkTransform(b *testing.B) {
 	require.NoError(b, err)
 	t := got.Transform(0, 0, 0)
 	g := rand.New(rand.NewPCG(1, 1))
-	c, row := make([]float32, 4*256), make([]float32, 4*256)
+	c, row := make([]float32, 16*256), make([]float32, 16*256)
 	for i := range c {
 		c[i] = float32(g.NormFloat64())
 	}
@@ -31,10 +31,16 @@ func BenchmarkTransform(b *testing.B) {
 			t.reconstruct(row[:256], c[:256], false)
 		}
 	})
-	b.Run("project 4", func(b *testing.B) {
-		b.SetBytes(4 * 256 * 256)
-		for b.Loop() {
-			t.Project(row, c)
-		}
-	})
+	var work []float32
+	for _, p := range []struct {
+		name         string
+		wide, widest bool
+	}{{"project 16", hasFMA(), hasAVX512()}, {"project 16 avx2", hasFMA(), false}, {"project 16 go", false, false}} {
+		b.Run(p.name, func(b *testing.B) {
+			b.SetBytes(16 * 256 * 256)
+			for b.Loop() {
+				t.project(row, c, &work, p.wide, p.widest)
+			}
+		})
+	}
 }

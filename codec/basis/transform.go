@@ -4,10 +4,41 @@ package basis
 // mean: n for each token. Each operation is rounded to float32; the elements of a
 // row are added in ascending order.
 //
-// Four tokens at a time: their sums do not wait for one another, and a row of the
-// matrix is read once for all of them.
-func (t *Transform) Project(c, x []float32) {
+// Tokens at a time: their sums do not wait for one another, and a row of the matrix is
+// read once for all of them. work is memory that is kept from call to call, and grows.
+func (t *Transform) Project(c, x []float32, work *[]float32) {
+	t.project(c, x, work, hasFMA(), hasAVX512())
+}
+
+// many is how many tokens the assembly takes.
+const many = 16
+
+func (t *Transform) project(c, x []float32, work *[]float32, wide, widest bool) {
 	n := len(t.Mean)
+	if wide && n%8 == 0 && len(x) >= many*n {
+		if len(*work) < 2*many*n {
+			*work = make([]float32, 2*many*n)
+		}
+		// Element after element, coefficient after coefficient, of all tokens.
+		in, out := (*work)[:many*n], (*work)[many*n:2*many*n]
+		for ; len(x) >= many*n; x, c = x[many*n:], c[many*n:] {
+			for k := range many {
+				for d, v := range x[k*n : (k+1)*n] {
+					in[d*many+k] = v
+				}
+			}
+			if widest {
+				projectAVX512(&out[0], &t.Matrix[:n*n][0], &in[0], n)
+			} else {
+				projectAVX2(&out[0], &t.Matrix[:n*n][0], &in[0], n)
+			}
+			for k := range many {
+				for j := range c[k*n : (k+1)*n] {
+					c[k*n+j] = out[j*many+k]
+				}
+			}
+		}
+	}
 	for ; len(x) >= 4*n; x, c = x[4*n:], c[4*n:] {
 		x0, x1, x2, x3 := x[:n], x[n:2*n], x[2*n:3*n], x[3*n:4*n]
 		for j := range n {

@@ -63,11 +63,16 @@ func countTables(hist *[256]uint32, symbols []byte) {
 	}
 	var h [4][256]uint32
 	rest := symbols
-	for ; len(rest) >= 4; rest = rest[4:] {
-		h[0][rest[0]]++
-		h[1][rest[1]]++
-		h[2][rest[2]]++
-		h[3][rest[3]]++
+	for ; len(rest) >= 8; rest = rest[8:] {
+		v := binary.LittleEndian.Uint64(rest)
+		h[0][byte(v)]++
+		h[1][byte(v>>8)]++
+		h[2][byte(v>>16)]++
+		h[3][byte(v>>24)]++
+		h[0][byte(v>>32)]++
+		h[1][byte(v>>40)]++
+		h[2][byte(v>>48)]++
+		h[3][byte(v>>56)]++
 	}
 	for _, s := range rest {
 		hist[s]++
