@@ -81,23 +81,26 @@ func (d *decoding) tiles(dst []byte, write func(n int, symbols, dst []byte, firs
 	return nil
 }
 
-// eachZero calls do for the symbols that are 0, tokens first.
-func (d *decoding) eachZero(symbols []byte, do func(token, channel int) error) error {
-	masks := resize(&d.masks, (len(symbols)+63)/64)
+// zeros returns the places of the symbols that are 0, of which there are n, tokens
+// first.
+func (d *decoding) zeros(symbols []byte, n int) []place {
+	masks, list := resize(&d.masks, (len(symbols)+63)/64), resize(&d.places, n)
+	if n == 0 {
+		return list
+	}
 	d.ops.Zeros(masks, symbols)
-	token, row := 0, 0 // row is the first symbol of token
+	token, row, k := 0, 0, 0 // row is the first symbol of token
 	for w, mask := range masks {
 		for ; mask != 0; mask &= mask - 1 {
 			i := w*64 + bits.TrailingZeros64(mask)
 			for ; i >= row+d.u.dims; row += d.u.dims {
 				token++
 			}
-			if err := do(token, i-row); err != nil {
-				return err
-			}
+			list[k] = place{int32(token), int32(i - row)}
+			k++
 		}
 	}
-	return nil
+	return list
 }
 
 // refine applies pass p to the plain ones of the units.
@@ -210,17 +213,14 @@ func (d *decoding) writeSymbols(dst []byte, h *Header) error {
 		if 2*zeros > len(left) {
 			return corrupt("escapes", "too few").With(len(d.escapes)/2, nil)
 		}
-		if zeros == 0 {
-			return nil
-		}
-		return d.eachZero(symbols, func(t, c int) error {
+		for _, p := range d.zeros(symbols, zeros) {
 			v, err := escape(&left, h)
 			if err != nil {
 				return err
 			}
-			binary.LittleEndian.PutUint16(rows[t*u.stride+2*c:], bf16(float32(s*float32(v))+mean[c]))
-			return nil
-		})
+			binary.LittleEndian.PutUint16(rows[int(p.token)*u.stride+2*int(p.channel):], bf16(float32(s*float32(v))+mean[p.channel]))
+		}
+		return nil
 	})
 	if err == nil && len(left) > 0 {
 		return corrupt("escapes", "too many").With(len(d.escapes)/2, nil)
@@ -263,15 +263,13 @@ func (d *decoding) writeLossless(dst []byte, h *Header) error {
 		if zeros > len(left) {
 			return corrupt("escapes", "too few").With(len(d.escapes), nil)
 		}
-		if zeros == 0 {
-			return nil
-		}
-		return d.eachZero(symbols, func(t, c int) error {
+		for i, p := range d.zeros(symbols, zeros) {
+			t, c := int(p.token), int(p.channel)
 			r := uint16(rest[t*u.dims+c])
-			binary.LittleEndian.PutUint16(rows[t*u.stride+2*c:], r&0x7f|uint16(left[0])<<7|r>>7<<15)
-			left = left[1:]
-			return nil
-		})
+			binary.LittleEndian.PutUint16(rows[t*u.stride+2*c:], r&0x7f|uint16(left[i])<<7|r>>7<<15)
+		}
+		left = left[zeros:]
+		return nil
 	})
 	if err == nil && len(left) > 0 {
 		return corrupt("escapes", "too many").With(len(d.escapes), nil)

@@ -21,9 +21,7 @@ type encoding struct {
 	src []byte
 	// escapes are the places of values without a symbol, tokens first.
 	escapes []place
-	// Working memory of findEscapes.
-	found []place
-	below []int
+	below   []int // working memory of findEscapes
 }
 
 // place is an element of a unit.
@@ -275,7 +273,7 @@ func (n *encoding) findEscapes(count int) {
 	tokens := n.u.tokens
 	below := resize(&n.below, tokens+1)
 	clear(below)
-	found := resize(&n.found, count)
+	found := resize(&n.places, count)
 	k := 0
 	for ch, from := range n.order.classes.Places(tokens) {
 		for t := 0; t < tokens; {

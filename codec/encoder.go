@@ -49,7 +49,8 @@ type workspace struct {
 	projecting    []float32
 	means         []int8
 	class2        []byte
-	masks         []uint64 // of zeros
+	masks         []uint64 // of what escapes
+	places        []place
 
 	ops *rows.Ops
 }

@@ -7,7 +7,8 @@
 // Laplacians with a mean and a width of their own; K has larger means and widths
 // that differ more, as measured models have. Four objects rotate, each with its
 // own input and output, which is more than the second-level cache holds. Levels
-// are those of codec.DefaultStep.
+// are those of codec.DefaultStep. The calibrated mode has objects of 4 layers, of one
+// model whose keys turn, and a basis that was learned from others of it.
 //
 // How parts are coded and measured is package coding's.
 package speed

@@ -25,21 +25,27 @@ func shape(layers int) *codec.Shape {
 // kv returns the uncoded bytes of one object.
 func kv(seed uint64, layers int) []byte {
 	rng := rand.New(rand.NewPCG(seed, 1))
+	return kvOf(rng, rng, layers)
+}
+
+// kvOf does that with channels and their elements from two sources: objects with the
+// same channels are as from one model.
+func kvOf(channels, rng *rand.Rand, layers int) []byte {
 	s := shape(layers)
 	raw := make([]byte, s.RawSize())
 	for head := range layers * heads {
 		rows := raw[head*tokens*s.RowSize():]
-		fill(rng, rows, s.RowSize(), 2, 0.7)
-		fill(rng, rows[2*dims:], s.RowSize(), 0.1, 0.3)
+		fill(channels, rng, rows, s.RowSize(), 2, 0.7)
+		fill(channels, rng, rows[2*dims:], s.RowSize(), 0.1, 0.3)
 	}
 	return raw
 }
 
 // fill writes one field of one head: channels whose means are far apart, and
 // whose widths are spread by so many powers of e.
-func fill(rng *rand.Rand, rows []byte, stride int, far, spread float64) {
+func fill(channels, rng *rand.Rand, rows []byte, stride int, far, spread float64) {
 	for c := range dims {
-		mean, width := rng.NormFloat64()*far, math.Exp(rng.NormFloat64()*spread)
+		mean, width := channels.NormFloat64()*far, math.Exp(channels.NormFloat64()*spread)
 		for t := range tokens {
 			x := rng.NormFloat64()
 			if c%2 == 1 {

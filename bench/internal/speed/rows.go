@@ -28,8 +28,8 @@ var bars = map[string]float64{"codec.decode": 6, "codec.encode": 3.5, "codec.los
 
 // Rows measures codec.decode and codec.encode (L1 alone), the other levels,
 // lossless, and all levels in one object: with the fastest kernel, and L1 and
-// lossless with the others, whose names are then behind the rows'; and zstd on the
-// same bytes. Rows of the entropy stage are entropy's. plan.Pairs is at least 15. Rows whose name does
+// lossless with the others, whose names are then behind the rows'; the calibrated mode
+// with the fastest; and zstd on the same bytes. Rows of the entropy stage are entropy's. plan.Pairs is at least 15. Rows whose name does
 // not contain only are left out.
 func Rows(ctx context.Context, plan pairs.Plan, only string) (rows, discarded []report.Row, err error) {
 	raw := make([][]byte, objects)
@@ -67,6 +67,7 @@ func Rows(ctx context.Context, plan pairs.Plan, only string) (rows, discarded []
 		}
 	}
 	for _, more := range []func() ([]report.Row, []report.Row, error){
+		func() ([]report.Row, []report.Row, error) { return calibratedRows(ctx, plan, only) },
 		func() ([]report.Row, []report.Row, error) { return zstdRows(ctx, plan, only, raw) },
 		func() ([]report.Row, []report.Row, error) { return entropy.Rows(ctx, plan, only) },
 	} {

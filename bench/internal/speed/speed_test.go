@@ -33,6 +33,18 @@ func TestWork(t *testing.T) {
 	}
 }
 
+func TestCalibrated(t *testing.T) {
+	for _, joined := range []int{1, heads} {
+		c, err := newCalibrated(1, joined)
+		require.NoError(t, err)
+		w, err := c.work(1)
+		require.NoError(t, err)
+		require.Less(t, w.Size(), int64(len(c.raw)*len(c.raw[0])/4), "it does not shrink")
+		require.NoError(t, w.Encode(1))
+		require.NoError(t, w.Decode(calibratedLevel)(1))
+	}
+}
+
 func TestZstd(t *testing.T) {
 	raw := [][]byte{kv(seed, 1), kv(seed+1, 1)}
 	g, err := newGeneral(raw)
