@@ -23,7 +23,8 @@ func (e *Encoder) analyse(h *Header, params *Params, raw []byte, index int) {
 			e.countPlain(h, &u, d, stats)
 		}
 	}
-	if d.base == baseRaw && f.Mode >= Lossless && u.dtype != U8 {
+	exact := d.base == baseRaw && f.Mode >= Lossless
+	if d.pack = exact && u.dtype == U8; exact && !d.pack {
 		d.base = baseLossless
 		e.exponents(&u, raw, d)
 		stats.observe(d.average)

@@ -15,6 +15,8 @@ type decoding struct {
 	u     unit
 	mode  uint8
 	state rans.State
+	// frames is the reader's.
+	frames *frames
 
 	// What a base stream says. The slices are the object's.
 	step    uint16
@@ -62,6 +64,9 @@ func (d *decoding) open(dst []byte, h *Header, b *basis.Basis) (coded bool, err 
 		}
 		return false, nil
 	case baseLossless:
+		if u.dtype == U8 {
+			return false, d.frames.read(dst, u, s)
+		}
 		return true, d.openLossless(h)
 	}
 	if h.Basis.transforms(u.field) {

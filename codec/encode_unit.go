@@ -66,6 +66,16 @@ func (e *Encoder) encodePair(h *Header, pair []encoding) error {
 	}
 	for i := range pair {
 		n := &pair[i]
+		if n.unit.pack {
+			stream, kept, err := e.frames.append(n.streams[0], &n.u, n.raw)
+			if err != nil {
+				return err
+			}
+			if n.streams[0] = stream; kept {
+				n.modes[0] = baseLossless
+				continue
+			}
+		}
 		size := 0
 		for _, s := range n.streams {
 			size += len(s)

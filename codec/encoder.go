@@ -29,6 +29,7 @@ type Encoder struct {
 	from source
 	// joined has the raw bytes in the order of units of several heads.
 	joined []byte
+	frames frames
 }
 
 // workspace is what coding one unit needs, in both directions.
@@ -58,6 +59,8 @@ type workspace struct {
 // encodedUnit is what the first pass finds out about a unit.
 type encodedUnit struct {
 	base uint8
+	// pack: raw as yet, to be tried as frames.
+	pack bool
 	quantized
 	// Of baseLossless: average exponent of each channel in halves.
 	average []uint16

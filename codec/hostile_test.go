@@ -152,7 +152,7 @@ func TestCallerErrors(t *testing.T) {
 		"many tokens":    func(s *Shape, _ *Params) { s.Tokens = MaxTokens + 1 },
 		"no fields":      func(s *Shape, _ *Params) { s.Fields = nil },
 		"unknown type":   func(s *Shape, _ *Params) { s.Fields = []Field{{K, 77, 20}, {V, F16, 9}} },
-		"opaque floats":  func(s *Shape, _ *Params) { s.Fields = []Field{{Opaque, BF16, 20}, {V, F16, 9}} },
+		"keys of bytes":  func(s *Shape, _ *Params) { s.Fields = []Field{{K, U8, 20}, {V, F16, 9}} },
 		"too many units": func(s *Shape, _ *Params) { s.Layers, s.Heads = 1024, 1024 },
 		"levels":         func(_ *Shape, p *Params) { p.Finest, p.Coarsest = 2, 1 },
 		"level 4":        func(_ *Shape, p *Params) { p.Coarsest = 4 },

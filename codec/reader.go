@@ -14,6 +14,7 @@ type Reader struct {
 	units  [2]decoding
 	passes [][]byte
 	header Header // of Decode
+	frames frames
 
 	bases  Bases
 	basis  *basis.Basis // of the object at hand
@@ -24,7 +25,7 @@ type Reader struct {
 func NewReader(coder *rans.Coder) *Reader {
 	r := &Reader{coder: coder}
 	for i := range r.units {
-		r.units[i].ops = opsOf(coder)
+		r.units[i].ops, r.units[i].frames = opsOf(coder), &r.frames
 	}
 	return r
 }

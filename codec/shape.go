@@ -90,7 +90,7 @@ func (s *Shape) Validate() error {
 		if f.Kind < K || f.Kind > Opaque {
 			return invalid(name, "unknown kind").With(f.Kind, nil)
 		}
-		if f.DType.Size() == 0 || (f.Kind == Opaque) != (f.DType == U8) {
+		if f.DType.Size() == 0 || f.DType == U8 && f.Kind != Opaque {
 			return invalid(name, "data type does not fit the kind").With(f.DType, f.Kind)
 		}
 		if f.Dims < 1 || f.Dims > MaxDims {

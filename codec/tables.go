@@ -17,7 +17,8 @@ func (h *Header) readTables(descriptors, b []byte) error {
 		if plain > maxClasses || lossless > maxClasses {
 			return corrupt("classes", "field %d has too many", i).With(max(plain, lossless), maxClasses)
 		}
-		if h.Fields[i].Kind == Opaque && plain+lossless > 0 || plain > 0 && t.zero == 0 {
+		f := &h.Fields[i]
+		if f.Kind == Opaque && plain > 0 || f.DType == U8 && lossless > 0 || plain > 0 && t.zero == 0 {
 			return corrupt("classes", "impossible for field %d", i)
 		}
 		t.digits, t.coded = t.digits[:0], t.coded[:0]
