@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from larder import frames
 from larder.basis import Basis
 from larder.calibrated import SECTION, BasisRef, Calibrated, Units, heads_of, read_ref, resolve
 from larder.errors import CorruptError, InvalidError, MissError
@@ -331,6 +332,8 @@ def _unit(o: Object, unit: int, f: Field, level: int, calibrated: Calibrated | N
         rows = np.frombuffer(stream.take(o.tokens * f.width), np.uint8).reshape(o.tokens, f.width)
     elif mode == REPEAT:
         rows = np.tile(np.frombuffer(stream.take(f.width), np.uint8), (o.tokens, 1))
+    elif mode == LOSSLESS and f.dtype.name == "u8":
+        return frames.read(stream.rest(), o.tokens * f.width).reshape(o.tokens, f.width)
     elif mode == LOSSLESS:
         return _lossless(o, f, stream)
     else:

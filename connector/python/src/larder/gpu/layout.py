@@ -237,6 +237,8 @@ class _Builder:
         u = np.zeros(len(index), UNIT)
         u["base"], u["size"], u["out"] = source.at + o.starts[index], o.lengths[index], out
         modes, passes = o.modes[index], o.coarsest - level
+        if f.dtype.name == "u8" and (modes == LOSSLESS).any():
+            raise MissError("opaque bytes in zstd frames are not decoded on a GPU", "object.fields", str(number))
         heads = _stream_heads(o, index, modes)
         plan = o.plan[index]
         exact, lossless, plain = modes <= REPEAT, modes == LOSSLESS, modes == PLAIN
@@ -323,10 +325,10 @@ def _check_limits(o: Object) -> None:
     if (o.plan < o.finest).any() or (o.plan > o.coarsest).any():
         raise CorruptError("a level that the object does not have", "object.plan")
     for f in o.fields:
-        if (f.plain and f.zero == 0) or (f.kind == "opaque") != (f.dtype.name == "u8"):
+        if (f.plain and f.zero == 0) or (f.dtype.name == "u8" and f.kind != "opaque"):
             raise CorruptError("impossible field", "object.fields")
-        if f.kind == "opaque" and (f.plain or f.lossless):
-            raise CorruptError("an opaque field has no classes", "object.fields")
+        if (f.kind == "opaque" and f.plain) or (f.dtype.name == "u8" and f.lossless):
+            raise CorruptError("an opaque field has no such classes", "object.fields")
 
 
 def _stream_heads(o: Object, index: Array, modes: Array) -> Array:
