@@ -18,7 +18,7 @@ const (
 	// minPlane is what has a frame at least: a smaller one might not say its size.
 	minPlane = 256
 	// sampleBytes from the middle of a unit choose its width.
-	sampleBytes = 16 << 10
+	sampleBytes = 8 << 10
 )
 
 // widths that units are split by: bytes, and the elements of two and of four.

@@ -314,15 +314,18 @@ func TestDamageOfFramesIsFound(t *testing.T) {
 }
 
 func FuzzFrames(f *testing.F) {
-	s := opaqueShape(1, 24, 100)
+	s := opaqueShape(1, 16, 32)
 	raw := make([]byte, s.RawSize())
-	elements(raw, 2, 1)
+	for i := range raw { // literals and matches, in few bytes
+		raw[i] = byte(i%19*i%7 + i/200)
+	}
 	object := encode(f, raw, s, params(s, Lossless, 0, 0, 1))
 	stream, mode := streamOf(f, object, 0)
 	require.Equal(f, baseLossless, mode)
 	f.Add(stream)
 	f.Add(append([]byte{1}, frameOf(f, raw)...))
 	f.Add(append([]byte{1}, frameOf(f, raw, zstd.WithSingleSegment(false))...))
+	f.Add(append(append([]byte{2}, frameOf(f, raw[:256])...), frameOf(f, raw[256:])...))
 	r := NewReader(newCoder(f))
 	out := make([]byte, len(raw))
 	f.Fuzz(func(t *testing.T, stream []byte) {

@@ -2,6 +2,7 @@ package coded
 
 import (
 	"math/rand/v2"
+	"os"
 	"testing"
 
 	"github.com/larderkv/larder/api/namespace"
@@ -36,26 +37,58 @@ func BenchmarkTier(b *testing.B) {
 	}
 	list := []storage.PartBytes{{Part: descriptor, Bytes: raw}}
 	for mode := Lossless; mode <= L3; mode++ {
-		tier := newPool(b, Options{Workers: 1}).Stage(d, layout, mode).Over(newMemory())
-		b.Run("put/"+mode.String(), func(b *testing.B) {
-			b.SetBytes(int64(len(raw)))
-			b.ReportAllocs()
-			for b.Loop() {
-				if _, err := tier.PutParts(b.Context(), list); err != nil {
-					b.Fatal(err)
-				}
+		benchStage(b, mode.String(), newPool(b, Options{Workers: 1}).Stage(d, layout, mode), list)
+	}
+}
+
+// benchStage puts parts through a stage, and gets the first of them.
+func benchStage(b *testing.B, name string, stage *Stage, list []storage.PartBytes) {
+	under := newMemory()
+	tier, raw, stored := stage.Over(under), len(list[0].Bytes), 0
+	b.Run("put/"+name, func(b *testing.B) {
+		b.SetBytes(int64(raw * len(list)))
+		b.ReportAllocs()
+		for b.Loop() {
+			if _, err := tier.PutParts(b.Context(), list); err != nil {
+				b.Fatal(err)
 			}
-		})
-		b.Run("get/"+mode.String(), func(b *testing.B) {
-			b.SetBytes(int64(len(raw)))
-			b.ReportAllocs()
-			var got part.Descriptor
-			dst := make([]byte, len(raw))
-			for b.Loop() {
-				if _, err := tier.Get(b.Context(), descriptor.ID, &got, dst); err != nil {
-					b.Fatal(err)
-				}
+		}
+		stored = len(under.parts[list[0].Part.ID].Bytes)
+		b.ReportMetric(float64(stored)/float64(raw), "stored/raw")
+	})
+	b.Run("get/"+name, func(b *testing.B) {
+		b.SetBytes(int64(raw))
+		b.ReportAllocs()
+		var got part.Descriptor
+		dst := make([]byte, raw)
+		for b.Loop() {
+			if _, err := tier.Get(b.Context(), list[0].Part.ID, &got, dst); err != nil {
+				b.Fatal(err)
 			}
-		})
+		}
+	})
+}
+
+// BenchmarkOpaque is the same of opaque layouts. LARDER_KV names a file of real pages,
+// as large as a part, in place of synthetic bfloat16.
+func BenchmarkOpaque(b *testing.B) {
+	for _, dtype := range []string{"bfloat16", "uint8"} {
+		d := eight()
+		asBlocks(d, 16*512)
+		d.KVDtype = dtype
+		layout := layoutOf(d)
+		raw := make([]byte, layout.Bytes())
+		kv(rand.NewChaCha8([32]byte{1}), raw)
+		if name := os.Getenv("LARDER_KV"); name != "" {
+			real, err := os.ReadFile(name)
+			if err != nil || copy(raw, real) < len(raw) {
+				b.Fatalf("%s: %v, or not %d bytes", name, err, len(raw))
+			}
+		}
+		descriptor, err := tiertest.Raw(part.Descriptor{}, layout[0], raw)
+		if err != nil {
+			b.Fatal(err)
+		}
+		benchStage(b, dtype, newPool(b, Options{Workers: 1}).Stage(d, layout, Lossless), []storage.PartBytes{{Part: descriptor, Bytes: raw}})
 	}
 }

@@ -169,15 +169,20 @@ func (s *disk) Close() {
 }
 
 // The stage is a tier like any other: with everything raw, with everything
-// coded, and with chunks of which some parts are coded.
+// coded, with chunks of which some parts are coded, and with opaque bytes.
 func TestConformance(t *testing.T) {
+	blocks := func(d *namespace.Descriptor) { asBlocks(d, 1024); d.KVDtype = "uint8" }
 	for _, c := range []struct {
-		mode  Mode
-		bytes func(*rand.ChaCha8, []byte)
-	}{{Raw, kv}, {Lossless, kv}, {Lossless, flat}} {
+		mode   Mode
+		bytes  func(*rand.ChaCha8, []byte)
+		layout func(*namespace.Descriptor)
+	}{{Raw, kv, nil}, {Lossless, kv, nil}, {Lossless, flat, nil}, {L1, kv, blocks}} {
 		t.Run(fmt.Sprint(c.mode), func(t *testing.T) {
 			t.Parallel()
 			d := small()
+			if c.layout != nil {
+				c.layout(d)
+			}
 			layout := layoutOf(d)
 			tiertest.Run(t, &tiertest.Subject{
 				Name: "coded", Layout: layout, Persistent: true, Bytes: c.bytes,

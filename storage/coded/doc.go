@@ -11,10 +11,10 @@
 //   - Bytes are verified before they are encoded, and before they are decoded.
 //     An object that does not decode is Corrupt and its chunk is dropped; one of
 //     an unknown version, or that wants a basis, is a Miss.
-//   - What is not shorter when coded is written raw, and so is everything of
-//     namespaces that the codec cannot look into (opaque layouts, types that it
-//     does not know). What is coded on the disk is decoded whatever the mode is
-//     now.
+//   - What is not shorter when coded is written raw. Namespaces that the codec
+//     cannot look into (opaque layouts, types that it does not know) are coded
+//     without loss in every mode but raw, and stay exact. What is coded on the
+//     disk is decoded whatever the mode is now.
 //
 // One Pool serves all tiers and scopes. It bounds how many processors code and
 // how much memory parts take meanwhile; whoever wants more waits, until the

@@ -20,9 +20,17 @@ type place struct {
 
 func placeOf(id part.ID) place { return place{id.Group, id.Span, id.HeadGroup} }
 
-// shapesOf are the shapes of a namespace's parts; none where the codec cannot
+// shapesOf are the shapes of a namespace's parts: opaque ones where the codec cannot
 // look into one of them, since the parts of a chunk must be of one quality.
 func shapesOf(d *namespace.Descriptor) map[place]*codec.Shape {
+	if shapes := knownShapes(d); shapes != nil {
+		return shapes
+	}
+	return opaqueShapes(d)
+}
+
+// knownShapes are those of parts whose inside is known; none if one of them is not.
+func knownShapes(d *namespace.Descriptor) map[place]*codec.Shape {
 	dtype, known := dtypes[d.KVDtype]
 	if d.Layout.Name != namespace.LayoutCanonical || !known {
 		return nil

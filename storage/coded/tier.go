@@ -28,16 +28,19 @@ type Stage struct {
 	raw, stored int64
 }
 
-// Stage of a namespace, whose parts are layout. Where the codec cannot look into
-// them, the mode is Raw.
+// Stage of a namespace, whose parts are layout. Its mode is Effective.
 func (p *Pool) Stage(d *namespace.Descriptor, layout storage.Layout, mode Mode) *Stage {
 	return &Stage{pool: p, mode: Effective(d, mode), layout: layout, shapes: shapesOf(d)}
 }
 
-// Effective is the mode that a stage of the namespace has.
+// Effective is the mode that a stage of the namespace has: what the codec cannot look
+// into is coded without loss, if at all.
 func Effective(d *namespace.Descriptor, mode Mode) Mode {
-	if shapesOf(d) == nil {
+	switch shapes := shapesOf(d); {
+	case shapes == nil:
 		return Raw
+	case opaque(shapes):
+		return min(mode, Lossless)
 	}
 	return mode
 }

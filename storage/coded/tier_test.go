@@ -165,35 +165,6 @@ func TestWhatDoesNotShrink(t *testing.T) {
 	require.Equal(t, uint8(0), list[0].Part.Quality, "the caller's descriptor was changed")
 }
 
-// What the codec cannot look into passes as it is.
-func TestOpaque(t *testing.T) {
-	for name, change := range map[string]func(*namespace.Descriptor){
-		"opaque":     func(d *namespace.Descriptor) { d.Layout.Name = namespace.LayoutOpaque },
-		"other type": func(d *namespace.Descriptor) { d.KVDtype = "float8_e4m3fnuz" },
-		"too wide":   func(d *namespace.Descriptor) { d.Groups[1].Dk = codec.MaxDims + 1 },
-	} {
-		d := small()
-		change(d)
-		if name == "opaque" {
-			for i := range d.Groups {
-				d.Groups[i].BlockTokens, d.Groups[i].BlockBytes = 16, 512
-			}
-		}
-		layout := layoutOf(d)
-		under := newMemory()
-		stage := newPool(t, Options{}).Stage(d, layout, L2)
-		require.Equal(t, Raw, stage.Mode(), name)
-		list := chunkOf(t, 1, layout, 0)
-		put(t, stage.Over(under), list)
-		for _, p := range list {
-			got, b, err := get(t, stage.Over(under), p.Part.ID, len(p.Bytes)+5)
-			require.NoError(t, err)
-			require.Equal(t, *p.Part, got, name)
-			require.Equal(t, p.Bytes, b)
-		}
-	}
-}
-
 // Damage that the tier below did not see, since its checksums are right, is
 // found and costs the chunk; what is only unknown stays.
 func TestDamage(t *testing.T) {
