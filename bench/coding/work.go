@@ -21,7 +21,7 @@ func (w *Way) Params(s *codec.Shape) *codec.Params {
 	for _, f := range s.Fields {
 		mode := w.Mode
 		if f.Kind == codec.Opaque {
-			mode = codec.Raw
+			mode = min(mode, codec.Lossless)
 		}
 		p.Fields = append(p.Fields, codec.FieldParams{Mode: mode, Steps: []float32{codec.DefaultStep(f.Kind)}})
 	}

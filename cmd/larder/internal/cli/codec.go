@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -82,6 +84,8 @@ type coded struct {
 	Header int64   `json:"header_bytes"`
 	// Basis that decoding needs.
 	Basis string `json:"basis,omitempty"`
+	// Units, by how they are stored.
+	Units map[string]int `json:"units"`
 	// Prefix of each level, coarsest first.
 	Levels []codedLevel `json:"levels"`
 }
@@ -94,7 +98,7 @@ type codedLevel struct {
 
 func describe(part int, h *codec.Header) coded {
 	raw := int64(h.RawSize())
-	d := coded{Part: part, Raw: raw, Stored: h.ObjectSize, Ratio: float64(raw) / float64(h.ObjectSize), Header: h.Size}
+	d := coded{Part: part, Raw: raw, Stored: h.ObjectSize, Ratio: float64(raw) / float64(h.ObjectSize), Header: h.Size, Units: h.Ways()}
 	if h.Basis != nil {
 		d.Basis = h.Basis.ID.String()
 	}
@@ -113,9 +117,13 @@ func (a *app) printCoded(list []coded) error {
 			for _, l := range d.Levels {
 				levels += fmt.Sprintf("L%d %.2fx  ", l.Level, l.Ratio)
 			}
-			rows = append(rows, []string{strconv.Itoa(d.Part), render.Bytes(uint64(d.Raw)), render.Bytes(uint64(d.Stored)), levels})
+			var ways []string
+			for _, way := range slices.Sorted(maps.Keys(d.Units)) {
+				ways = append(ways, fmt.Sprintf("%d %s", d.Units[way], way))
+			}
+			rows = append(rows, []string{strconv.Itoa(d.Part), render.Bytes(uint64(d.Raw)), render.Bytes(uint64(d.Stored)), strings.Join(ways, ", "), levels})
 		}
-		return render.Table(a.Out, []string{"PART", "RAW", "STORED", "LEVELS"}, rows)
+		return render.Table(a.Out, []string{"PART", "RAW", "STORED", "UNITS", "LEVELS"}, rows)
 	})
 }
 
@@ -127,8 +135,8 @@ func (a *app) encodeCommand() *cobra.Command {
 
 Fields are KIND:DTYPE:DIMS with an optional :STEP, the step of level 0 in units
 of a head's rms. Kinds: k, v, latent, rope, opaque. Types: fp32, bf16, fp16, fp8_e4m3,
-fp8_e5m2; u8 for opaque. The first part is the start
-of a prompt: its --sinks tokens stay exact. Calibrated parts follow one another
+fp8_e5m2; u8 for opaque alone. Opaque fields are coded without loss, or raw. The first
+part is the start of a prompt: its --sinks tokens stay exact. Calibrated parts follow one another
 in the prompt: the n-th has --position plus n times --tokens; their steps are the
 basis's, times --scale.`,
 		RunE: func(_ *cobra.Command, list []string) error {

@@ -148,7 +148,7 @@ func (f *kvFlags) parseFields(mode codec.Mode, steps func(codec.Kind) float32) e
 
 func fieldParams(kind codec.Kind, mode codec.Mode, step float32) codec.FieldParams {
 	if kind == codec.Opaque {
-		mode = codec.Raw
+		mode = min(mode, codec.Lossless)
 	}
 	return codec.FieldParams{Mode: mode, Steps: []float32{step}}
 }

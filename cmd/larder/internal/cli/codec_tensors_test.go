@@ -236,7 +236,7 @@ func TestTensorsThatAreNoKV(t *testing.T) {
 		"tokens are from 1 on":            {kv("layers.0.k", 0, 2, 3)},
 		"heads 1 to":                      {kv("layers.0.k", 1, 2000, 1)},
 		"dims 1 to":                       {kv("layers.0.k", 1, 1, 10000)},
-		"data type does not fit the kind": {kv("layers.0.opaque", 1, 1, 4)},
+		"data type does not fit the kind": {{"layers.0.k", "U8", []int64{1, 1, 4}, make([]byte, 4)}},
 	} {
 		writeTensors(t, path, list)
 		for _, command := range [][]string{{"codec", "encode", path, path + ".coded"}, {"codec", "bench", path}, {"calibrate", path + ".basis", path, "--pairing", "none"}} {

@@ -79,6 +79,22 @@ func TestCodecFiles(t *testing.T) {
 	require.Less(t, worst(), 2.0)
 	require.Equal(t, want[:128], read()[:128], "the sink of the first part")
 
+	// Opaque bytes and elements, whatever the mode; noise stays as it is.
+	for _, c := range []struct{ fields, way string }{{"opaque:u8:128", "zstd"}, {"opaque:bf16:64", "lossless"}} {
+		run(0, "encode", raw, object, "--layers", "2", "--tokens", "64", "--fields", c.fields, "--levels", "1")
+		out, _ = run(0, "inspect", object, "--json")
+		list = nil // its maps would keep what they have
+		require.NoError(t, json.Unmarshal([]byte(out), &list))
+		require.Len(t, list, 3)
+		require.Equal(t, map[string]int{c.way: 2}, list[0].Units)
+		require.Greater(t, list[0].Ratio, 1.1)
+		out, _ = run(0, "inspect", object)
+		require.Contains(t, out, "2 "+c.way)
+		run(0, "decode", object, back)
+		require.Equal(t, want, read())
+	}
+	encode("--levels", "0-3", "--sinks", "1")
+
 	// Damage, and wrong use.
 	b, err := os.ReadFile(object)
 	require.NoError(t, err)
