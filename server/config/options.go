@@ -125,8 +125,8 @@ func table(c *Config) []*Option {
 			Hazard: "always wears the drive most. never keeps what is there and adds nothing.",
 		}, {
 			Key: "nvme.codec", value: choice(&c.NVMe.Codec, coded.Modes()...),
-			Help:   "How chunks are written to the disk: raw; lossless, about two thirds of the bytes for bfloat16; or quantized, L0 finest to L3 coarsest: L1 about a quarter, L2 about a sixth of the bytes (bench/RESULTS.md has what they cost in quality). What is there is read whatever this says. Opaque layouts stay raw.",
-			Hazard: "Coding takes processors (codec.workers). A chunk that was quantized answers only engines that accept its level (lowest_level of the connector); all others recompute it.",
+			Help:   "How chunks are written to the disk: raw; lossless, about two thirds of the bytes for bfloat16; or quantized, L0 finest to L3 coarsest: L1 about a quarter, L2 about a sixth of the bytes (bench/RESULTS.md has what they cost in quality). What is there is read whatever this says. Opaque layouts, and types that the codec does not know, are coded without loss in every mode but raw: bfloat16 to two thirds, others to about 0.83.",
+			Hazard: "Coding takes processors (codec.workers); opaque layouts of other types than bfloat16 three to eight times as long, 0.7 to 1 GB/s a processor when loaded: with few workers less than a disk gives. A chunk that was quantized answers only engines that accept its level (lowest_level of the connector); all others recompute it.",
 		}, {
 			Key: "nvme.codecs", value: texts(&c.NVMe.Codecs),
 			Help:   "nvme.codec for single namespaces: NAMESPACE=MODE, a namespace by the first 8 or more hex digits of its fingerprint (larder namespaces).",
