@@ -39,7 +39,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "connector/python/s
 from larder.mapping import map_shared
 from larder.vllm.cuda import CudaDriver
 from larder.vllm.device import CudaDevice, wait_all
-from larder.vllm.gpu_copies import STAGE_BYTES, Lanes, PageCopies, PartCopy, part_copy
+from larder.vllm.gpu_copies import STAGE_BYTES, Lanes, PageCopies, PartCopy, ends, part_copy
 from larder.vllm.layout import Geometry, PartHeads, canonical
 from larder.vllm.layout_gpu import GpuAdapter
 from larder.vllm.rows import canonical_rows
@@ -145,7 +145,7 @@ class Rig:
             lanes = Lanes(self.device, self.part, knobs.stage)
             made: PageCopies = self.adapter.copies(lanes, variant, self.place.covers, self.heads, to_parts=to_parts)
             copies = self.out if to_parts else self.back
-            return lambda: wait_all(made.start(copies, [self.device.record(self.device.current_stream())]))
+            return lambda: wait_all(ends(made.start(copies, [self.device.record(self.device.current_stream())])))
 
         return {"raw": raw, "staged": way("staged"), "zero_copy": way("zero_copy"), "again": raw}
 

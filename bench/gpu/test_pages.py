@@ -28,7 +28,7 @@ from gpu_pages import FORMS, Form, fill  # noqa: E402
 from larder.arena import Segment  # noqa: E402
 from larder.registered import RegisteredMemory  # noqa: E402
 from larder.vllm.device import CudaDevice, wait_all  # noqa: E402
-from larder.vllm.gpu_copies import Lanes, PageCopies, Variant, part_copy  # noqa: E402
+from larder.vllm.gpu_copies import Lanes, PageCopies, Variant, ends, part_copy  # noqa: E402
 from larder.vllm.layout import Geometry, PartHeads, canonical, opaque  # noqa: E402
 from larder.vllm.layout_gpu import GpuAdapter  # noqa: E402
 from larder.vllm.layout_proof import prove  # noqa: E402
@@ -181,7 +181,7 @@ def test_speed(device: CudaDevice, registered: RegisteredMemory, variant: str, o
         for _ in range(6):
             torch.cuda.synchronize()
             start = time.perf_counter()
-            events = copies.start(p.copies, [])
+            events = ends(copies.start(p.copies, []))
             launch.append(time.perf_counter() - start)
             wait_all(events)
             took.append(time.perf_counter() - start)
@@ -218,7 +218,7 @@ def test_stores_beside_a_computation(device: CudaDevice, registered: RegisteredM
             busy = torch.tanh(busy @ busy)
         for t in p.pages:
             t.view(torch.int16).fill_(round_ + 1)
-        events = store.start(p.copies, [device.record(device.current_stream())])
+        events = ends(store.start(p.copies, [device.record(device.current_stream())]))
         for event in events:
             device.wait(device.current_stream(), event)
         for t in p.pages:
@@ -228,7 +228,7 @@ def test_stores_beside_a_computation(device: CudaDevice, registered: RegisteredM
             assert (copy.view.view(np.int16) == round_ + 1).all()
         # A load waits for what was started before it.
         after = [device.record(device.current_stream())]
-        wait_all(load.start(p.copies, after))
+        wait_all(ends(load.start(p.copies, after)))
         ids = torch.tensor(p.ids, device="cuda")
         for t in p.pages:
             assert (t[ids].view(torch.int16) == round_ + 1).all()
@@ -248,6 +248,6 @@ def test_read_only_memory_is_loaded_from(device: CudaDevice, registered: Registe
     for variant in ("staged", "zero_copy"):
         p = Path8B(device, reader.read, "NHD", count=2)
         _, load = p.both(registered.covers, variant)
-        wait_all(load.start(p.copies, []))
+        wait_all(ends(load.start(p.copies, [])))
         ids = torch.tensor(p.ids, device="cuda")
         assert all((t[ids].view(torch.int16) == 0x0707).all() for t in p.pages)

@@ -55,6 +55,8 @@ class StubDaemon:
     corrupt: set[bytes] = field(default_factory=set)
     # How often release answers False.
     unconfirmed: int = 0
+    # Slots of such loads went to others meanwhile, which the arena never allows.
+    reuses: bool = True
     # None: as many slots as wanted.
     credits: int | None = None
     # Raised by commit, if set.
@@ -304,7 +306,7 @@ class StubLoad(Load):
                     self._slots.append(slot)
                     view = slot.view()
                     view.flags.writeable = False
-                    if daemon.unconfirmed:
+                    if daemon.unconfirmed and daemon.reuses:
                         # The slot went to another part meanwhile.
                         view = view ^ np.uint8(0x55)
                     batch.append(LeasedPart(chunk, part, view))

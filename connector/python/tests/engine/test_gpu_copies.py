@@ -14,7 +14,7 @@ from gpu_pages import CHUNK, FORMS, NHD, Form, fill
 
 from larder.errors import LarderError
 from larder.load import Bytes
-from larder.vllm.gpu_copies import Lanes, PageCopies, PartCopy, Variant, part_copy
+from larder.vllm.gpu_copies import Lanes, PageCopies, PartCopy, Variant, ends, part_copy
 from larder.vllm.layout import Geometry, PartHeads, canonical, opaque
 from larder.vllm.layout_gpu import GpuAdapter
 from larder.vllm.layout_proof import prove
@@ -165,7 +165,7 @@ def test_many_chunks_at_once(variant: Variant, covered: bool, stage: int) -> Non
         known = [fill(t.form, t.g, blocks, i) for i, blocks in enumerate(chunks)]
         before, dma = device.launches, device.copies - device.launches
         copies, waits = t.copies(chunks), device.waits
-        events = t.store.start(copies, [])
+        events = ends(t.store.start(copies, []))
         assert device.waits == waits, "nothing waits for the device"
         for event in events:
             event.synchronize()
@@ -178,7 +178,7 @@ def test_many_chunks_at_once(variant: Variant, covered: bool, stage: int) -> Non
         pages = [p.clone() for p in t.g.tensors]
         for p in t.g.tensors:
             p.zero_()
-        for event in t.load.start(copies, []):
+        for event in ends(t.load.start(copies, [])):
             event.synchronize()
         for p, want in zip(t.g.tensors, pages, strict=True):
             assert torch.equal(raw(p), raw(want))
@@ -196,7 +196,7 @@ def _between_computations(device: FakeDevice, variant: Variant) -> None:
     blocks = [3, 5, 1, 8]
     device.give(device.compute, lambda: computed.append(fill(t.form, t.g, blocks)))
     copies, compute = t.copies([blocks]), device.record(device.compute)
-    events = t.store.start(copies, [compute])
+    events = ends(t.store.start(copies, [compute]))
     # What comes after the events on the engine's stream may overwrite pages.
     for event in events:
         device.wait(device.compute, event)
@@ -222,7 +222,7 @@ def test_nothing_to_copy() -> None:
     t = Transfer(device, "staged", True, 1 << 20)
     assert t.store.start([], []) == []
     before = device.launches
-    for event in t.load.start([part_copy((), 4, PartHeads(0, 1), t.slots[0])], []):
+    for event in ends(t.load.start([part_copy((), 4, PartHeads(0, 1), t.slots[0])], [])):
         event.synchronize()
     assert device.launches == before
 

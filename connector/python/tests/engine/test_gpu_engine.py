@@ -222,10 +222,16 @@ def test_a_copy_that_does_not_start_is_a_store_dropped_and_a_load_failed(
     assert engine.worker.stats.loads_failed == 1
 
 
-@pytest.mark.parametrize(("seed", "windows"), [(0, 0), (1, 0), (2, 1), (3, 2)])
-def test_random_run(gpu: MakeGpuEngine, daemon: StubDaemon, seed: int, windows: int) -> None:
+@pytest.mark.parametrize(("seed", "windows", "ahead_ms"), [(0, 0, 3), (1, 0, 3), (2, 1, 3), (3, 2, 3), (4, 0, 0)])
+def test_random_run(gpu: MakeGpuEngine, daemon: StubDaemon, seed: int, windows: int, ahead_ms: float) -> None:
     device = FakeDevice(seed)
-    run = Run(gpu(device, ["staged", "zero_copy"][seed % 2]), daemon, 200 + seed, windows)
+    daemon.reuses = not ahead_ms
+    make = gpu(device, ["staged", "zero_copy"][seed % 2])
+
+    def engine(extra: dict[str, Any], **options: Any) -> Any:
+        return make(extra=extra | {"load_ahead_ms": ahead_ms}, **options)
+
+    run = Run(engine, daemon, 200 + seed, windows)
     assert isinstance(run.engine, GpuEngine)
     run.engine.holds = True
     run.run()

@@ -112,12 +112,13 @@ class LarderConnector(KVConnectorBase_V1, SupportsHMA):
 
     def handle_preemptions(self, kv_connector_metadata: Any) -> None:
         """The first call of every step, before anything is written."""
-        self.worker_half.settle(getattr(kv_connector_metadata, "writes", None))
+        step = kv_connector_metadata
+        self.worker_half.settle(getattr(step, "writes", None), getattr(step, "arrived", ()))
 
     def start_load_kv(self, forward_context: Any, **kwargs: Any) -> None:  # noqa: ARG002
         """Starts loads; they run beside this and later steps."""
         step = self._step()
-        self.worker_half.settle(step.writes)
+        self.worker_half.settle(step.writes, step.arrived)
         self.worker_half.start_loads(step)
 
     def wait_for_layer_load(self, layer_name: str) -> None:
@@ -132,8 +133,9 @@ class LarderConnector(KVConnectorBase_V1, SupportsHMA):
 
     def get_finished(self, finished_req_ids: set[str]) -> tuple[set[str] | None, set[str] | None]:
         """Loads that ended. Nothing is sent after the step, so nothing else."""
-        self.worker_half.idle(self._step())
-        return None, self.worker_half.finished(finished_req_ids)
+        step = self._step()
+        self.worker_half.idle(step)
+        return None, self.worker_half.finished(finished_req_ids, idle=step.idle_wait_s > 0)
 
     def get_block_ids_with_load_errors(self) -> set[int]:
         """Pages that the loads just reported did not fill."""

@@ -32,6 +32,8 @@ Variant = Literal["staged", "zero_copy"]
 # Bytes of a stage. Each direction has two, so that DMA of one goes on beside
 # the kernel of the other.
 STAGE_BYTES = 32 << 20
+# Streams, and stages, of one direction.
+_LANES = 2
 # Of the first piece, so that the bus begins soon; each one has twice as many.
 _FIRST_BYTES = 8 << 20
 # Bytes of a job table that most launches fit.
@@ -47,6 +49,18 @@ class PartCopy(NamedTuple):
     heads: PartHeads
     view: Bytes
     at: int
+
+
+class Piece(NamedTuple):
+    """Copies of so many bytes that are over with an event."""
+
+    event: Event
+    size: int
+
+
+def ends(pieces: Sequence[Piece]) -> list[Event]:
+    """With which events all are over: streams take turns, and are in order."""
+    return [piece.event for piece in pieces[-_LANES:]]
 
 
 def part_copy(blocks: Sequence[int], skip: int, heads: PartHeads, view: Bytes) -> PartCopy:
@@ -100,7 +114,7 @@ class Lanes:
         """longest: bytes of the longest part."""
         self._device = device
         self.stage_bytes = max(stage_bytes, longest)
-        self._lanes = [_Lane(device, self.stage_bytes) for _ in range(2)]
+        self._lanes = [_Lane(device, self.stage_bytes) for _ in range(_LANES)]
         self._turns = 0
 
     def next(self) -> _Lane:
@@ -144,23 +158,24 @@ class PageCopies:
 
     def warm(self, heads: int) -> None:
         """Compiles what parts of so many heads need, and makes what copies need."""
-        for _ in range(2):
+        for _ in range(_LANES):
             lane = self._lanes.next()
             if self._variant == "staged":
                 lane.stage()
             with self._device.on(lane.stream):
                 self._launch(lane, np.zeros((1, 2), np.int64), 1 if self._rows.whole else heads, 0)
 
-    def start(self, copies: Sequence[PartCopy], after: Sequence[Event]) -> list[Event]:
-        """Starts copies; they begin after the given events and are over with the
-        returned ones. Until then pages and views belong to them. If it raises,
+    def start(self, copies: Sequence[PartCopy], after: Sequence[Event]) -> list[Piece]:
+        """Starts copies, which begin after the given events, and returns them, in
+        order. Until they are over pages and views belong to them. If it raises,
         Lanes.stop must be called before they may be used."""
-        used: dict[int, _Lane] = {}
+        used: set[int] = set()
+        pieces: list[Piece] = []
 
         def enter() -> _Lane:
             lane = self._lanes.next()
             if id(lane) not in used:
-                used[id(lane)] = lane
+                used.add(id(lane))
                 for event in after:
                     self._device.wait(lane.stream, event)
             return lane
@@ -169,12 +184,17 @@ class PageCopies:
             lane = enter()
             with self._device.on(lane.stream):
                 self._move(lane, copies, [c.at for c in copies])
+            pieces.append(self._piece(lane, copies))
         else:
-            for piece in self._pieces(copies):
+            for some in self._pieces(copies):
                 lane = enter()
                 with self._device.on(lane.stream):
-                    self._stage(lane, piece)
-        return [self._device.record(lane.stream) for lane in used.values()]
+                    self._stage(lane, some)
+                pieces.append(self._piece(lane, some))
+        return pieces
+
+    def _piece(self, lane: _Lane, copies: Sequence[PartCopy]) -> Piece:
+        return Piece(self._device.record(lane.stream), sum(copy.view.nbytes for copy in copies))
 
     def _pieces(self, copies: Sequence[PartCopy]) -> list[list[PartCopy]]:
         """Copies by what one stage holds, in the order of their addresses."""

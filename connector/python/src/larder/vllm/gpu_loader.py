@@ -2,23 +2,38 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Sequence
+from contextlib import ExitStack
+from queue import SimpleQueue
 from typing import Any
 
+from vllm.logger import init_logger
+
+from larder.errors import LarderError
 from larder.load import LeasedPart
 from larder.vllm.copiers import Copy
 from larder.vllm.device import Event, wait_all
-from larder.vllm.gpu_copies import PartCopy, part_copy
+from larder.vllm.gpu_copies import PartCopy, Piece, ends, part_copy
 from larder.vllm.gpu_path import GpuPath
-from larder.vllm.loader import Loader, LoadResult
+from larder.vllm.landing import Landing, Rate
+from larder.vllm.loader import BRIEF_S, Loader, LoadResult, Started
 from larder.vllm.metadata import LoadOp
+
+logger = init_logger("vllm.larder.loader")
+
+# Seconds of copies that may be left of a load when it is reported to an engine
+# that computes nothing else: what it does until its next step reaches the
+# device, and less than a step for whoever comes meanwhile. By measurement.
+_IDLE_AHEAD_S = 0.02
 
 
 class _Launched:
     """Copies that end with some events."""
 
-    def __init__(self, events: Sequence[Event]) -> None:
-        self._events = events
+    def __init__(self, pieces: Sequence[Piece]) -> None:
+        self._events = [piece.event for piece in pieces]
 
     def exception(self) -> BaseException | None:
         """Waits; what went wrong."""
@@ -36,13 +51,32 @@ class _Launched:
 class GpuLoader(Loader):
     """Copies what comes at one time with one launch, on streams that first wait
     for whatever the engine had started when it asked for the load: the pages may
-    still be in use by a step under way, or be read for a store."""
+    still be in use by a step under way, or be read for a store.
 
-    def __init__(self, path: GpuPath, *args: Any, **options: Any) -> None:
+    Where loads may be reported ahead (larder.vllm.landing) a second thread waits
+    for their copies, in order, and gives the slots up; the first one goes on to
+    the next load once little is left of those before.
+    """
+
+    def __init__(self, path: GpuPath, *args: Any, ahead_s: float = 0.0, **options: Any) -> None:
+        """ahead_s: seconds of copies that may be left of a load when it is reported
+        beside other requests; 0: none is reported before all is over."""
         # Before the thread starts, which is in here.
         self._path = path
         self._after: dict[str, list[Event]] = {}
+        self._ahead_s = ahead_s
+        self._rate = Rate()
+        # Of the load that is under way on the loader's thread.
+        self._begun: list[Started] = []
+        self._pieces: list[Piece] = []
+        self._open = ExitStack()
+        self._landings: list[Landing] = []
+        self._handed: SimpleQueue[Landing | None] = SimpleQueue()
+        self._lander = threading.Thread(target=self._land, name="larder-lander", daemon=True)
+        self._lander.start()
         super().__init__(*args, **options)
+
+    # -- the engine's thread -------------------------------------------------
 
     def submit(self, op: LoadOp) -> None:
         """See Loader."""
@@ -51,9 +85,53 @@ class GpuLoader(Loader):
         self._after[op.request_id] = [path.device.record(path.device.current_stream()), *reads]
         super().submit(op)
 
+    @property
+    def busy(self) -> bool:
+        """See Loader; also while copies of what was reported are under way."""
+        return bool(self._pending or self._landings)
+
+    def wait(self, timeout_s: float) -> None:
+        """See Loader. Where the engine has yet to hear of a load's end, which
+        comes with a step's, there is nothing to wait for."""
+        if self._path.arrivals.unheard:
+            return
+        with self._changed:
+            self._changed.wait_for(self._news, timeout_s if self._pending else min(timeout_s, BRIEF_S))
+
+    def _news(self) -> bool:
+        return bool(self._done) or any(one.near and not one.reported for one in self._landings)
+
+    def take_done(self, *, idle: bool = False) -> list[LoadResult]:
+        """See Loader; with those that may be reported ahead."""
+        if not self._pending:
+            return []
+        with self._changed:
+            for landing in self._landings:
+                if self._may_report(landing, idle=idle):
+                    landing.reported = True
+                    self._path.arrivals.reported(landing.op.request_id, landing.pieces)
+                    self._done.append(landing.ends(self._rate.seconds(landing.left())))
+            return super().take_done()
+
+    def _may_report(self, landing: Landing, *, idle: bool) -> bool:
+        if landing.reported or not landing.complete or self._void:
+            return False
+        return landing.near if idle else self._rate.seconds(landing.left()) <= self._ahead_s
+
+    def close(self) -> None:
+        """See Loader."""
+        super().close()
+        self._handed.put(None)
+        self._lander.join(5.0)
+
+    # -- the loader's thread -------------------------------------------------
+
     def _run(self) -> None:
         self._path.device.bind()
         super()._run()
+
+    def _may_begin(self) -> bool:
+        return all(landing.near for landing in self._landings)
 
     def _load(self, op: LoadOp) -> LoadResult:
         try:
@@ -69,4 +147,71 @@ class GpuLoader(Loader):
             if target.blocks:
                 blocks = shared.setdefault(target.blocks, target.blocks)
                 copies.setdefault(target.where, []).append(part_copy(blocks, target.skip, target.heads, part.view))
-        return [_Launched(self._path.loads.start(copies, self._after[op.request_id]))]
+        pieces = self._path.loads.start(copies, self._after[op.request_id])
+        self._pieces += pieces
+        return [_Launched(pieces)]
+
+    def _started(self, started: Started, stack: ExitStack) -> None:
+        if not self._ahead_s:
+            super()._started(started, stack)
+            return
+        self._begun.append(started)
+        self._open.push(stack.pop_all())
+
+    def _report(self, op: LoadOp, result: LoadResult) -> None:
+        begun, pieces, stack = self._begun, self._pieces, self._open
+        self._begun, self._pieces, self._open = [], [], ExitStack()
+        if not begun:
+            super()._report(op, result)
+            return
+        landing = Landing(op, result, begun, pieces, stack)
+        with self._changed:
+            self._landings.append(landing)
+        self._handed.put(landing)
+
+    # -- the landing thread ----------------------------------------------------
+
+    def _land(self) -> None:
+        self._path.device.bind()
+        while (landing := self._handed.get()) is not None:
+            good = self._wait_for(landing)
+            with self._changed:
+                self._landings.remove(landing)
+                if not landing.reported:
+                    result = landing.ends()
+                    super()._report(landing.op, result if good else self._nothing(landing.op, result.took_s))
+                self._changed.notify_all()
+
+    def _wait_for(self, landing: Landing) -> bool:
+        """Waits for a load's copies, and gives its slots up. Whether the pages
+        have what they should."""
+        try:
+            self._follow(landing)
+            for started in landing.started:
+                started.finish()
+        except LarderError as error:
+            # Slots are not reused before they are given up, so what was read is
+            # right; see larder.vllm.landing.
+            logger.warning("Larder: slots that %s read were given up late: %s", landing.op.request_id, error)
+        except Exception:
+            logger.exception("Larder: load for %s failed", landing.op.request_id)
+            return False
+        finally:
+            landing.stack.close()
+        return True
+
+    def _follow(self, landing: Landing) -> None:
+        """Says when little is left to copy, and learns how fast it goes."""
+        with self._changed:
+            at = landing.last(int(_IDLE_AHEAD_S / self._rate.seconds(1)))
+        before, rest = landing.pieces[:at], landing.pieces[at:]
+        late = not before or before[-1].event.query()
+        wait_all(ends(before))
+        begin = time.perf_counter()
+        with self._changed:
+            landing.near = True
+            self._changed.notify_all()
+        wait_all([piece.event for piece in rest])
+        if not late:
+            with self._changed:
+                self._rate.observe(sum(piece.size for piece in rest), time.perf_counter() - begin)

@@ -11,8 +11,9 @@ from typing import Any, TypeVar
 from larder.errors import UnavailableError
 from larder.namespace import NamespaceDescriptor
 from larder.registered import Driver, RegisteredMemory
+from larder.vllm.arrivals import Arrivals
 from larder.vllm.device import Event, wait_all
-from larder.vllm.gpu_copies import Lanes, PageCopies, PartCopy, Variant
+from larder.vllm.gpu_copies import Lanes, PageCopies, PartCopy, Piece, Variant
 from larder.vllm.layout_gpu import GpuAdapter
 from larder.vllm.reads import PageReads
 from larder.vllm.settings import Settings
@@ -65,21 +66,21 @@ class Direction:
             for where, adapter in adapters.items()
         }
 
-    def start(self, copies: Mapping[Where, Sequence[PartCopy]], after: Sequence[Event]) -> list[Event]:
+    def start(self, copies: Mapping[Where, Sequence[PartCopy]], after: Sequence[Event]) -> list[Piece]:
         """Starts copies: PageCopies.start. Where one fails, waits for what was
         started before it raises."""
-        events: list[Event] = []
+        pieces: list[Piece] = []
         # Loads of a session that ends run beside those of the next one.
         with self._lock:
             if self._suspended:
                 raise UnavailableError("the engine sleeps, and has no pages")
             try:
                 for where, some in copies.items():
-                    events += self._copies[where].start(some, after)
+                    pieces += self._copies[where].start(some, after)
             except BaseException:
                 self.lanes.stop()
                 raise
-        return events
+        return pieces
 
     def suspend(self) -> None:
         """Waits for copies under way, and starts none until resume."""
@@ -116,6 +117,7 @@ class GpuPath:
         self.device = device = next(iter(adapters.values())).device
         self.registered = RegisteredMemory(driver)
         self.reads = PageReads()
+        self.arrivals = Arrivals(device)
         self._order = order
         self._begun = False
 
@@ -130,6 +132,12 @@ class GpuPath:
         nothing more until its first step."""
         self.registered.settled(_REGISTER_S)
         self.registered.pause(_REGISTER_S)
+
+    @property
+    def may_report_ahead(self) -> bool:
+        """Whether nobody writes pages before the engine's stream has waited for
+        loads that fill them (Arrivals)."""
+        return self._order is Order.WRITES
 
     def reading(self, events: Sequence[Event], blocks: Iterable[int]) -> None:
         """Blocks are read until these events."""

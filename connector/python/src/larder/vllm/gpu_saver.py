@@ -13,7 +13,7 @@ from vllm.logger import init_logger
 from larder.credits import Credit, Writing
 from larder.errors import LarderError
 from larder.vllm.device import Event, wait_all
-from larder.vllm.gpu_copies import PartCopy, part_copy
+from larder.vllm.gpu_copies import PartCopy, ends, part_copy
 from larder.vllm.gpu_path import GpuPath
 from larder.vllm.metadata import StoreOp
 from larder.vllm.saver import Batch, Saver
@@ -82,7 +82,7 @@ class GpuSaver(Saver):
         if not opened:
             return
         try:
-            events = path.stores.start(copies, [path.device.record(path.device.current_stream())])
+            events = ends(path.stores.start(copies, [path.device.record(path.device.current_stream())]))
         except Exception:
             logger.exception("Larder: %d chunks are not stored", len(opened))
             self._finish(batch, opened, good=False)

@@ -55,6 +55,7 @@ class InFlightLoads:
     def __init__(self) -> None:
         self._loads: dict[str, InFlight] = {}
         self._by_key: dict[bytes, InFlight] = {}
+        self._arrived: list[str] = []
 
     def __len__(self) -> int:
         return len(self._loads)
@@ -78,7 +79,13 @@ class InFlightLoads:
     def end(self, request_id: str) -> InFlight | None:
         """Every rank has ended the load; its chunks still block others until
         its request is promoted."""
+        self._arrived.append(request_id)
         return self._loads.pop(request_id, None)
+
+    def take_arrived(self) -> tuple[str, ...]:
+        """The loads that every rank has ended since the last call."""
+        arrived, self._arrived = tuple(self._arrived), []
+        return arrived
 
     def blocker(self, keys: Iterable[bytes], now: float) -> InFlight | None:
         """A load of another request worth waiting for."""

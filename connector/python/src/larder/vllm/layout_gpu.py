@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from larder.load import Bytes
 from larder.namespace import Layout
 from larder.vllm.device import Device, wait_all
-from larder.vllm.gpu_copies import Lanes, PageCopies, PartCopy, Variant, part_copy
+from larder.vllm.gpu_copies import Lanes, PageCopies, PartCopy, Variant, ends, part_copy
 from larder.vllm.layout import PartHeads
 from larder.vllm.rows import Rows
 
@@ -59,4 +59,4 @@ class GpuAdapter:
             lanes = Lanes(self.device, max(c.view.nbytes for c in copies), 0)
             heads = copies[0].heads.count
             own = self._own[to_parts] = self.copies(lanes, "staged", lambda *_: False, heads, to_parts=to_parts)
-        wait_all(own.start(copies, [self.device.record(self.device.current_stream())]))
+        wait_all(ends(own.start(copies, [self.device.record(self.device.current_stream())])))

@@ -25,7 +25,7 @@ from larder.vllm.stats import WorkerStats
 logger = init_logger("vllm.larder.loader")
 
 # As long as the engine waits for an answer to a match.
-_BRIEF_S = 0.0003
+BRIEF_S = 0.0003
 
 
 def max_parts(hello: Any) -> int:
@@ -71,6 +71,22 @@ class _Range:
     first: int
     last: int
     parts: tuple[int, ...]
+
+
+class Started(NamedTuple):
+    """What some ranges of a load need until their copies are over."""
+
+    loads: Sequence[Load]
+    copies: Sequence[Copy]
+
+    def finish(self) -> None:
+        """Waits for the copies, and gives the slots up; raises where one went
+        wrong, or the daemon does not say that the bytes count."""
+        end(self.copies)
+        for copy in self.copies:
+            copy.result()
+        if not all([load.release() for load in self.loads]):  # noqa: C419 - each is to be released
+            raise UnavailableError("the daemon did not confirm the leases")
 
 
 class Target(NamedTuple):
@@ -160,10 +176,11 @@ class Loader:
         """Waits until some load is done, or time is over; briefly where none is
         under way on this rank, for the others wait for it."""
         with self._changed:
-            self._changed.wait_for(lambda: self._done, timeout_s if self._pending else min(timeout_s, _BRIEF_S))
+            self._changed.wait_for(lambda: self._done, timeout_s if self._pending else min(timeout_s, BRIEF_S))
 
-    def take_done(self) -> list[LoadResult]:
-        """Returns the results since the last call."""
+    def take_done(self, *, idle: bool = False) -> list[LoadResult]:  # noqa: ARG002
+        """Returns the results since the last call. idle: the engine computes
+        nothing."""
         if not self._pending:
             return []
         with self._changed:
@@ -186,16 +203,23 @@ class Loader:
     def _run(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._queue or self._closed)
+                self._changed.wait_for(lambda: (self._queue and self._may_begin()) or self._closed)
                 if not self._queue:
                     return
                 op = heapq.heappop(self._queue)[2]
-            result = self._load(op)
-            with self._changed:
-                if self._void:
-                    result = self._nothing(op, result.took_s)
-                self._done.append(result)
-                self._changed.notify_all()
+            self._report(op, self._load(op))
+
+    def _may_begin(self) -> bool:
+        """Whether the next load's turn has come."""
+        return True
+
+    def _report(self, op: LoadOp, result: LoadResult) -> None:
+        """A load has ended."""
+        with self._changed:
+            if self._void:
+                result = self._nothing(op, result.took_s)
+            self._done.append(result)
+            self._changed.notify_all()
 
     def _nothing(self, op: LoadOp, took_s: float) -> LoadResult:
         """The result of a load that does not count."""
@@ -258,53 +282,54 @@ class Loader:
         # Parts that came, by chunk.
         seen = dict.fromkeys(range(ranges[0].first, ranges[-1].last), 0)
         with ExitStack() as stack:
-            try:
-                waiting: list[LeasedPart] = []
-                for one in (r for r in ranges if r.parts):
+            waiting: list[LeasedPart] = []
+            for one in (r for r in ranges if r.parts):
+                self._check(op)
+                # Empty stands for all of them, and keeps the message short.
+                parts = () if len(one.parts) == self._all_parts else one.parts
+                load = self._client.load(op.hold_id, op.first_chunk + one.first, one.last - one.first, parts)
+                loads.append(stack.enter_context(load))
+            # Before the slots are given up, whatever happens.
+            stack.callback(end, copies)
+            for load in loads:
+                for batch in load.batches(max(0.001, op.deadline - self._clock())):
                     self._check(op)
-                    # Empty stands for all of them, and keeps the message short.
-                    parts = () if len(one.parts) == self._all_parts else one.parts
-                    load = self._client.load(op.hold_id, op.first_chunk + one.first, one.last - one.first, parts)
-                    loads.append(stack.enter_context(load))
-                for load in loads:
-                    for batch in load.batches(max(0.001, op.deadline - self._clock())):
-                        self._check(op)
-                        for part in batch:
-                            seen[part.chunk - op.first_chunk] += 1
-                            size += part.view.nbytes
-                        if self._whole:
-                            waiting += batch
-                        else:
-                            copies += self._start(op, batch)
-                    if load.failed:
-                        # One line: a long prompt has thousands of parts.
-                        failed = load.failed[0]
-                        logger.warning(
-                            "Larder: %d parts for %s failed, first chunk %d part %d: %s",
-                            len(load.failed),
-                            op.request_id,
-                            failed.chunk,
-                            failed.part,
-                            failed.error,
-                        )
-                    for kind in {str(failed.error.kind) for failed in load.failed}:
-                        self._stats.load_failure(kind)
-                    if self._whole and load.failed:
-                        break
-                last = self._complete(ranges, seen)
-                if self._whole and last < ranges[-1].last:
-                    return last
-                copies += self._start(op, waiting)
-            finally:
-                # Before the slots are given up, whatever happened.
-                end(copies)
-            for copy in copies:
-                copy.result()
-            if not all([load.release() for load in loads]):  # noqa: C419 - each is to be released
-                raise UnavailableError("the daemon did not confirm the leases")
+                    for part in batch:
+                        seen[part.chunk - op.first_chunk] += 1
+                        size += part.view.nbytes
+                    if self._whole:
+                        waiting += batch
+                    else:
+                        copies += self._start(op, batch)
+                if load.failed:
+                    # One line: a long prompt has thousands of parts.
+                    failed = load.failed[0]
+                    logger.warning(
+                        "Larder: %d parts for %s failed, first chunk %d part %d: %s",
+                        len(load.failed),
+                        op.request_id,
+                        failed.chunk,
+                        failed.part,
+                        failed.error,
+                    )
+                for kind in {str(failed.error.kind) for failed in load.failed}:
+                    self._stats.load_failure(kind)
+                if self._whole and load.failed:
+                    break
+            last = self._complete(ranges, seen)
+            if self._whole and last < ranges[-1].last:
+                return last
+            copies += self._start(op, waiting)
+            self._started(Started(loads, copies), stack)
         self._stats.chunks_loaded += last - ranges[0].first
         self._stats.bytes_loaded += size
         return last
+
+    def _started(self, started: Started, stack: ExitStack) -> None:
+        """All copies of some ranges were started; stack waits for them, and then
+        gives the slots up. Raises where what they bring does not count."""
+        del stack
+        started.finish()
 
     def _complete(self, ranges: Sequence[_Range], seen: Mapping[int, int]) -> int:
         """Up to which chunk all parts came."""

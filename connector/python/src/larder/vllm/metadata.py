@@ -78,7 +78,8 @@ class StepMetadata(KVConnectorMetadata):
     idle_wait_s: seconds that the worker waits for its loads, in a step that
     computes nothing. number: of a step whose time is measured, else 0. writes:
     ids of the blocks that its computation writes and its requests did not write
-    before; None: not said. session: what loads and stores belong to, counted from
+    before; None: not said. arrived: requests of whose loads' end the engine has heard
+    since the last step. session: what loads and stores belong to, counted from
     0, which workers begin by themselves; namespace: canonical encoding, in the
     first step of a later one, empty where there is none.
     """
@@ -88,6 +89,7 @@ class StepMetadata(KVConnectorMetadata):
     idle_wait_s: float = 0.0
     number: int = 0
     writes: tuple[int, ...] | None = None
+    arrived: tuple[str, ...] = ()
     session: int = 0
     namespace: bytes = b""
 

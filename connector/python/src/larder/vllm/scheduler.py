@@ -272,18 +272,16 @@ class SchedulerHalf:
         self._holds.keep(now)
         idle = 0.0
         if not output.total_num_scheduled_tokens:
-            if self._inflight:
-                idle = self._settings.idle_wait_ms / 1000
-            elif self._answers_awaited:
-                idle = min(self._settings.idle_wait_ms, 0.3) / 1000
+            idle = self._settings.idle_wait_s(loading=bool(self._inflight), asking=self._answers_awaited)
         self._step_wait_s = self._settings.step_wait_us / 1e6
         self._answers_awaited = False
-        number = 0
+        number, arrived = 0, self._inflight.take_arrived()
         if self._choosing is not None:
-            number = self._choosing.begin_step(output, bool(self._inflight), now)
+            number = self._choosing.begin_step(output, bool(self._inflight or arrived), now)
         if stores:
             self.epochs.used()
-        return StepMetadata(loads, stores, idle, number, session=self.epochs.session, namespace=self.epochs.tell())
+        session, namespace = self.epochs.session, self.epochs.tell()
+        return StepMetadata(loads, stores, idle, number, arrived=arrived, session=session, namespace=namespace)
 
     @timed
     def output(self, connector_output: Any) -> None:

@@ -99,6 +99,12 @@ class Settings:
     # faster where it was measured.
     gpu_load: str = "auto"
     gpu_store: str = "auto"
+    # Milliseconds of a load's copies to a GPU that may be left when its request
+    # goes on: all of it is verified by then, and nothing but the device itself could
+    # fail. The step that first uses the pages waits for them on the device; 20 where
+    # the engine computes nothing else. 0: requests go on once everything is copied
+    # and confirmed. Hazard: that step's other requests wait as long.
+    load_ahead_ms: float = 3.0
     # Seconds for which chunks whose load failed are not loaded again.
     failed_pause_s: float = 10.0
     # Milliseconds that a step without computation waits for loads, at most; it
@@ -155,6 +161,13 @@ class Settings:
         for name in ("hold_ms", "load_deadline_ms", "call_timeout_ms"):
             if getattr(self, name) < 10:
                 raise InvalidError("too short", f"kv_connector_extra_config.{name}", str(getattr(self, name)), "10")
+
+    def idle_wait_s(self, *, loading: bool, asking: bool) -> float:
+        """Seconds that a step without computation waits: for a load, or for the
+        answer to a match."""
+        if loading:
+            return self.idle_wait_ms / 1000
+        return min(self.idle_wait_ms, 0.3) / 1000 if asking else 0.0
 
     @property
     def worst_quality(self) -> int:

@@ -138,7 +138,7 @@ class WorkerHalf:
         make_saver: Callable[..., Saver] = Saver
         make_loader: Callable[..., Loader] = Loader
         if path is not None:
-            make_saver, make_loader = partial(GpuSaver, path), partial(GpuLoader, path)
+            make_saver, make_loader = partial(GpuSaver, path), partial(GpuLoader, path, ahead_s=self._ahead_s(path))
         self._saver = make_saver(
             client,
             adapters,
@@ -198,10 +198,12 @@ class WorkerHalf:
         return self._handshake
 
     @timed
-    def settle(self, writes: Sequence[int] | None = None) -> None:
+    def settle(self, writes: Sequence[int] | None = None, arrived: Sequence[str] = ()) -> None:
         """From here on pages may be given to others, and written: waits for what
-        still reads them for stores, or lets the device wait. writes:
-        StepMetadata.writes."""
+        still reads them for stores, or lets the device wait. writes, arrived:
+        StepMetadata's."""
+        if self._path is not None:
+            self._path.arrivals.heard(arrived)
         if self._saver is not None:
             self._saver.settle(writes)
 
@@ -231,14 +233,15 @@ class WorkerHalf:
             self._loader.wait(step.idle_wait_s)
 
     @timed
-    def finished(self, finished_requests: set[str]) -> set[str] | None:
-        """Requests whose load has ended, each one once."""
+    def finished(self, finished_requests: set[str], *, idle: bool = False) -> set[str] | None:
+        """Requests whose load has ended, each one once. idle: the step computed
+        nothing."""
         done = self._ended() if self._ending else []
         loader = self._loader
         if loader is not None:
             if finished_requests:
                 loader.cancel(finished_requests)
-            done += loader.take_done()
+            done += loader.take_done(idle=idle)
         self._say_so()
         if not done:
             return None
@@ -279,6 +282,9 @@ class WorkerHalf:
             self._path.close()
         if self._client is not None:
             self._client.close()
+
+    def _ahead_s(self, path: GpuPath) -> float:
+        return self._settings.load_ahead_ms / 1000 if path.may_report_ahead else 0.0
 
     def _say_so(self) -> None:
         s = self.stats
