@@ -13,6 +13,8 @@ ttft: the time from the arrival of one request to its first token, of prompts of
     plain            recompute, and .hit: the same prompt again, from the engine's pages
     larder           after it stored the prompt itself; larder.fresh: a process that
                      started after it was stored, and saw it never
+    larder.X         the same engine as larder with other settings, while it has its
+                     turn: --variant X:load_ahead_ms=0
     offloading       vLLM's OffloadingConnector, host memory
     tiering          its TieringOffloadingSpec with a folder below; .fresh as above
 
@@ -52,6 +54,8 @@ import models
 from rig import Daemon, Engine, EngineError, await_that, daemon, offloading, tiering, with_larder
 
 CHUNK = 256
+# Settings of the connector that variants may have otherwise, by default.
+TUNED = {"load_ahead_ms": 3.0}
 GIB = 1 << 30
 # Of one engine on the card: weights, pages, activations, CUDA itself.
 ENGINE_BYTES = 23 * GIB
@@ -68,6 +72,13 @@ class Arm:
     stored: set[int] = field(default_factory=set)
     # The first hit of each length, by this process.
     hit: set[int] = field(default_factory=set)
+    # Settings that hold while it has its turn.
+    tuned: dict[str, Any] = field(default_factory=dict)
+
+    def turn(self) -> None:
+        """It has its turn."""
+        if self.tuned:
+            self.engine.call("tune", **self.tuned)
 
 
 class Bench:
@@ -101,7 +112,9 @@ class Bench:
 
     def start(self, names: Iterable[str]) -> None:
         """Starts arms side by side."""
-        started = [Arm(name, self._engine(name)) for name in names if name not in self.arms]
+        names = [*names]
+        variants = [name for name in names if name in self.args.variants]
+        started = [Arm(name, self._engine(name)) for name in names if name not in self.arms and name not in variants]
         for arm in started:
             try:
                 arm.engine.ready(self.args.start_s)
@@ -114,12 +127,17 @@ class Bench:
             self.row(f"{arm.name}.start", value=arm.engine.start_s, unit="s")
         if started:
             self._warm(a for a in started if a.name in self.arms)
+        if variants and "larder" in self.arms:
+            ours = self.arms["larder"]
+            ours.tuned = TUNED | {key: value for key, value in self.args.connector if key in TUNED}
+            for name in variants:
+                self.arms[name] = Arm(name, ours.engine, tuned=ours.tuned | self.args.variants[name])
 
     def stop(self, names: Iterable[str]) -> None:
         """Ends arms."""
         for name in list(names):
             arm = self.arms.pop(name, None)
-            if arm is not None:
+            if arm is not None and name not in self.args.variants:
                 arm.engine.kill()
 
     def close(self) -> None:
@@ -211,7 +229,8 @@ class Bench:
     def _stored(self, arm: Arm, length: int) -> bool:
         """The first sight of a prompt by an arm: cold, which stores, or a fresh
         process's first hit. Whether it can be measured."""
-        if length in arm.stored:
+        arm.turn()
+        if length in arm.stored or arm.name in self.args.variants:
             return True
         arm.stored.add(length)
         first = arm.engine.call("ask", prompt=self._prompt(length))
@@ -258,6 +277,7 @@ class Bench:
         return (length - 1) // CHUNK * CHUNK
 
     def _turn(self, arm: Arm, length: int, times: dict[str, list[float]]) -> None:
+        arm.turn()
         arm.engine.call("reset")
         got = arm.engine.call("ask", prompt=self._prompt(length))
         if arm.name == "plain":
@@ -285,6 +305,7 @@ class Bench:
 
     def _compare(self, arm: Arm, length: int) -> None:
         """The tokens after a hit beside those of the plain engine."""
+        arm.turn()
         arm.engine.call("reset")
         before = arm.engine.call("counts")["workers"]
         got = arm.engine.call("ask", prompt=self._prompt(length), tokens=16, logprobs=1)
@@ -363,7 +384,7 @@ class Bench:
         """All that was asked for."""
         args = self.args
         room = args.room or _room()
-        first = ["plain", "larder", "offloading", "tiering"]
+        first = ["plain", "larder", *args.variants, "offloading", "tiering"]
         fresh = ["larder.fresh", "tiering.fresh"]
         self.row("machine", card=_card(), room=room, began=time.strftime("%Y-%m-%d %H:%M"))
         # Stages of at most so many arms; plain is in each.
@@ -372,9 +393,9 @@ class Bench:
         elif room >= 4:
             stages = [first, ["plain", "larder.fresh", "offloading", "tiering.fresh"]]
         else:
-            stages = [first[:3], ["plain", "larder", "tiering"], ["plain", *fresh]]
+            stages = [first[:-1], ["plain", "larder", "tiering"], ["plain", *fresh]]
         if args.arms:
-            stages = [[n for n in stage if n in args.arms] for stage in stages]
+            stages = [[n for n in stage if n in args.arms or n in args.variants] for stage in stages]
         # What was left out must not make a stage that says nothing new.
         stages = [s for i, s in enumerate(stages) if s and not (i and set(s) <= set(stages[i - 1]))]
         for i, stage in enumerate(stages):
@@ -451,6 +472,11 @@ def _pair(text: str) -> tuple[str, Any]:
     return name, value
 
 
+def _variant(text: str) -> tuple[str, dict[str, Any]]:
+    name, _, settings = text.partition(":")
+    return f"larder.{name}", dict(_pair(one) for one in settings.split(","))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder of rows and logs")
@@ -471,11 +497,13 @@ def main() -> None:
     parser.add_argument("--decode-tokens", type=int, default=320)
     parser.add_argument("--start-s", type=float, default=240)
     parser.add_argument("--connector", type=_pair, action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--variant", type=_variant, action="append", default=[], metavar="NAME:KEY=VALUE,...")
     parser.add_argument("--larderd", type=_pair, action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--once", action="store_true", help="start all, and only then measure")
     parser.add_argument("--hold", type=Path, default=None, help="measure once this file is there")
     parser.add_argument("--tiny", action="store_true", help="a small model, to try the script")
     args = parser.parse_args()
+    args.variants = dict(args.variant)
     shutil.rmtree(args.work, ignore_errors=True)
     args.work.mkdir(parents=True)
     args.out.mkdir(parents=True, exist_ok=True)

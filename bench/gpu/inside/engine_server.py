@@ -113,6 +113,13 @@ class Server:
         scheduler = {} if stats is None else dataclasses.asdict(stats)
         return {"scheduler": scheduler, "workers": self.llm.collective_rpc("larder_counts")}
 
+    def tune(self, load_ahead_ms: float) -> None:
+        """Changes settings of Larder's worker half, in this process."""
+        from vllm.distributed.kv_transfer import get_kv_transfer_group
+
+        half: Any = get_kv_transfer_group()
+        half.worker_half._loader._ahead_s = load_ahead_ms / 1000
+
     def pages(self, prompt: Prompt, tokens: int) -> list[list[list[str]]]:
         """For each rank, the digests (engine_pages.Pages) of the blocks that the engine's own
         cache has for a prompt's first tokens."""
