@@ -17,7 +17,8 @@ import (
 // 3/2: checking runs at about 1.5 times the speed of copying, so a batch is
 // ready when the copies of the one before have ended. A GPU copies as fast as
 // several processors check; the last batch, which nothing is copied beside,
-// must not be a third of everything then.
+// must not be a third of everything then. What was checked before there was time
+// to say so goes with the next reply.
 const (
 	firstBatch = 1 << 20
 	mostBatch  = 64 << 20
@@ -136,14 +137,14 @@ func (s *session) register(l *load) error {
 	return nil
 }
 
-// runLoad leases chunk by chunk, checks what it leased by batches, on several
-// processors at once, and reports what is ready.
+// runLoad leases what is in the arena, checks it on several processors at once,
+// and reports meanwhile what is ready, in order. A chunk that lies below is waited
+// for once everything before it is reported.
 func (s *session) runLoad(l *load) {
 	var (
 		reply  = &larderv1.LoadReply{}
 		leased []arena.Leased
 		next   []checked // leased, not checked yet
-		size   int64     // bytes in next
 		ready  int64     // bytes in reply
 		batch  = int64(firstBatch)
 		sent   = l.began
@@ -157,13 +158,17 @@ func (s *session) runLoad(l *load) {
 		reply.Failed = append(reply.Failed, &larderv1.FailedPart{Chunk: chunk, Part: uint32(part), Error: p})
 		failed++
 	}
+	send := func() {
+		deadline := reply.DeadlineNs
+		s.reply(l.id, &larderv1.SessionResponse{Body: &larderv1.SessionResponse_Load{Load: reply}})
+		reply = &larderv1.LoadReply{DeadlineNs: deadline}
+		ready, sent = 0, time.Now()
+	}
 	check := func() {
-		s.verifyAll(l, next)
-		for i := range next {
-			c := &next[i]
+		s.verifyAll(l, next, func(c *checked) {
 			if c.err != nil {
 				fail(c.chunk, c.Part, c.err)
-				continue
+				return
 			}
 			reply.DeadlineNs = uint64(c.Deadline)
 			reply.Ready = append(reply.Ready, &larderv1.LeasedPart{
@@ -172,14 +177,13 @@ func (s *session) runLoad(l *load) {
 			parts++
 			ready += int64(c.Length)
 			total += int64(c.Length)
-		}
-		next, size = next[:0], 0
-	}
-	send := func() {
-		deadline := reply.DeadlineNs
-		s.reply(l.id, &larderv1.SessionResponse{Body: &larderv1.SessionResponse_Load{Load: reply}})
-		reply = &larderv1.LoadReply{DeadlineNs: deadline}
-		ready, sent = 0, time.Now()
+			// Fewer parts than are checked at a time come soon after each other.
+			if ready >= batch && len(reply.Ready) >= s.service.options.Checkers && time.Since(sent) >= minInterval {
+				send()
+				batch = nextBatch(batch)
+			}
+		})
+		next = next[:0]
 	}
 	var promotion Promotion
 	if len(l.cold) > 0 {
@@ -213,15 +217,6 @@ func (s *session) runLoad(l *load) {
 		s.leasing(l, len(leased))
 		for j := range leased {
 			next = append(next, checked{Leased: leased[j], chunk: chunk})
-			size += int64(leased[j].Length)
-			last := i == len(l.refs)-1 && j == len(leased)-1
-			if last || ready+size < batch || len(next) < s.service.options.Checkers {
-				continue
-			}
-			if check(); ready >= batch && time.Since(sent) >= minInterval {
-				send()
-				batch = nextBatch(batch)
-			}
 		}
 	}
 	check()
@@ -239,25 +234,45 @@ type checked struct {
 }
 
 // verifyAll checks parts of a load on as many processors as it may use, and
-// returns when all are done.
-func (s *session) verifyAll(l *load, parts []checked) {
+// hands each one over as soon as it and all before it are checked.
+func (s *session) verifyAll(l *load, parts []checked, ready func(*checked)) {
+	verify := func(c *checked) {
+		if c.err = released(); !s.stopped(l) {
+			c.err = s.verify(&c.Leased)
+		}
+	}
+	workers := min(len(parts), s.service.options.Checkers)
+	if workers < 2 {
+		for i := range parts {
+			verify(&parts[i])
+			ready(&parts[i])
+		}
+		return
+	}
 	var (
 		next atomic.Int64
 		busy sync.WaitGroup
+		done = make([]atomic.Bool, len(parts))
+		news = make(chan struct{}, 1)
 	)
-	work := func() {
-		for i := next.Add(1) - 1; i < int64(len(parts)); i = next.Add(1) - 1 {
-			if s.stopped(l) {
-				parts[i].err = released()
-				continue
+	for range workers {
+		busy.Go(func() {
+			for i := next.Add(1) - 1; i < int64(len(parts)); i = next.Add(1) - 1 {
+				verify(&parts[i])
+				done[i].Store(true)
+				select {
+				case news <- struct{}{}:
+				default: // it will look at all of them
+				}
 			}
-			parts[i].err = s.verify(&parts[i].Leased)
+		})
+	}
+	for i := range parts {
+		for !done[i].Load() {
+			<-news
 		}
+		ready(&parts[i])
 	}
-	for range min(len(parts), s.service.options.Checkers) - 1 {
-		busy.Go(work)
-	}
-	work()
 	busy.Wait()
 }
 
