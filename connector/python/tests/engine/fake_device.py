@@ -12,7 +12,7 @@ import ctypes
 import random
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -189,6 +189,12 @@ class FakeDevice:
     def to_host(self, stream: FakeStream, target: int, source: int, size: int, *, registered: bool) -> None:
         """Later."""
         self._copy(stream, target, source, size, registered)
+
+    def copy_all(self, stream: FakeStream, copies: Sequence[tuple[int, int, int]], *, to_host: bool) -> None:
+        """Later, one by one."""
+        del to_host
+        for target, source, size in copies:
+            self._copy(stream, target, source, size, True)
 
     def _copy(self, stream: FakeStream, target: int, source: int, size: int, registered: bool) -> None:
         self.copies += 1

@@ -95,6 +95,11 @@ class LarderConnector(KVConnectorBase_V1, SupportsHMA):
         if self._worker is not None:
             self._worker.shutdown()
 
+    @classmethod
+    def requires_piecewise_for_cudagraph(cls, extra_config: dict[str, Any]) -> bool:
+        """Whether the hooks for layers must be called under CUDA graphs."""
+        return extra_config.get("load_layers") == "piecewise"
+
     @property
     def requires_kv_delivery(self) -> bool:
         """0.32 asks: a store may be dropped, and no request is computed again for it."""
@@ -117,22 +122,29 @@ class LarderConnector(KVConnectorBase_V1, SupportsHMA):
 
     def start_load_kv(self, forward_context: Any, **kwargs: Any) -> None:  # noqa: ARG002
         """Starts loads; they run beside this and later steps."""
-        step = self._step()
-        self.worker_half.settle(step.writes, step.arrived)
-        self.worker_half.start_loads(step)
+        step, half = self._step(), self.worker_half
+        half.settle(step.writes, step.arrived)
+        if half.layers is not None:
+            half.layers.begin(forward_context)
+        half.start_loads(step)
 
     def wait_for_layer_load(self, layer_name: str) -> None:
-        """Nothing to wait for: a request is scheduled after its load."""
+        """On GPUs the device waits for what is left of loads that were reported."""
+        layers = self.worker_half.layers
+        if layers is not None:
+            layers.layer(layer_name)
 
     def save_kv_layer(self, layer_name: str, kv_layer: Any, attn_metadata: Any, **kwargs: Any) -> None:
         """Nothing to do: chunks are stored after the step, all layers at once."""
 
     def wait_for_save(self) -> None:
         """Starts to store what the step computed; settled before the next one."""
+        self._after_layers()
         self.worker_half.save(self._step())
 
     def get_finished(self, finished_req_ids: set[str]) -> tuple[set[str] | None, set[str] | None]:
         """Loads that ended. Nothing is sent after the step, so nothing else."""
+        self._after_layers()
         step = self._step()
         self.worker_half.idle(step)
         return None, self.worker_half.finished(finished_req_ids, idle=step.idle_wait_s > 0)
@@ -144,6 +156,10 @@ class LarderConnector(KVConnectorBase_V1, SupportsHMA):
     def build_connector_worker_meta(self) -> WorkerReport | None:
         """What the scheduler half must know of this step."""
         return self.worker_half.report(self._step())
+
+    def _after_layers(self) -> None:
+        if self.worker_half.layers is not None:
+            self.worker_half.layers.end()
 
     def _step(self) -> StepMetadata:
         step: StepMetadata = self._get_connector_metadata()

@@ -97,6 +97,10 @@ class Device(Protocol):
         """The same in the other direction."""
         ...
 
+    def copy_all(self, stream: Any, copies: Sequence[tuple[int, int, int]], *, to_host: bool) -> None:
+        """Copies (target, source, bytes), all of whose host memory is registered."""
+        ...
+
 
 class CudaDevice:
     """A Device by torch."""
@@ -167,6 +171,10 @@ class CudaDevice:
     def to_host(self, stream: Any, target: int, source: int, size: int, *, registered: bool) -> None:
         """See Device."""
         self._copier.copy(stream.cuda_stream, target, source, size, to_host=True, registered=registered)
+
+    def copy_all(self, stream: Any, copies: Sequence[tuple[int, int, int]], *, to_host: bool) -> None:
+        """See Device."""
+        self._copier.copy_all(stream.cuda_stream, copies, to_host=to_host)
 
 
 def wait_all(events: Sequence[Event]) -> None:

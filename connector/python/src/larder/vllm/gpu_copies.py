@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from operator import itemgetter
 from typing import Any, Literal, NamedTuple
 
@@ -52,10 +53,12 @@ class PartCopy(NamedTuple):
 
 
 class Piece(NamedTuple):
-    """Copies of so many bytes that are over with an event."""
+    """Copies of so many bytes that are over with an event. layer: the first one
+    that they belong to, counted from the pages' first."""
 
     event: Event
     size: int
+    layer: int = 0
 
 
 def ends(pieces: Sequence[Piece]) -> list[Event]:
@@ -66,6 +69,22 @@ def ends(pieces: Sequence[Piece]) -> list[Event]:
 def part_copy(blocks: Sequence[int], skip: int, heads: PartHeads, view: Bytes) -> PartCopy:
     """A PartCopy of a part."""
     return PartCopy(blocks, skip, heads, view, int(view.__array_interface__["data"][0]))
+
+
+class _Form(NamedTuple):
+    """Pages of some layers, from one on, whose addresses lie at a place on the
+    device."""
+
+    layer: int
+    rows: Rows
+    mover: RowMover
+    at: int
+
+    def of(self, copy: PartCopy) -> PartCopy:
+        """The same of these layers only. A part is one layer after the other."""
+        each = (1 if self.rows.whole else copy.heads.count) * self.rows.chunk_head
+        begin, size = self.layer * each, self.rows.layers * each
+        return copy._replace(view=copy.view[begin : begin + size], at=copy.at + begin)
 
 
 class _Lane:
@@ -146,8 +165,6 @@ class PageCopies:
         """registered: whether a range (address, bytes) of host memory may be
         touched by the device."""
         self._device = device
-        self._rows = rows
-        self._mover = mover
         self._lanes = lanes
         self._registered = registered
         self._variant = variant
@@ -155,20 +172,32 @@ class PageCopies:
         self._addresses = device.upload(rows.addresses)
         # Lanes use it, which know nothing of this stream.
         device.record(device.current_stream()).synchronize()
+        self._all = _Form(0, rows, mover, device.address(self._addresses))
+        self._cut: list[_Form] = []
+
+    def cut(self, times: int) -> None:
+        """Lets start go through the layers, in so many steps."""
+        every, rows = self._all, self._all.rows
+        step = max(1, -(-rows.layers // times))
+        for layer in range(0, rows.layers, step):
+            some = replace(rows, addresses=rows.addresses[layer : layer + step])
+            at = every.at + layer * rows.addresses.strides[0]
+            self._cut.append(_Form(layer, some, self._device.mover(some), at))
 
     def warm(self, heads: int) -> None:
         """Compiles what parts of so many heads need, and makes what copies need."""
-        for _ in range(_LANES):
+        for form in [self._all, self._all, *self._cut]:
             lane = self._lanes.next()
             if self._variant == "staged":
                 lane.stage()
             with self._device.on(lane.stream):
-                self._launch(lane, np.zeros((1, 2), np.int64), 1 if self._rows.whole else heads, 0)
+                self._launch(lane, form, np.zeros((1, 2), np.int64), 1 if form.rows.whole else heads, 0)
 
-    def start(self, copies: Sequence[PartCopy], after: Sequence[Event]) -> list[Piece]:
+    def start(self, copies: Sequence[PartCopy], after: Sequence[Event], *, by_layer: bool = False) -> list[Piece]:
         """Starts copies, which begin after the given events, and returns them, in
         order. Until they are over pages and views belong to them. If it raises,
-        Lanes.stop must be called before they may be used."""
+        Lanes.stop must be called before they may be used. by_layer: the first
+        layers of all go first, where cut was called."""
         used: set[int] = set()
         pieces: list[Piece] = []
 
@@ -180,21 +209,19 @@ class PageCopies:
                     self._device.wait(lane.stream, event)
             return lane
 
-        if self._variant == "zero_copy" and all(self._registered(c.at, c.view.nbytes) for c in copies):
-            lane = enter()
-            with self._device.on(lane.stream):
-                self._move(lane, copies, [c.at for c in copies])
-            pieces.append(self._piece(lane, copies))
-        else:
-            for some in self._pieces(copies):
+        direct = self._variant == "zero_copy" and all(self._registered(c.at, c.view.nbytes) for c in copies)
+        for form in self._cut if by_layer and self._cut else [self._all]:
+            mine = copies if form is self._all else [form.of(copy) for copy in copies]
+            for some in [mine] if direct else self._pieces(mine):
                 lane = enter()
                 with self._device.on(lane.stream):
-                    self._stage(lane, some)
-                pieces.append(self._piece(lane, some))
+                    if direct:
+                        self._move(lane, form, some, [c.at for c in some])
+                    else:
+                        self._stage(lane, form, some)
+                size = sum(copy.view.nbytes for copy in some)
+                pieces.append(Piece(self._device.record(lane.stream), size, form.layer))
         return pieces
-
-    def _piece(self, lane: _Lane, copies: Sequence[PartCopy]) -> Piece:
-        return Piece(self._device.record(lane.stream), sum(copy.view.nbytes for copy in copies))
 
     def _pieces(self, copies: Sequence[PartCopy]) -> list[list[PartCopy]]:
         """Copies by what one stage holds, in the order of their addresses."""
@@ -210,40 +237,44 @@ class PageCopies:
             left -= size
         return pieces
 
-    def _stage(self, lane: _Lane, piece: Sequence[PartCopy]) -> None:
+    def _stage(self, lane: _Lane, form: _Form, piece: Sequence[PartCopy]) -> None:
         """One stage full of parts."""
         begin = lane.stage()
         runs, places = _runs(piece)
         if not self._to_parts:
             self._send(lane, runs, begin)
-        self._move(lane, piece, [begin + place for place in places])
+        self._move(lane, form, piece, [begin + place for place in places])
         if self._to_parts:
             self._send(lane, runs, begin)
 
     def _send(self, lane: _Lane, runs: Sequence[tuple[int, int, int]], begin: int) -> None:
         """DMA between parts and the stage."""
         device, stream = self._device, lane.stream
+        together = []
         for place, at, size in runs:
-            registered = self._registered(at, size)
-            if self._to_parts:
-                device.to_host(stream, at, begin + place, size, registered=registered)
+            here = begin + place
+            if self._registered(at, size):
+                together.append((at, here, size) if self._to_parts else (here, at, size))
+            elif self._to_parts:
+                device.to_host(stream, at, here, size, registered=False)
             else:
-                device.to_device(stream, begin + place, at, size, registered=registered)
+                device.to_device(stream, here, at, size, registered=False)
+        device.copy_all(stream, together, to_host=self._to_parts)
 
-    def _move(self, lane: _Lane, copies: Sequence[PartCopy], addresses: Sequence[int]) -> None:
+    def _move(self, lane: _Lane, form: _Form, copies: Sequence[PartCopy], addresses: Sequence[int]) -> None:
         """One launch for all parts of one number of heads."""
         by_heads: dict[int, list[PartJob]] = {}
         for copy, at in zip(copies, addresses, strict=True):
-            heads = 1 if self._rows.whole else copy.heads.count
+            heads = 1 if form.rows.whole else copy.heads.count
             by_heads.setdefault(heads, []).append(PartJob(at, copy.heads.first, copy.blocks, copy.skip))
         for heads, parts in by_heads.items():
-            table = jobs(self._rows, parts)
+            table = jobs(form.rows, parts)
             if len(table):
-                self._launch(lane, table, heads, len(table))
+                self._launch(lane, form, table, heads, len(table))
 
-    def _launch(self, lane: _Lane, table: Table, heads: int, count: int) -> None:
+    def _launch(self, lane: _Lane, form: _Form, table: Table, heads: int, count: int) -> None:
         at = lane.send(table)
-        self._mover.move(self._device.address(self._addresses), at, count, heads, to_parts=self._to_parts)
+        form.mover.move(form.at, at, count, heads, to_parts=self._to_parts)
 
 
 def _runs(piece: Sequence[PartCopy]) -> tuple[list[tuple[int, int, int]], list[int]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Sequence
 from contextlib import ExitStack
 from queue import SimpleQueue
@@ -27,6 +28,9 @@ logger = init_logger("vllm.larder.loader")
 # that computes nothing else: what it does until its next step reaches the
 # device, and less than a step for whoever comes meanwhile. By measurement.
 _IDLE_AHEAD_S = 0.02
+# Bytes of copies under way beyond which others wait for more to come: fewer
+# launches, and more that can go layer by layer in the end. The bus needs 2 ms.
+_WINDOW_BYTES = 96 << 20
 
 
 class _Launched:
@@ -69,6 +73,8 @@ class GpuLoader(Loader):
         # Of the load that is under way on the loader's thread.
         self._begun: list[Started] = []
         self._pieces: list[Piece] = []
+        self._flying: deque[Piece] = deque()
+        self._held: list[LeasedPart] = []
         self._open = ExitStack()
         self._landings: list[Landing] = []
         self._handed: SimpleQueue[Landing | None] = SimpleQueue()
@@ -81,6 +87,7 @@ class GpuLoader(Loader):
     def submit(self, op: LoadOp) -> None:
         """See Loader."""
         path = self._path
+        path.arrivals.rest()
         reads = path.reads.of(block for blocks in op.blocks for block in blocks)
         self._after[op.request_id] = [path.device.record(path.device.current_stream()), *reads]
         super().submit(op)
@@ -109,7 +116,8 @@ class GpuLoader(Loader):
             for landing in self._landings:
                 if self._may_report(landing, idle=idle):
                     landing.reported = True
-                    self._path.arrivals.reported(landing.op.request_id, landing.pieces)
+                    blocks = (block for some in landing.op.blocks for block in some)
+                    self._path.arrivals.reported(landing.op.request_id, landing.pieces, blocks)
                     self._done.append(landing.ends(self._rate.seconds(landing.left())))
             return super().take_done()
 
@@ -134,12 +142,25 @@ class GpuLoader(Loader):
         return all(landing.near for landing in self._landings)
 
     def _load(self, op: LoadOp) -> LoadResult:
+        self._held = []
         try:
             return super()._load(op)
         finally:
             self._after.pop(op.request_id, None)
 
     def _start(self, op: LoadOp, parts: Sequence[LeasedPart]) -> Sequence[Copy]:
+        self._held += parts
+        flying = self._flying
+        while flying and flying[0].event.query():
+            flying.popleft()
+        return () if sum(piece.size for piece in flying) > _WINDOW_BYTES else self._launch(op)
+
+    def _start_rest(self, op: LoadOp) -> Sequence[Copy]:
+        return self._launch(op, by_layer=self._ahead_s > 0 and self._path.by_layer)
+
+    def _launch(self, op: LoadOp, *, by_layer: bool = False) -> Sequence[Copy]:
+        """Starts the copies of what is held back."""
+        parts, self._held = self._held, []
         copies: dict[tuple[int, int], list[PartCopy]] = {}
         shared: dict[Sequence[int], Sequence[int]] = {}
         for part in parts:
@@ -147,8 +168,9 @@ class GpuLoader(Loader):
             if target.blocks:
                 blocks = shared.setdefault(target.blocks, target.blocks)
                 copies.setdefault(target.where, []).append(part_copy(blocks, target.skip, target.heads, part.view))
-        pieces = self._path.loads.start(copies, self._after[op.request_id])
+        pieces = self._path.loads.start(copies, self._after[op.request_id], by_layer=by_layer)
         self._pieces += pieces
+        self._flying += pieces
         return [_Launched(pieces)]
 
     def _started(self, started: Started, stack: ExitStack) -> None:

@@ -14,6 +14,7 @@ from larder.registered import Driver, RegisteredMemory
 from larder.vllm.arrivals import Arrivals
 from larder.vllm.device import Event, wait_all
 from larder.vllm.gpu_copies import Lanes, PageCopies, PartCopy, Piece, Variant
+from larder.vllm.layer_waits import layer_hooks
 from larder.vllm.layout_gpu import GpuAdapter
 from larder.vllm.reads import PageReads
 from larder.vllm.settings import Settings
@@ -27,6 +28,9 @@ Where = tuple[int, int]
 # By measurement (bench/RESULTS.md).
 AUTO_LOAD: Variant = "staged"
 AUTO_STORE: Variant = "staged"
+
+# Steps in which copies go through the layers.
+_LAYER_STEPS = 4
 
 # Seconds that the engine's start waits for the memory to be registered: a
 # second for a few GiB.
@@ -56,17 +60,29 @@ class Direction:
         registered: RegisteredMemory,
         *,
         to_parts: bool,
+        cut: int = 0,
     ) -> None:
+        """cut: in how many steps copies may go through the layers, where all of
+        them are of one group and span."""
         device = next(iter(adapters.values())).device
         self.lanes = Lanes(device, max(adapter.longest(heads[where]) for where, adapter in adapters.items()))
         self._lock = threading.Lock()
         self._suspended = False
         self._copies: dict[Where, PageCopies] = {
-            where: adapter.copies(self.lanes, variant, registered.covers, heads[where], to_parts=to_parts)
+            where: adapter.copies(
+                self.lanes,
+                variant,
+                registered.covers,
+                heads[where],
+                to_parts=to_parts,
+                cut=cut if len(adapters) == 1 else 0,
+            )
             for where, adapter in adapters.items()
         }
 
-    def start(self, copies: Mapping[Where, Sequence[PartCopy]], after: Sequence[Event]) -> list[Piece]:
+    def start(
+        self, copies: Mapping[Where, Sequence[PartCopy]], after: Sequence[Event], *, by_layer: bool = False
+    ) -> list[Piece]:
         """Starts copies: PageCopies.start. Where one fails, waits for what was
         started before it raises."""
         pieces: list[Piece] = []
@@ -76,7 +92,7 @@ class Direction:
                 raise UnavailableError("the engine sleeps, and has no pages")
             try:
                 for where, some in copies.items():
-                    pieces += self._copies[where].start(some, after)
+                    pieces += self._copies[where].start(some, after, by_layer=by_layer)
             except BaseException:
                 self.lanes.stop()
                 raise
@@ -111,9 +127,12 @@ class GpuPath:
         store: str,
         driver: Driver,
         order: Order = Order.WRITES,
+        *,
+        by_layer: bool = False,
     ) -> None:
         """heads: of a part. load, store: auto, staged or zero_copy.
-        order: who may write pages that are being read, and so who waits."""
+        order: who may write pages that are being read, and so who waits. by_layer:
+        the last copies of loads go through the layers."""
         self.device = device = next(iter(adapters.values())).device
         self.registered = RegisteredMemory(driver)
         self.reads = PageReads()
@@ -121,10 +140,13 @@ class GpuPath:
         self._order = order
         self._begun = False
 
-        def make(setting: str, auto: Variant, *, to_parts: bool) -> Direction:
-            return Direction(adapters, heads, _variant(setting, auto), self.registered, to_parts=to_parts)
+        self.by_layer = by_layer and self.may_report_ahead and len(adapters) == 1
 
-        self.loads = _elsewhere(device.bind, lambda: make(load, AUTO_LOAD, to_parts=False))
+        def make(setting: str, auto: Variant, *, to_parts: bool, cut: int = 0) -> Direction:
+            return Direction(adapters, heads, _variant(setting, auto), self.registered, to_parts=to_parts, cut=cut)
+
+        cut = _LAYER_STEPS if self.by_layer else 0
+        self.loads = _elsewhere(device.bind, lambda: make(load, AUTO_LOAD, to_parts=False, cut=cut))
         self.stores = _elsewhere(device.bind, lambda: make(store, AUTO_STORE, to_parts=True))
 
     def ready(self) -> None:
@@ -196,7 +218,8 @@ def gpu_path(
         order = Order.EVERYTHING
     heads = {where: namespace.groups[where[0]].head_group for where in ours}
     driver = next(iter(ours.values())).device.driver()
-    path = GpuPath(ours, heads, settings.gpu_load, settings.gpu_store, driver, order)
+    by_layer = settings.load_layers != "off" and layer_hooks(vllm_config)
+    path = GpuPath(ours, heads, settings.gpu_load, settings.gpu_store, driver, order, by_layer=by_layer)
     watch_sleep(vllm_config.model_config, path)
     return path
 

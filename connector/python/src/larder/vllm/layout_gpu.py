@@ -38,10 +38,15 @@ class GpuAdapter:
         """Bytes of a part of so many heads."""
         return self._rows.part_bytes(heads)
 
-    def copies(self, lanes: Lanes, variant: Variant, registered: Covers, heads: int, *, to_parts: bool) -> PageCopies:
-        """Copies in one direction, of parts of so many heads. Not to be made
+    def copies(
+        self, lanes: Lanes, variant: Variant, registered: Covers, heads: int, *, to_parts: bool, cut: int = 0
+    ) -> PageCopies:
+        """Copies in one direction, of parts of so many heads. cut: see
+        PageCopies; 0: none. Not to be made
         where the engine allocates its pages: what it holds must outlive them."""
         made = PageCopies(self.device, self._rows, self._mover, lanes, registered, variant, to_parts=to_parts)
+        if cut:
+            made.cut(cut)
         made.warm(heads)
         return made
 

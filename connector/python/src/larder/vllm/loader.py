@@ -320,6 +320,7 @@ class Loader:
             if self._whole and last < ranges[-1].last:
                 return last
             copies += self._start(op, waiting)
+            copies += self._start_rest(op)
             self._started(Started(loads, copies), stack)
         self._stats.chunks_loaded += last - ranges[0].first
         self._stats.bytes_loaded += size
@@ -348,6 +349,11 @@ class Loader:
     def _start(self, op: LoadOp, parts: Sequence[LeasedPart]) -> Sequence[Copy]:
         """Starts to copy parts into their pages."""
         return [self._copiers.start(self._copy, op, part) for part in parts]
+
+    def _start_rest(self, op: LoadOp) -> Sequence[Copy]:
+        """All parts have come: starts the copies that were held back."""
+        del op
+        return ()
 
     def _copy(self, op: LoadOp, part: LeasedPart) -> None:
         self._check(op)

@@ -10,6 +10,7 @@ from typing import Any, get_type_hints
 from larder.errors import InvalidError
 
 DEFAULT_CHUNK_TOKENS = 256
+_LOAD_LAYERS = ("auto", "piecewise", "off")
 _GPU_COPIES = ("auto", "staged", "zero_copy")
 # Named as their index, which is the API's worst quality (api/PART.md).
 LEVELS = ("exact", "L0", "L1", "L2", "L3")
@@ -105,6 +106,12 @@ class Settings:
     # the engine computes nothing else. 0: requests go on once everything is copied
     # and confirmed. Hazard: that step's other requests wait as long.
     load_ahead_ms: float = 3.0
+    # What such a step waits for, layer by layer where auto: for the copies of a
+    # layer only when its computation comes, in steps that call the engine's hooks for
+    # layers (eager ones, and between the pieces of CUDA graphs). piecewise: the engine
+    # is to run no full CUDA graphs, which call none. Hazard of it: decoding becomes
+    # slower. off: for all copies at once.
+    load_layers: str = "auto"
     # Seconds for which chunks whose load failed are not loaded again.
     failed_pause_s: float = 10.0
     # Milliseconds that a step without computation waits for loads, at most; it
@@ -150,12 +157,10 @@ class Settings:
             raise InvalidError(
                 "unknown level", "kv_connector_extra_config.lowest_level", self.lowest_level, ", ".join(LEVELS)
             )
-        for name in ("gpu_load", "gpu_store"):
+        for name, known in (("gpu_load", _GPU_COPIES), ("gpu_store", _GPU_COPIES), ("load_layers", _LOAD_LAYERS)):
             value = getattr(self, name)
-            if value not in _GPU_COPIES:
-                raise InvalidError(
-                    "unknown kind of copy", f"kv_connector_extra_config.{name}", value, ", ".join(_GPU_COPIES)
-                )
+            if value not in known:
+                raise InvalidError("unknown kind of copy", f"kv_connector_extra_config.{name}", value, ", ".join(known))
         if self.copy_threads < 1:
             raise InvalidError("too few", "kv_connector_extra_config.copy_threads", str(self.copy_threads), "1")
         for name in ("hold_ms", "load_deadline_ms", "call_timeout_ms"):

@@ -20,6 +20,7 @@ from larder.vllm.gpu_path import GpuPath, gpu_path
 from larder.vllm.gpu_saver import GpuSaver
 from larder.vllm.groups import GroupSpan, identify
 from larder.vllm.identity import RankPart
+from larder.vllm.layer_waits import LayerWaits
 from larder.vllm.layout import LayoutAdapter
 from larder.vllm.loader import LoadClient, Loader, LoadResult
 from larder.vllm.metadata import Handshake, StepMetadata, WorkerReport
@@ -70,6 +71,8 @@ class WorkerHalf:
         self._unsaid: tuple[Handshake, ...] = ()
         self._client: WorkerClient | None = None
         self._path: GpuPath | None = None
+        # None: no layer is ever waited for.
+        self.layers: LayerWaits | None = None
         self._loader: Loader | None = None
         self._saver: Saver | None = None
         self._adapters: Mapping[GroupSpan, LayoutAdapter] = {}
@@ -101,6 +104,10 @@ class WorkerHalf:
         self._say(Handshake(namespace.encode()))
         self._adapters, self._parts, self._here = adapters, parts, here
         self._path = gpu_path(self._vllm_config, self._kv_cache_config, self._settings, adapters, namespace)
+        if self._path is not None and self._path.by_layer:
+            names = [name for group in self._kv_cache_config.kv_cache_groups for name in group.layer_names]
+            ascending = sorted(names, key=identity.layer_ids(names).__getitem__)
+            self.layers = LayerWaits(self._path.arrivals, {name: i for i, name in enumerate(ascending)})
         self._attach(namespace)
         if self._path is not None and self._client is not None:
             # So that what there is to register is registered before the first step.
@@ -203,7 +210,7 @@ class WorkerHalf:
         still reads them for stores, or lets the device wait. writes, arrived:
         StepMetadata's."""
         if self._path is not None:
-            self._path.arrivals.heard(arrived)
+            self._path.arrivals.heard(arrived, writes)
         if self._saver is not None:
             self._saver.settle(writes)
 
