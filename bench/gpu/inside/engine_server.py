@@ -113,12 +113,14 @@ class Server:
         scheduler = {} if stats is None else dataclasses.asdict(stats)
         return {"scheduler": scheduler, "workers": self.llm.collective_rpc("larder_counts")}
 
-    def tune(self, load_ahead_ms: float) -> None:
+    def tune(self, load_ahead_ms: float, load_layers: str) -> None:
         """Changes settings of Larder's worker half, in this process."""
         from vllm.distributed.kv_transfer import get_kv_transfer_group
 
-        half: Any = get_kv_transfer_group()
-        half.worker_half._loader._ahead_s = load_ahead_ms / 1000
+        connector: Any = get_kv_transfer_group()
+        half = connector.worker_half
+        half._loader._ahead_s = load_ahead_ms / 1000
+        half._path.by_layer = load_layers != "off" and half.layers is not None
 
     def pages(self, prompt: Prompt, tokens: int) -> list[list[list[str]]]:
         """For each rank, the digests (engine_pages.Pages) of the blocks that the engine's own
