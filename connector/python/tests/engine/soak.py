@@ -2,7 +2,8 @@
 
 Requests with shared prefixes come several at once, are preempted and aborted, while the daemon is killed, restarted,
 stopped and cleared. Every answer is that of an engine without Larder, every page in the engine's cache has that
-engine's KV, and nothing that either process takes grows. LARDER_SOAK_ENGINE says how long; what it meets is counted.
+engine's KV, and nothing that either process takes grows. LARDER_SOAK_ENGINE says how long; what it meets is counted,
+and on a machine so slow that something has not happened by then, it goes on until it has.
 
 Everything is float32. An answer counts up to the first token that led the second best by less than SURE in the engine
 without Larder: from there on rounding may decide, which depends on how many tokens were reused.
@@ -10,6 +11,7 @@ without Larder: from there on rounding may decide, which depends on how many tok
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import random
@@ -39,6 +41,12 @@ PAGES = 128  # 2048 tokens
 WAVE = 20  # requests
 NOTHING = dict.fromkeys(["blocks", "requests", "states", "matches", "loads"], 0)
 DISTURBANCES = ("none", "kill", "restart", "pause", "clear")
+# Of a soak that has not met everything; and waves until something must have been loaded.
+MOST_TOURS, MOST_WAVES = 10, 20
+MEETS = (
+    "requests", "aborted", "midway", "tokens", "pages", "kill", "restart", "pause", "clear", "preempted",
+    "chunks_stored", "evicted host", "evicted nvme", *(f"loaded after {name}" for name in DISTURBANCES),
+)  # fmt: skip
 # What may be used beside the budgets, bytes: generous, since allocators keep what they had.
 GROWTH = 256 << 20
 
@@ -146,9 +154,9 @@ class Soak:
         """Requests until some are answered with KV from the daemon, which now has to happen."""
         self.engine.await_ready(PATIENCE_S)
         before = self.engine.stats()["chunks_loaded"]
-        until = time.monotonic() + PATIENCE_S
+        until, last = time.monotonic() + PATIENCE_S, self.count["waves"] + MOST_WAVES
         while not (loaded := self.engine.stats()["chunks_loaded"] - before):
-            assert time.monotonic() < until, f"nothing was loaded after {why}"
+            assert time.monotonic() < until or self.count["waves"] < last, f"nothing was loaded after {why}"
             self.quiesce()
             assert self.engine.ask("reset")
             self.wave()
@@ -180,6 +188,23 @@ class Soak:
             return not sum(s.get("leases", 0) + s.get("holds", 0) for s in sessions) or sessions
 
         eventually(left, "left in the daemon")
+
+    def used(self) -> Used:
+        """What the engine takes, at rest."""
+
+        def arenas() -> Any:
+            return (now := Used.of(self.engine.pid).arenas) == 1 or now
+
+        eventually(arenas, "arenas, of daemons that are gone")
+        return Used.of(self.engine.pid)
+
+    def missing(self) -> list[str]:
+        """What it is about and has not met."""
+        self.note_tiers()
+        met = self.count + Counter({f"evicted {name}": evicted for name, evicted in self.tiers.items()})
+        met["preempted"] = self.engine.stats("scheduler")["preempted"]
+        met["chunks_stored"] = self.engine.stats()["chunks_stored"]
+        return [name for name in MEETS if not met[name]]
 
     # -- disturbances --------------------------------------------------------
 
@@ -284,15 +309,18 @@ def test_soak(
     seconds = min(total / 20, 20.0)
     early: Used | None = None
     try:
-        while early is None or time.monotonic() < until:
-            for name in DISTURBANCES:
-                soak.during(soak.disturbance(name, seconds))
-                soak.until_loaded(name)
-                soak.idle()
-            late = Used.of(engine.pid)
-            early = early or late
-            served = Used.of(larderd.pid)
-        soak.note_tiers()
+        for turn in itertools.count(1):
+            name = DISTURBANCES[(turn - 1) % len(DISTURBANCES)]
+            soak.during(soak.disturbance(name, seconds))
+            soak.until_loaded(name)
+            soak.idle()
+            late, served = soak.used(), Used.of(larderd.pid)
+            tours = turn // len(DISTURBANCES)
+            if tours and early is None:
+                early = late
+            missing = soak.missing()
+            if early and time.monotonic() >= until and (not missing or tours >= MOST_TOURS):
+                break
         soak.forget_tiers()
         stats = {half: engine.stats(half) for half in ("scheduler", "worker")}
         assert engine.stop() == 0
@@ -304,20 +332,13 @@ def test_soak(
         engine.kill()
     with capsys.disabled():
         print(f"seed {seed}: {dict(soak.count)}\n{stats}\nengine {early}, {late}\nlarderd {idle}, {served}")  # noqa: T201
-    count, worker = soak.count, stats["worker"]
-    for name in ("requests", "aborted", "midway", "tokens", "pages", "kill", "restart", "pause", "clear"):
-        assert count[name] > 0, name
-    assert all(count[f"loaded after {name}"] > 0 for name in DISTURBANCES)
-    assert stats["scheduler"]["preempted"] > 0
-    assert count["evicted host"] > 0
-    assert count["evicted nvme"] > 0
-    assert worker["chunks_stored"] > 0
+    assert not missing, f"not met in {turn} disturbances"
 
-    # What one tour of it left, another did not add to.
+    # What one tour of it left, others did not add to.
+    assert early is not None
     assert late.descriptors <= early.descriptors + 4, (early, late)
     assert late.threads <= early.threads + 4, (early, late)
     assert late.private <= early.private + GROWTH, (early, late)
-    assert (early.arenas, late.arenas) == (1, 1), "of daemons that are gone"
     assert late.shared <= early.shared + (32 << 20), (early, late)
     assert served.private <= idle.private + GROWTH, (idle, served)
 
