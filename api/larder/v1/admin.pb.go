@@ -381,13 +381,21 @@ type SessionStatus struct {
 	Engine string `protobuf:"bytes,4,opt,name=engine,proto3" json:"engine,omitempty"`
 	Tenant string `protobuf:"bytes,5,opt,name=tenant,proto3" json:"tenant,omitempty"`
 	// First 8 bytes of the fingerprint, hex.
-	Namespace     string `protobuf:"bytes,6,opt,name=namespace,proto3" json:"namespace,omitempty"`
-	Pid           int64  `protobuf:"varint,7,opt,name=pid,proto3" json:"pid,omitempty"`
-	Credits       uint32 `protobuf:"varint,8,opt,name=credits,proto3" json:"credits,omitempty"`
-	Leases        uint32 `protobuf:"varint,9,opt,name=leases,proto3" json:"leases,omitempty"`
-	Holds         uint32 `protobuf:"varint,10,opt,name=holds,proto3" json:"holds,omitempty"`
-	AgeMs         uint64 `protobuf:"varint,11,opt,name=age_ms,json=ageMs,proto3" json:"age_ms,omitempty"`
-	TensorRank    uint32 `protobuf:"varint,12,opt,name=tensor_rank,json=tensorRank,proto3" json:"tensor_rank,omitempty"`
+	Namespace  string `protobuf:"bytes,6,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	Pid        int64  `protobuf:"varint,7,opt,name=pid,proto3" json:"pid,omitempty"`
+	Credits    uint32 `protobuf:"varint,8,opt,name=credits,proto3" json:"credits,omitempty"`
+	Leases     uint32 `protobuf:"varint,9,opt,name=leases,proto3" json:"leases,omitempty"`
+	Holds      uint32 `protobuf:"varint,10,opt,name=holds,proto3" json:"holds,omitempty"`
+	AgeMs      uint64 `protobuf:"varint,11,opt,name=age_ms,json=ageMs,proto3" json:"age_ms,omitempty"`
+	TensorRank uint32 `protobuf:"varint,12,opt,name=tensor_rank,json=tensorRank,proto3" json:"tensor_rank,omitempty"`
+	// Bytes of its credits, and how many it may have as of now; 0 = it never
+	// asked for any, or is not bounded so.
+	CreditBytes uint64 `protobuf:"varint,13,opt,name=credit_bytes,json=creditBytes,proto3" json:"credit_bytes,omitempty"`
+	CreditLimit uint64 `protobuf:"varint,14,opt,name=credit_limit,json=creditLimit,proto3" json:"credit_limit,omitempty"`
+	// Requests for credits that got fewer than they asked for.
+	ShortGrants uint64 `protobuf:"varint,15,opt,name=short_grants,json=shortGrants,proto3" json:"short_grants,omitempty"`
+	// Its messages go over a lane.
+	Lane          bool `protobuf:"varint,16,opt,name=lane,proto3" json:"lane,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -506,6 +514,34 @@ func (x *SessionStatus) GetTensorRank() uint32 {
 	return 0
 }
 
+func (x *SessionStatus) GetCreditBytes() uint64 {
+	if x != nil {
+		return x.CreditBytes
+	}
+	return 0
+}
+
+func (x *SessionStatus) GetCreditLimit() uint64 {
+	if x != nil {
+		return x.CreditLimit
+	}
+	return 0
+}
+
+func (x *SessionStatus) GetShortGrants() uint64 {
+	if x != nil {
+		return x.ShortGrants
+	}
+	return 0
+}
+
+func (x *SessionStatus) GetLane() bool {
+	if x != nil {
+		return x.Lane
+	}
+	return false
+}
+
 type HostTierStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Bytes.
@@ -522,8 +558,10 @@ type HostTierStatus struct {
 	Mode          string `protobuf:"bytes,9,opt,name=mode,proto3" json:"mode,omitempty"`
 	Verify        string `protobuf:"bytes,10,opt,name=verify,proto3" json:"verify,omitempty"`
 	// What the kernel granted, bytes.
-	Prefaulted    uint64 `protobuf:"varint,11,opt,name=prefaulted,proto3" json:"prefaulted,omitempty"`
-	HugePages     uint64 `protobuf:"varint,12,opt,name=huge_pages,json=hugePages,proto3" json:"huge_pages,omitempty"`
+	Prefaulted uint64 `protobuf:"varint,11,opt,name=prefaulted,proto3" json:"prefaulted,omitempty"`
+	HugePages  uint64 `protobuf:"varint,12,opt,name=huge_pages,json=hugePages,proto3" json:"huge_pages,omitempty"`
+	// Bytes that all sessions together may have granted; 0 = not bounded so.
+	GrantedLimit  uint64 `protobuf:"varint,13,opt,name=granted_limit,json=grantedLimit,proto3" json:"granted_limit,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -642,6 +680,13 @@ func (x *HostTierStatus) GetHugePages() uint64 {
 	return 0
 }
 
+func (x *HostTierStatus) GetGrantedLimit() uint64 {
+	if x != nil {
+		return x.GrantedLimit
+	}
+	return 0
+}
+
 // Counters since start, with the figures of /metrics.
 type Counters struct {
 	state            protoimpl.MessageState `protogen:"open.v1"`
@@ -663,8 +708,10 @@ type Counters struct {
 	Revokes              uint64 `protobuf:"varint,15,opt,name=revokes,proto3" json:"revokes,omitempty"`
 	// A gauge: sessions in quarantine now.
 	QuarantinedSessions uint64 `protobuf:"varint,16,opt,name=quarantined_sessions,json=quarantinedSessions,proto3" json:"quarantined_sessions,omitempty"`
-	unknownFields       protoimpl.UnknownFields
-	sizeCache           protoimpl.SizeCache
+	// Requests for credits that got fewer than they asked for, or none.
+	ShortGrants   uint64 `protobuf:"varint,17,opt,name=short_grants,json=shortGrants,proto3" json:"short_grants,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Counters) Reset() {
@@ -805,6 +852,13 @@ func (x *Counters) GetRevokes() uint64 {
 func (x *Counters) GetQuarantinedSessions() uint64 {
 	if x != nil {
 		return x.QuarantinedSessions
+	}
+	return 0
+}
+
+func (x *Counters) GetShortGrants() uint64 {
+	if x != nil {
+		return x.ShortGrants
 	}
 	return 0
 }
@@ -2009,7 +2063,7 @@ const file_larder_v1_admin_proto_rawDesc = "" +
 	"\x0eevicted_chunks\x18\x11 \x01(\x04R\revictedChunks\x12\x16\n" +
 	"\x06pinned\x18\x12 \x01(\x04R\x06pinned\x12\x1b\n" +
 	"\tpin_limit\x18\x13 \x01(\x04R\bpinLimit\x12\x14\n" +
-	"\x05codec\x18\x14 \x01(\tR\x05codec\"\xc3\x02\n" +
+	"\x05codec\x18\x14 \x01(\tR\x05codec\"\xc0\x03\n" +
 	"\rSessionStatus\x12\x1d\n" +
 	"\n" +
 	"session_id\x18\x01 \x01(\x04R\tsessionId\x12\x1f\n" +
@@ -2026,7 +2080,11 @@ const file_larder_v1_admin_proto_rawDesc = "" +
 	" \x01(\rR\x05holds\x12\x15\n" +
 	"\x06age_ms\x18\v \x01(\x04R\x05ageMs\x12\x1f\n" +
 	"\vtensor_rank\x18\f \x01(\rR\n" +
-	"tensorRank\"\xd0\x02\n" +
+	"tensorRank\x12!\n" +
+	"\fcredit_bytes\x18\r \x01(\x04R\vcreditBytes\x12!\n" +
+	"\fcredit_limit\x18\x0e \x01(\x04R\vcreditLimit\x12!\n" +
+	"\fshort_grants\x18\x0f \x01(\x04R\vshortGrants\x12\x12\n" +
+	"\x04lane\x18\x10 \x01(\bR\x04lane\"\xf5\x02\n" +
 	"\x0eHostTierStatus\x12\x16\n" +
 	"\x06budget\x18\x01 \x01(\x04R\x06budget\x12\x12\n" +
 	"\x04used\x18\x02 \x01(\x04R\x04used\x12\x18\n" +
@@ -2043,7 +2101,8 @@ const file_larder_v1_admin_proto_rawDesc = "" +
 	"prefaulted\x18\v \x01(\x04R\n" +
 	"prefaulted\x12\x1d\n" +
 	"\n" +
-	"huge_pages\x18\f \x01(\x04R\thugePages\"\x86\x05\n" +
+	"huge_pages\x18\f \x01(\x04R\thugePages\x12#\n" +
+	"\rgranted_limit\x18\r \x01(\x04R\fgrantedLimit\"\xa9\x05\n" +
 	"\bCounters\x12%\n" +
 	"\x0ematch_requests\x18\x01 \x01(\x04R\rmatchRequests\x12,\n" +
 	"\x12match_chunks_asked\x18\x02 \x01(\x04R\x10matchChunksAsked\x12(\n" +
@@ -2061,7 +2120,8 @@ const file_larder_v1_admin_proto_rawDesc = "" +
 	"\x0eevicted_chunks\x18\r \x01(\x04R\revictedChunks\x124\n" +
 	"\x16expired_pending_chunks\x18\x0e \x01(\x04R\x14expiredPendingChunks\x12\x18\n" +
 	"\arevokes\x18\x0f \x01(\x04R\arevokes\x121\n" +
-	"\x14quarantined_sessions\x18\x10 \x01(\x04R\x13quarantinedSessions\"\x13\n" +
+	"\x14quarantined_sessions\x18\x10 \x01(\x04R\x13quarantinedSessions\x12!\n" +
+	"\fshort_grants\x18\x11 \x01(\x04R\vshortGrants\"\x13\n" +
 	"\x11NamespacesRequest\"P\n" +
 	"\x12NamespacesResponse\x12:\n" +
 	"\n" +

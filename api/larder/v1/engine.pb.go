@@ -2402,9 +2402,15 @@ func (x *CreditRequest) GetCount() uint32 {
 
 type CreditsReply struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// In the order asked for; fewer where no more may be taken without waiting.
-	// None at all is FULL.
-	Granted       []*GrantedSlot `protobuf:"bytes,1,rep,name=granted,proto3" json:"granted,omitempty"`
+	// In the order asked for; fewer where no more may be taken without waiting,
+	// or where the session then has as much as limit_bytes allows. None at all is
+	// FULL in the first case and an answer in the second.
+	Granted []*GrantedSlot `protobuf:"bytes,1,rep,name=granted,proto3" json:"granted,omitempty"`
+	// Bytes of slots that the session may have granted and not committed, as of
+	// now: its part of what all sessions may have, which changes as others come
+	// and go. A client keeps fewer than that for itself, so that it can replace
+	// some before it gives the old ones back. 0 = not bounded so.
+	LimitBytes    uint64 `protobuf:"varint,2,opt,name=limit_bytes,json=limitBytes,proto3" json:"limit_bytes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2444,6 +2450,13 @@ func (x *CreditsReply) GetGranted() []*GrantedSlot {
 		return x.Granted
 	}
 	return nil
+}
+
+func (x *CreditsReply) GetLimitBytes() uint64 {
+	if x != nil {
+		return x.LimitBytes
+	}
+	return 0
 }
 
 type GrantedSlot struct {
@@ -3288,9 +3301,11 @@ const file_larder_v1_engine_proto_rawDesc = "" +
 	"\x04want\x18\x01 \x03(\v2\x18.larder.v1.CreditRequestR\x04want\"=\n" +
 	"\rCreditRequest\x12\x16\n" +
 	"\x06length\x18\x01 \x01(\x04R\x06length\x12\x14\n" +
-	"\x05count\x18\x02 \x01(\rR\x05count\"@\n" +
+	"\x05count\x18\x02 \x01(\rR\x05count\"a\n" +
 	"\fCreditsReply\x120\n" +
-	"\agranted\x18\x01 \x03(\v2\x16.larder.v1.GrantedSlotR\agranted\"S\n" +
+	"\agranted\x18\x01 \x03(\v2\x16.larder.v1.GrantedSlotR\agranted\x12\x1f\n" +
+	"\vlimit_bytes\x18\x02 \x01(\x04R\n" +
+	"limitBytes\"S\n" +
 	"\vGrantedSlot\x12#\n" +
 	"\x04slot\x18\x01 \x01(\v2\x0f.larder.v1.SlotR\x04slot\x12\x1f\n" +
 	"\vdeadline_ns\x18\x02 \x01(\x04R\n" +

@@ -74,7 +74,7 @@ class TierStatus(_message.Message):
     def __init__(self, tier: _Optional[_Union[_part_pb2.Tier, str]] = ..., device: _Optional[str] = ..., state: _Optional[str] = ..., why: _Optional[str] = ..., budget: _Optional[int] = ..., used: _Optional[int] = ..., chunks: _Optional[int] = ..., parts: _Optional[int] = ..., hits: _Optional[int] = ..., misses: _Optional[int] = ..., read_bytes: _Optional[int] = ..., written_bytes: _Optional[int] = ..., device_bytes: _Optional[int] = ..., queue: _Optional[int] = ..., errors: _Optional[int] = ..., corrupt: _Optional[int] = ..., evicted_chunks: _Optional[int] = ..., pinned: _Optional[int] = ..., pin_limit: _Optional[int] = ..., codec: _Optional[str] = ...) -> None: ...
 
 class SessionStatus(_message.Message):
-    __slots__ = ("session_id", "instance_id", "role", "engine", "tenant", "namespace", "pid", "credits", "leases", "holds", "age_ms", "tensor_rank")
+    __slots__ = ("session_id", "instance_id", "role", "engine", "tenant", "namespace", "pid", "credits", "leases", "holds", "age_ms", "tensor_rank", "credit_bytes", "credit_limit", "short_grants", "lane")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     INSTANCE_ID_FIELD_NUMBER: _ClassVar[int]
     ROLE_FIELD_NUMBER: _ClassVar[int]
@@ -87,6 +87,10 @@ class SessionStatus(_message.Message):
     HOLDS_FIELD_NUMBER: _ClassVar[int]
     AGE_MS_FIELD_NUMBER: _ClassVar[int]
     TENSOR_RANK_FIELD_NUMBER: _ClassVar[int]
+    CREDIT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    CREDIT_LIMIT_FIELD_NUMBER: _ClassVar[int]
+    SHORT_GRANTS_FIELD_NUMBER: _ClassVar[int]
+    LANE_FIELD_NUMBER: _ClassVar[int]
     session_id: int
     instance_id: str
     role: str
@@ -99,10 +103,14 @@ class SessionStatus(_message.Message):
     holds: int
     age_ms: int
     tensor_rank: int
-    def __init__(self, session_id: _Optional[int] = ..., instance_id: _Optional[str] = ..., role: _Optional[str] = ..., engine: _Optional[str] = ..., tenant: _Optional[str] = ..., namespace: _Optional[str] = ..., pid: _Optional[int] = ..., credits: _Optional[int] = ..., leases: _Optional[int] = ..., holds: _Optional[int] = ..., age_ms: _Optional[int] = ..., tensor_rank: _Optional[int] = ...) -> None: ...
+    credit_bytes: int
+    credit_limit: int
+    short_grants: int
+    lane: bool
+    def __init__(self, session_id: _Optional[int] = ..., instance_id: _Optional[str] = ..., role: _Optional[str] = ..., engine: _Optional[str] = ..., tenant: _Optional[str] = ..., namespace: _Optional[str] = ..., pid: _Optional[int] = ..., credits: _Optional[int] = ..., leases: _Optional[int] = ..., holds: _Optional[int] = ..., age_ms: _Optional[int] = ..., tensor_rank: _Optional[int] = ..., credit_bytes: _Optional[int] = ..., credit_limit: _Optional[int] = ..., short_grants: _Optional[int] = ..., lane: bool = ...) -> None: ...
 
 class HostTierStatus(_message.Message):
-    __slots__ = ("budget", "used", "granted", "leased", "quarantined", "chunks", "parts", "pending_chunks", "mode", "verify", "prefaulted", "huge_pages")
+    __slots__ = ("budget", "used", "granted", "leased", "quarantined", "chunks", "parts", "pending_chunks", "mode", "verify", "prefaulted", "huge_pages", "granted_limit")
     BUDGET_FIELD_NUMBER: _ClassVar[int]
     USED_FIELD_NUMBER: _ClassVar[int]
     GRANTED_FIELD_NUMBER: _ClassVar[int]
@@ -115,6 +123,7 @@ class HostTierStatus(_message.Message):
     VERIFY_FIELD_NUMBER: _ClassVar[int]
     PREFAULTED_FIELD_NUMBER: _ClassVar[int]
     HUGE_PAGES_FIELD_NUMBER: _ClassVar[int]
+    GRANTED_LIMIT_FIELD_NUMBER: _ClassVar[int]
     budget: int
     used: int
     granted: int
@@ -127,10 +136,11 @@ class HostTierStatus(_message.Message):
     verify: str
     prefaulted: int
     huge_pages: int
-    def __init__(self, budget: _Optional[int] = ..., used: _Optional[int] = ..., granted: _Optional[int] = ..., leased: _Optional[int] = ..., quarantined: _Optional[int] = ..., chunks: _Optional[int] = ..., parts: _Optional[int] = ..., pending_chunks: _Optional[int] = ..., mode: _Optional[str] = ..., verify: _Optional[str] = ..., prefaulted: _Optional[int] = ..., huge_pages: _Optional[int] = ...) -> None: ...
+    granted_limit: int
+    def __init__(self, budget: _Optional[int] = ..., used: _Optional[int] = ..., granted: _Optional[int] = ..., leased: _Optional[int] = ..., quarantined: _Optional[int] = ..., chunks: _Optional[int] = ..., parts: _Optional[int] = ..., pending_chunks: _Optional[int] = ..., mode: _Optional[str] = ..., verify: _Optional[str] = ..., prefaulted: _Optional[int] = ..., huge_pages: _Optional[int] = ..., granted_limit: _Optional[int] = ...) -> None: ...
 
 class Counters(_message.Message):
-    __slots__ = ("match_requests", "match_chunks_asked", "match_chunks_hit", "loaded_parts", "loaded_bytes", "stored_parts", "stored_bytes", "published_chunks", "duplicate_parts", "conflict_parts", "rejected_parts", "corrupt_parts", "evicted_chunks", "expired_pending_chunks", "revokes", "quarantined_sessions")
+    __slots__ = ("match_requests", "match_chunks_asked", "match_chunks_hit", "loaded_parts", "loaded_bytes", "stored_parts", "stored_bytes", "published_chunks", "duplicate_parts", "conflict_parts", "rejected_parts", "corrupt_parts", "evicted_chunks", "expired_pending_chunks", "revokes", "quarantined_sessions", "short_grants")
     MATCH_REQUESTS_FIELD_NUMBER: _ClassVar[int]
     MATCH_CHUNKS_ASKED_FIELD_NUMBER: _ClassVar[int]
     MATCH_CHUNKS_HIT_FIELD_NUMBER: _ClassVar[int]
@@ -147,6 +157,7 @@ class Counters(_message.Message):
     EXPIRED_PENDING_CHUNKS_FIELD_NUMBER: _ClassVar[int]
     REVOKES_FIELD_NUMBER: _ClassVar[int]
     QUARANTINED_SESSIONS_FIELD_NUMBER: _ClassVar[int]
+    SHORT_GRANTS_FIELD_NUMBER: _ClassVar[int]
     match_requests: int
     match_chunks_asked: int
     match_chunks_hit: int
@@ -163,7 +174,8 @@ class Counters(_message.Message):
     expired_pending_chunks: int
     revokes: int
     quarantined_sessions: int
-    def __init__(self, match_requests: _Optional[int] = ..., match_chunks_asked: _Optional[int] = ..., match_chunks_hit: _Optional[int] = ..., loaded_parts: _Optional[int] = ..., loaded_bytes: _Optional[int] = ..., stored_parts: _Optional[int] = ..., stored_bytes: _Optional[int] = ..., published_chunks: _Optional[int] = ..., duplicate_parts: _Optional[int] = ..., conflict_parts: _Optional[int] = ..., rejected_parts: _Optional[int] = ..., corrupt_parts: _Optional[int] = ..., evicted_chunks: _Optional[int] = ..., expired_pending_chunks: _Optional[int] = ..., revokes: _Optional[int] = ..., quarantined_sessions: _Optional[int] = ...) -> None: ...
+    short_grants: int
+    def __init__(self, match_requests: _Optional[int] = ..., match_chunks_asked: _Optional[int] = ..., match_chunks_hit: _Optional[int] = ..., loaded_parts: _Optional[int] = ..., loaded_bytes: _Optional[int] = ..., stored_parts: _Optional[int] = ..., stored_bytes: _Optional[int] = ..., published_chunks: _Optional[int] = ..., duplicate_parts: _Optional[int] = ..., conflict_parts: _Optional[int] = ..., rejected_parts: _Optional[int] = ..., corrupt_parts: _Optional[int] = ..., evicted_chunks: _Optional[int] = ..., expired_pending_chunks: _Optional[int] = ..., revokes: _Optional[int] = ..., quarantined_sessions: _Optional[int] = ..., short_grants: _Optional[int] = ...) -> None: ...
 
 class NamespacesRequest(_message.Message):
     __slots__ = ()

@@ -383,10 +383,12 @@ class CreditRequest(_message.Message):
     def __init__(self, length: _Optional[int] = ..., count: _Optional[int] = ...) -> None: ...
 
 class CreditsReply(_message.Message):
-    __slots__ = ("granted",)
+    __slots__ = ("granted", "limit_bytes")
     GRANTED_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_BYTES_FIELD_NUMBER: _ClassVar[int]
     granted: _containers.RepeatedCompositeFieldContainer[GrantedSlot]
-    def __init__(self, granted: _Optional[_Iterable[_Union[GrantedSlot, _Mapping]]] = ...) -> None: ...
+    limit_bytes: int
+    def __init__(self, granted: _Optional[_Iterable[_Union[GrantedSlot, _Mapping]]] = ..., limit_bytes: _Optional[int] = ...) -> None: ...
 
 class GrantedSlot(_message.Message):
     __slots__ = ("slot", "deadline_ns")
