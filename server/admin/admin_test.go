@@ -232,7 +232,7 @@ func explain(op *operator, r *larderv1.ExplainRequest) *larderv1.ExplainResponse
 
 // Every reason for which a prompt misses.
 func TestExplain(t *testing.T) {
-	d := daemontest.Start(t, "HOST_BYTES=1MiB", "HOST_PENDING=1s")
+	d := daemontest.Start(t, "HOST_BYTES=1MiB", "HOST_PENDING=1s", "HOST_GRANTED_PERCENT=100")
 	op := newOperator(t, d)
 	encoded := rawtest.Namespace().Encode()
 	require.Contains(t, explain(op, &larderv1.ExplainRequest{Descriptor_: encoded}).GetText(), "No engine has connected")

@@ -46,6 +46,9 @@ type Sessions interface {
 	Sessions() []*larderv1.SessionStatus
 	Count() (open, quarantined int)
 	Draining() bool
+	// Ahead is how many bytes all may have granted, 0 for no bound, and how often
+	// one got less than it asked for.
+	Ahead() (limit int64, short uint64)
 	// EpochsChanged tells sessions what Clear did.
 	EpochsChanged()
 }
@@ -87,6 +90,7 @@ func New(o Options) *Service {
 func (v *Service) Status(context.Context, *larderv1.StatusRequest) (*larderv1.StatusResponse, error) {
 	s, c := v.options.Arena.Stats(), v.options.Meter.Counters()
 	_, quarantined := v.options.Sessions.Count()
+	ahead, short := v.options.Sessions.Ahead()
 	state := "serving"
 	if v.options.Sessions.Draining() {
 		state = "draining"
@@ -101,7 +105,7 @@ func (v *Service) Status(context.Context, *larderv1.StatusRequest) (*larderv1.St
 			Budget: uint64(s.Budget), Used: uint64(s.Used), Granted: uint64(s.Granted), Leased: uint64(s.Leased),
 			Quarantined: uint64(s.Quarantined), Chunks: uint64(s.Chunks), Parts: uint64(s.Parts),
 			PendingChunks: uint64(s.PendingChunks), Mode: v.options.Config.Host.Mode, Verify: v.options.Config.Host.Verify,
-			Prefaulted: uint64(s.Prefaulted), HugePages: uint64(s.HugePages),
+			Prefaulted: uint64(s.Prefaulted), HugePages: uint64(s.HugePages), GrantedLimit: uint64(ahead),
 		},
 		Counters: &larderv1.Counters{
 			MatchRequests: c.MatchRequests, MatchChunksAsked: c.MatchAsked, MatchChunksHit: c.MatchHit,
@@ -109,7 +113,7 @@ func (v *Service) Status(context.Context, *larderv1.StatusRequest) (*larderv1.St
 			StoredParts: s.StoredParts, StoredBytes: s.StoredBytes, PublishedChunks: s.PublishedChunks,
 			DuplicateParts: s.DuplicateParts, ConflictParts: s.ConflictParts, RejectedParts: s.RejectedParts,
 			CorruptParts: s.CorruptParts, EvictedChunks: s.EvictedChunks, ExpiredPendingChunks: s.ExpiredPendingChunks,
-			Revokes: s.Revokes, QuarantinedSessions: uint64(quarantined),
+			Revokes: s.Revokes, QuarantinedSessions: uint64(quarantined), ShortGrants: short,
 		},
 	}, nil
 }

@@ -40,6 +40,8 @@ type Host struct {
 	HugePages    string
 	Pending      time.Duration
 	ScrubBytes   int64
+	// GrantedPercent of Bytes.
+	GrantedPercent int64
 
 	WriteSegmentBytes, WriteReserveBytes int64
 }

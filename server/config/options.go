@@ -91,6 +91,10 @@ func table(c *Config) []*Option {
 			Help:   "In mode guarded: the share of host.bytes for write segments. 0: eight of them, at most a quarter of the budget.",
 			Hazard: "It bounds how many engine processes can connect.",
 		}, {
+			Key: "host.granted_percent", value: number(&c.Host.GrantedPercent, 25, 1, 100),
+			Help:   "Share of host.bytes that may be granted ahead to engines for what they store next, all sessions together; each that stores may have an equal part of it, and slots for two chunks in any case. An engine wants what two of its steps fill (see credit_mib of the connector). Mode guarded has write segments instead.",
+			Hazard: "What is granted caches nothing, and no other engine can use it. Too small: what an engine's step fills finds no slots and is stored steps later, or never; its log says so, and larder_host_grants_short_total grows.",
+		}, {
 			Key: "host.scrub_bytes", value: size(&c.Host.ScrubBytes, 32*mib, 0, 16*gib),
 			Help: "Bytes of stored parts whose checksums are verified each second in the background. 0: none.",
 		}, {

@@ -60,12 +60,14 @@ func (d *Daemon) build() error {
 		NVMe:     nvmeSource,
 		Sessions: func() (int, int) { return d.sessions.Count() },
 		Lanes:    func() int { return d.sessions.Lanes() },
+		Ahead:    func() (int64, uint64) { return d.sessions.Ahead() },
 		Version:  d.options.Version,
 	})
 	if err := d.openNVMe(names, observers, meter); err != nil {
 		return err
 	}
 	limits := limits(&c.Session)
+	limits.CreditBytes = c.Host.Bytes * c.Host.GrantedPercent / 100
 	below := d.below()
 	d.sessions = session.New(session.Options{
 		Arena: d.arena, Below: below.sessions, Registry: names, Policy: who, Clock: clock, Meter: meter, Logger: d.log,

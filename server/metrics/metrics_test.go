@@ -36,6 +36,7 @@ func sources() Sources {
 		Host:     func() arena.Stats { return arena.Stats{Budget: 100, Used: 42, CorruptParts: 3, EvictedChunks: 7} },
 		Sessions: func() (int, int) { return 5, 2 },
 		Lanes:    func() int { return 4 },
+		Ahead:    func() (int64, uint64) { return 1 << 30, 7 },
 		Version:  "1.2.3",
 	}
 }
@@ -79,6 +80,7 @@ func TestScrape(t *testing.T) {
 		"larder_sessions 5", "larder_session_lanes 4", "larder_sessions_quarantined 2", `larder_build_info{version="1.2.3"} 1`,
 		"larder_host_budget_bytes 100", `larder_host_bytes{state="used"} 42`, "larder_host_parts_corrupt_total 3",
 		`larder_host_chunks_dropped_total{reason="evicted"} 7`,
+		"larder_host_granted_limit_bytes 1.073741824e+09", "larder_host_grants_short_total 7",
 	} {
 		require.Contains(t, text, line+"\n")
 	}

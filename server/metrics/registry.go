@@ -18,7 +18,10 @@ type Sources struct {
 	// Sessions open, and in quarantine.
 	Sessions func() (open, quarantined int)
 	// Lanes counts sessions whose messages go over a lane.
-	Lanes   func() int
+	Lanes func() int
+	// Ahead is how many bytes sessions may have granted, 0 for no bound, and how
+	// many requests got fewer slots than they asked for.
+	Ahead   func() (limit int64, short uint64)
 	Version string
 }
 
@@ -74,6 +77,19 @@ func New(s Sources) (*Meter, *prometheus.Registry) {
 	gauge("larder_session_lanes",
 		"Sessions whose messages go over a plain Unix socket instead of gRPC. Fewer than those of Python engines on this host: the engines' logs say why; they are slower.",
 		func() float64 { return float64(s.Lanes()) })
+	gauge("larder_host_granted_limit_bytes",
+		"Bytes that all sessions together may have granted (host.granted_percent of host.bytes); 0 in mode guarded. If larder_host_bytes{state=\"granted\"} stays at it, each engine has less than it wants.",
+		func() float64 {
+			limit, _ := s.Ahead()
+			return float64(limit)
+		})
+	r.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
+		Name: "larder_host_grants_short_total",
+		Help: "Requests for slots that got fewer than they asked for, or none; larder status shows whose. A few as engines start: they are told what they may have. If it grows: raise host.granted_percent, or host.bytes where larder_host_grants_full_total grows too.",
+	}, func() float64 {
+		_, short := s.Ahead()
+		return float64(short)
+	}))
 	gauge("larder_sessions_quarantined",
 		"Sessions that ended while their process may still touch slots. If it stays, a process hangs: larderd's log names its pid, ending it frees its slots.",
 		func() float64 {

@@ -44,52 +44,73 @@ func (s *session) credits(id uint64, c *larderv1.Credits) error {
 		}
 		total += uint64(w.GetCount())
 	}
-	limits := &s.service.options.Limits
+	v := s.service
+	limits := &v.options.Limits
 	if total < 1 || total > uint64(limits.MaxParts) {
 		return fault.New(fault.Invalid, "credits.want.count", "out of range").With(total, limits.MaxParts)
 	}
-	room := limits.MaxCredits - s.creditCount()
-	if room <= 0 {
+	if n, _ := s.creditCount(); n >= limits.MaxCredits {
+		s.gotShort()
 		return fault.New(fault.Full, "credits", "the session has as many credits as it may").With(nil, limits.MaxCredits)
 	}
-	var grants []arena.Grant
-	var err error
-	for _, w := range c.GetWant() {
-		n := min(int(w.GetCount()), room-len(grants))
-		if n == 0 {
-			continue
-		}
-		if grants, err = s.service.options.Arena.Grant(s.owner(), int64(w.GetLength()), n, grants); err != nil {
-			break
-		}
+	s.writes()
+	grants, err := s.grant(c.GetWant())
+	if uint64(len(grants)) < total {
+		s.gotShort()
 	}
-	if len(grants) == 0 {
+	if err != nil && len(grants) == 0 {
 		return err
 	}
-	reply := &larderv1.CreditsReply{Granted: make([]*larderv1.GrantedSlot, len(grants))}
-	s.mu.Lock()
+	reply := &larderv1.CreditsReply{
+		Granted: make([]*larderv1.GrantedSlot, len(grants)), LimitBytes: uint64(s.creditLimit()),
+	}
 	for i, g := range grants {
-		s.granted[idOf(g.Slot)] = struct{}{}
 		reply.Granted[i] = &larderv1.GrantedSlot{Slot: slotProto(g.Slot), DeadlineNs: uint64(g.Deadline)}
 	}
-	s.mu.Unlock()
 	s.reply(id, &larderv1.SessionResponse{Body: &larderv1.SessionResponse_Credits{Credits: reply}})
 	return nil
 }
 
-func (s *session) creditCount() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return len(s.granted)
+// grant takes what the session's part and the arena allow. Where that is less
+// than wanted, each length gets its part of it: a chunk needs one of each. An
+// error is the arena's, beside what was granted before it.
+func (s *session) grant(want []*larderv1.CreditRequest) (grants []arena.Grant, err error) {
+	v := s.service
+	v.ahead.granting.Lock()
+	defer v.ahead.granting.Unlock()
+	count, bytes := s.creditCount()
+	slots := v.options.Limits.MaxCredits - count
+	wanted := int64(0)
+	for _, w := range want {
+		wanted += int64(w.GetCount()) * slotBytes(w.GetLength())
+	}
+	room := wanted
+	if v.ahead.most > 0 {
+		room = min(wanted, v.ahead.room(bytes, s.floor()))
+	}
+	for left := room; len(want) > 0; want = want[1:] {
+		each, n := slotBytes(want[0].GetLength()), int64(want[0].GetCount())
+		if room < wanted {
+			n = min(n, left/each, max(1, n*room/wanted))
+		}
+		before := len(grants)
+		if n = min(n, int64(slots-before)); n == 0 {
+			continue
+		}
+		grants, err = v.options.Arena.Grant(s.owner(), int64(want[0].GetLength()), int(n), grants)
+		s.grantedNow(grants[before:])
+		if err != nil {
+			break
+		}
+		left -= each * int64(len(grants)-before)
+	}
+	return grants, err
 }
 
-// spent takes slots off the count of credits.
-func (s *session) spent(slots ...arena.Slot) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, slot := range slots {
-		delete(s.granted, idOf(slot))
-	}
+// gotShort counts a request that got less than it asked for.
+func (s *session) gotShort() {
+	s.short.Add(1)
+	s.service.short.Add(1)
 }
 
 func slotsOf(list []*larderv1.Slot) []arena.Slot {

@@ -28,11 +28,13 @@
 //     with done set is its last.
 //   - After the answer to a commit, whatever it is, its slots are no longer
 //     the client's.
+//   - What all sessions have granted and did not commit is bounded, but for a
+//     floor of each (ahead.go).
 //   - Every list that a client can make grow has a limit: sessions, requests
 //     in flight, loads, credits, holds, message bytes, revocations pending.
 //
-// Lock order: session.turn, then Service.mu before session.mu; neither is held while sending or
-// calling the arena's slow methods. The one deadline loop (Run) never sends:
+// Lock order: session.turn, then ahead.granting, then Service.mu before session.mu; the latter two
+// are not held while sending or calling the arena's slow methods. The one deadline loop (Run) never sends:
 // it posts events, which merge, and closes sessions.
 //
 // The package knows no payload, no files and no configuration.

@@ -60,6 +60,7 @@ func (s *session) greet(h *larderv1.Hello) (*larderv1.HelloReply, error) {
 			}
 			s.attached = true
 			reply.Arena = v.arenaInfo(s.owner())
+			s.writeBytes = int64(reply.Arena.GetWriteSegmentBytes())
 		}
 		if v.options.Below != nil {
 			v.options.Below.Open(s.scope)

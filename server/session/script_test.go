@@ -206,6 +206,7 @@ func (s *script) world(t *testing.T, a args) string {
 	if a.text("mode", "shared") == "guarded" {
 		set.arena.Mode, set.arena.WriteSegmentBytes, set.arena.WriteReserve = arena.Guarded, 1<<20, 2<<20
 	}
+	set.limits.CreditBytes = int64(a.number("credit-kib", 0)) << 10
 	set.limits.MaxCredits = a.number("max-credits", set.limits.MaxCredits)
 	set.limits.MaxInFlight = a.number("max-in-flight", set.limits.MaxInFlight)
 	set.limits.MaxSessions = a.number("max-sessions", set.limits.MaxSessions)
@@ -265,7 +266,14 @@ func (s *script) credits(c *rawtest.Client, a args) string {
 	for i, g := range r.GetCredits().GetGranted() {
 		s.slots[prefix+strconv.Itoa(i)] = g.GetSlot()
 	}
-	return fmt.Sprintf("granted %d for %s\n", len(r.GetCredits().GetGranted()), s.fromNow(r.GetCredits().GetGranted()[0].GetDeadlineNs()))
+	out := fmt.Sprintf("granted %d", len(r.GetCredits().GetGranted()))
+	if list := r.GetCredits().GetGranted(); len(list) > 0 {
+		out += " for " + s.fromNow(list[0].GetDeadlineNs())
+	}
+	if n := r.GetCredits().GetLimitBytes(); n > 0 {
+		out += fmt.Sprintf(", may have %dKiB", n>>10)
+	}
+	return out + "\n"
 }
 
 func (s *script) named(names []string) []*larderv1.Slot {
@@ -416,7 +424,11 @@ func (s *script) event(c *rawtest.Client) string {
 func (s *script) list() string {
 	var b strings.Builder
 	for _, st := range s.w.sessions.Sessions() {
-		fmt.Fprintf(&b, "%s tenant=%s credits=%d leases=%d holds=%d\n", st.GetRole(), st.GetTenant(), st.GetCredits(), st.GetLeases(), st.GetHolds())
+		fmt.Fprintf(&b, "%s tenant=%s credits=%d leases=%d holds=%d", st.GetRole(), st.GetTenant(), st.GetCredits(), st.GetLeases(), st.GetHolds())
+		if st.GetCreditLimit() > 0 {
+			fmt.Fprintf(&b, " granted=%dKiB of %dKiB short=%d", st.GetCreditBytes()>>10, st.GetCreditLimit()>>10, st.GetShortGrants())
+		}
+		b.WriteByte('\n')
 	}
 	return b.String()
 }

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/larderkv/larder/api/fault"
@@ -85,11 +86,15 @@ type Limits struct {
 	MaxMatchChunks  int
 	MaxParts        int
 	MaxCredits      int
-	MaxHolds        int
-	HoldDefault     time.Duration
-	HoldMax         time.Duration
-	Lease           time.Duration
-	RevokeGrace     time.Duration
+	// CreditBytes is what all sessions together may have granted and not
+	// committed, but for floors (ahead). 0, and in guarded mode, where grants
+	// are slots of write segments that are reserved anyway: no bound.
+	CreditBytes int64
+	MaxHolds    int
+	HoldDefault time.Duration
+	HoldMax     time.Duration
+	Lease       time.Duration
+	RevokeGrace time.Duration
 	// Hello bounds the time until the first message. Default 10 s.
 	Hello time.Duration
 }
@@ -124,6 +129,10 @@ type Service struct {
 	options Options
 	// gate bounds the goroutines that checksum at the same time.
 	gate chan struct{}
+	// ahead bounds grants; short counts requests that got less than they
+	// asked for.
+	ahead ahead
+	short atomic.Uint64
 
 	mu       sync.Mutex
 	nextID   uint64
@@ -147,8 +156,13 @@ func New(o Options) *Service {
 	if o.Checkers == 0 {
 		o.Checkers = max(1, runtime.GOMAXPROCS(0)/2)
 	}
+	most := o.Limits.CreditBytes
+	if o.Mode == arena.Guarded {
+		most = 0
+	}
 	return &Service{
 		options:     o,
+		ahead:       ahead{most: most},
 		gate:        make(chan struct{}, max(2, runtime.GOMAXPROCS(0))),
 		sessions:    map[uint64]*session{},
 		tokens:      map[[sha256.Size]byte]*session{},

@@ -42,6 +42,8 @@ type session struct {
 	instance  *directory.Instance
 	attached  bool // is an owner in the arena
 	lengths   []int64
+	// writeBytes is the length of its write segment in guarded mode.
+	writeBytes int64
 
 	sendMu sync.Mutex
 	// lane takes over from the stream; under sendMu.
@@ -62,11 +64,16 @@ type session struct {
 	inFlight atomic.Int32
 	leases   atomic.Int32
 	epoch    atomic.Uint64
+	// writer: it has asked for credits; short: it got less, so often.
+	writer atomic.Bool
+	short  atomic.Uint64
 
-	mu      sync.Mutex
-	over    bool
-	loads   map[uint64]*load
-	granted map[slotID]struct{}
+	mu    sync.Mutex
+	over  bool
+	loads map[uint64]*load
+	// granted slots with their bytes, and these together.
+	granted      map[slotID]int64
+	grantedBytes int64
 	// lifetimes are the read ends of pipes that were handed over.
 	lifetimes []*os.File
 }
@@ -76,7 +83,7 @@ func newSession(v *Service, stream larderv1.Engine_SessionServer, peer auth.Iden
 	return &session{
 		service: v, stream: stream, peer: peer, id: id, opened: time.Now(), ctx: ctx, cancel: cancel,
 		events: newEvents(), killed: make(chan struct{}),
-		loads: map[uint64]*load{}, granted: map[slotID]struct{}{},
+		loads: map[uint64]*load{}, granted: map[slotID]int64{},
 	}
 }
 
@@ -246,6 +253,7 @@ func (s *session) finish() {
 	s.mu.Unlock()
 	s.work.Wait()
 	if s.attached {
+		s.allSpent()
 		if s.service.options.Arena.Detach(s.owner()) > 0 {
 			s.service.quarantine(s, lifetimes)
 			lifetimes = nil

@@ -15,11 +15,13 @@ func (v *Service) Sessions() []*larderv1.SessionStatus {
 		if !s.ready.Load() {
 			continue
 		}
+		credits, bytes := s.creditCount()
 		st := &larderv1.SessionStatus{
 			SessionId: s.id, InstanceId: instanceName(s.hello), Role: roleName(s.hello.GetRole()),
 			Engine: s.hello.GetEngine(), Tenant: s.tenant.Name, Namespace: s.namespaceName(),
-			Pid: int64(s.peer.PID), Credits: uint32(s.creditCount()), Leases: uint32(max(0, s.leases.Load())),
+			Pid: int64(s.peer.PID), Credits: uint32(credits), Leases: uint32(max(0, s.leases.Load())),
 			AgeMs: uint64(time.Since(s.opened).Milliseconds()), TensorRank: s.hello.GetRanks().GetTensor(),
+			CreditBytes: uint64(bytes), CreditLimit: uint64(s.creditLimit()), ShortGrants: s.short.Load(), Lane: s.laned.Load(),
 		}
 		if s.instance != nil {
 			st.Holds = uint32(s.service.options.Directory.Holds(s.instance))

@@ -16,7 +16,7 @@ func idle(s *larderv1.StatusResponse) bool {
 }
 
 func TestKilledBetweenGrantAndCommit(t *testing.T) {
-	d := start(t, arenaBytes)
+	d := start(t, arenaBytes, "--host.granted_percent=100")
 	p := newPuppet(t, d)
 	require.Equal(t, 100, p.must(order{Do: "grant", N: 100}).N)
 	p.enter(order{Do: "write", Fill: 1})

@@ -69,7 +69,7 @@ func (s *Set) shm(ctx context.Context) error {
 
 func (s *Set) shmDaemon(ctx context.Context, trust bool) error {
 	suffix := ""
-	flags := []string{"--host.prefault=true", "--session.lease=1h", "--session.hold_default=1m", "--session.max_credits=65536"}
+	flags := []string{"--host.prefault=true", "--session.lease=1h", "--session.hold_default=1m", "--session.max_credits=65536", "--host.granted_percent=100"}
 	if trust {
 		suffix = ".trust"
 		flags = append(flags, "--host.verify=off")
