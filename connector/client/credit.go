@@ -139,6 +139,9 @@ func (s *session) forget(cr *Credit) {
 // where fewer are granted than wanted, nothing says which are missing.
 func (s *session) adopt(length uint64, reply *larderv1.CreditsReply) []*Credit {
 	granted := reply.GetGranted()
+	if reply != nil { // else an error was answered
+		s.c.pool.limit.Store(reply.GetLimitBytes())
+	}
 	credits := make([]*Credit, 0, len(granted))
 	room := make([]Credit, len(granted))
 	s.mu.Lock()

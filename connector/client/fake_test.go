@@ -36,6 +36,8 @@ type fake struct {
 	get func(*larderv1.GetRequest, grpc.ServerStreamingServer[larderv1.GetResponse]) error
 	// handoverStatus other than 0 refuses the hand-over.
 	handoverStatus byte
+	// most is how many slots the session may have, of the out that it has; 0: any.
+	most, out int
 
 	mu       sync.Mutex
 	next     uint64
@@ -270,10 +272,14 @@ func (s *fakeSession) answer(m *larderv1.SessionRequest) {
 	deadline := uint64(monotonic() + int64(time.Minute))
 	switch b := m.GetBody().(type) {
 	case *larderv1.SessionRequest_Credits:
-		reply := &larderv1.CreditsReply{}
+		reply := &larderv1.CreditsReply{LimitBytes: uint64(f.most) * fakePartBytes}
 		for _, w := range b.Credits.GetWant() {
 			for range w.GetCount() {
+				if f.most > 0 && f.out == f.most {
+					break
+				}
 				f.next++
+				f.out++
 				reply.Granted = append(reply.Granted, &larderv1.GrantedSlot{DeadlineNs: deadline, Slot: &larderv1.Slot{
 					Offset: f.next * fakePartBytes % fakeSegmentBytes, Length: fakePartBytes, Generation: uint32(f.next),
 				}})
@@ -283,6 +289,7 @@ func (s *fakeSession) answer(m *larderv1.SessionRequest) {
 	case *larderv1.SessionRequest_Commit:
 		reply := &larderv1.CommitReply{}
 		for _, c := range b.Commit.GetChunks() {
+			f.out -= len(c.GetParts())
 			for _, p := range c.GetParts() {
 				parts := f.chunks[string(c.GetKey())]
 				if parts == nil {
@@ -325,6 +332,7 @@ func (s *fakeSession) answer(m *larderv1.SessionRequest) {
 	case *larderv1.SessionRequest_Prefetch:
 		r.Body = &larderv1.SessionResponse_Prefetch{Prefetch: &larderv1.PrefetchReply{Resident: 3}}
 	case *larderv1.SessionRequest_ReturnCredits:
+		f.out -= len(b.ReturnCredits.GetSlots())
 		r.Body = &larderv1.SessionResponse_ReturnCredits{ReturnCredits: &larderv1.ReturnCreditsReply{}}
 	case *larderv1.SessionRequest_RevokeAnswer:
 		r.Body = &larderv1.SessionResponse_RevokeAnswer{RevokeAnswer: &larderv1.RevokeAnswerReply{}}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/larderkv/larder/api/fault"
@@ -15,8 +16,13 @@ import (
 type pool struct {
 	// want is how many of each length are kept; read-only.
 	want map[uint64]int
+	// limit is how many bytes of credits the daemon allows the session, as it
+	// said last; 0: no bound. What is kept is scaled down to it.
+	limit atomic.Uint64
 	// low has a value when some length may be short.
 	low chan struct{}
+	// filling is held from a refill's question until its slots are here.
+	filling sync.Mutex
 
 	mu   sync.Mutex
 	free map[uint64][]*Credit
@@ -29,6 +35,24 @@ const fullPause = 20 * time.Millisecond
 func newPool(want map[uint64]int) *pool {
 	return &pool{want: want, low: make(chan struct{}, 1), free: make(map[uint64][]*Credit)}
 }
+
+// kept is how many credits of the length are kept.
+func (p *pool) kept(length uint64) int {
+	limit, total := p.limit.Load(), uint64(0)
+	if limit == 0 {
+		return p.want[length]
+	}
+	for l, n := range p.want {
+		total += slotBytes(l) * uint64(n)
+	}
+	if total <= limit {
+		return p.want[length]
+	}
+	return min(p.want[length], max(1, int(float64(p.want[length])*float64(limit)/float64(total))))
+}
+
+// slotBytes is what a slot of a length takes: whole pages.
+func slotBytes(length uint64) uint64 { return (length + 4095) &^ 4095 }
 
 func (p *pool) wake() {
 	select {
@@ -57,13 +81,21 @@ func (p *pool) take(s *session, length uint64, n int, dst []*Credit) []*Credit {
 		}
 	}
 	p.free[length] = free
-	low := len(free) <= p.want[length]/2
+	low := len(free) <= p.kept(length)/2
 	p.mu.Unlock()
 	s.giveBack(stale)
 	if low {
 		p.wake()
 	}
 	return dst
+}
+
+// takeLate is take where the daemon has no slot any more: they may be on their
+// way to the pool. It waits for one refill at most.
+func (p *pool) takeLate(s *session, length uint64, n int, dst []*Credit) []*Credit {
+	p.filling.Lock()
+	p.filling.Unlock() //nolint:staticcheck // only waits
+	return p.take(s, length, n, dst)
 }
 
 func (p *pool) put(credits ...*Credit) {
@@ -95,7 +127,7 @@ func (p *pool) short(s *session) map[uint64]int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	missing := make(map[uint64]int)
-	for length, want := range p.want {
+	for length := range p.want {
 		usable := p.free[length][:0]
 		for _, cr := range p.free[length] {
 			if cr.s == s && cr.usable() {
@@ -103,7 +135,7 @@ func (p *pool) short(s *session) map[uint64]int {
 			}
 		}
 		p.free[length] = usable
-		if n := want - len(usable); n > 0 {
+		if n := p.kept(length) - len(usable); n > 0 {
 			missing[length] = n
 		}
 	}
@@ -133,9 +165,11 @@ func (s *session) refill() {
 		}
 		for length, n := range p.short(s) {
 			ctx, cancel := context.WithTimeout(context.Background(), s.c.opt.CallTimeout)
+			p.filling.Lock()
 			credits, err := s.grant(ctx, length, n)
-			cancel()
 			p.put(credits...)
+			p.filling.Unlock()
+			cancel()
 			if err != nil {
 				// A full arena: the next take will ask again, but not at once.
 				if errors.Is(err, fault.Full) || errors.Is(err, fault.Busy) {
@@ -159,7 +193,7 @@ func (p *pool) keep(s *session, credits []*Credit) {
 	}
 	length := credits[0].length
 	p.mu.Lock()
-	n := min(max(p.want[length]-len(p.free[length]), 0), len(credits))
+	n := min(max(p.kept(length)-len(p.free[length]), 0), len(credits))
 	p.free[length] = append(p.free[length], credits[:n]...)
 	p.mu.Unlock()
 	s.giveBack(credits[n:])

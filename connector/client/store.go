@@ -126,7 +126,7 @@ func (st *storer) copyAll(ctx context.Context) error {
 			if err := cr.Write(func(dst []byte) { copy(dst, data) }); err != nil {
 				return err
 			}
-			if fresh {
+			if fresh || len(st.batch) == 0 { // credit may have sent it
 				st.batch = append(st.batch, ChunkCommit{Chunk: ch.Chunk})
 				fresh = false
 			}
@@ -159,6 +159,9 @@ func (st *storer) credit(ctx context.Context, length uint64) (*Credit, error) {
 			if free, err = st.c.grant(ctx, st.s, length, n); err == nil {
 				break
 			}
+			if free = st.c.pool.takeLate(st.s, length, n, nil); len(free) > 0 {
+				break
+			}
 			if err = st.makeRoom(ctx, err); err != nil {
 				return nil, err
 			}
@@ -169,11 +172,23 @@ func (st *storer) credit(ctx context.Context, length uint64) (*Credit, error) {
 	return free[0], nil
 }
 
-// makeRoom waits for an own commit where the arena has no slot to grant: what
-// is on its way cannot be evicted, but will be once it is published. It returns
-// err if that is not the reason.
+// makeRoom waits for an own commit where there is no slot to grant: what is on
+// its way counts as granted and cannot be evicted, but will be once it is
+// published. Without any it gives back what was taken of other lengths. It
+// returns err if none of it is the reason.
 func (st *storer) makeRoom(ctx context.Context, err error) error {
-	if kind, _ := fault.KindOf(err); kind != fault.Full || len(st.sent)+len(st.batch) == 0 {
+	if kind, _ := fault.KindOf(err); kind != fault.Full {
+		return err
+	}
+	if len(st.sent)+len(st.batch) == 0 {
+		for length, free := range st.free {
+			if len(free) > 0 {
+				err = nil
+				st.s.giveBack(free)
+				delete(st.free, length)
+			}
+		}
+		st.s.ctl.flush(ctx, st.s.ended)
 		return err
 	}
 	if err := st.flush(ctx); err != nil || len(st.sent) == 0 {
