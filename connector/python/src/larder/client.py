@@ -350,7 +350,10 @@ class Client:
                 raise InvalidError("a scheduler does not store", "options.role", self._options.role)
             self._counters.add(commits=1)
             if connection.commits is None:
-                return self._asked(commit_slots(connection.session, self._counters, chunks, limit_s))
+                committed = commit_slots(connection.session, self._counters, chunks, limit_s)
+                if isinstance(connection.pool, CreditPool):
+                    committed.add_callback(connection.pool.committed)
+                return self._asked(committed)
             return self._commit_streamed(connection, chunks, limit_s)
         except LarderError as error:
             self._breaker.forget()

@@ -21,9 +21,13 @@ from larder.v1 import engine_pb2, part_pb2
 
 _Want = Sequence[engine_pb2.CreditRequest]
 
-# After FULL the next question waits this long, doubled each time.
+# After an answer with fewer than wanted the next question waits this long,
+# doubled each time that there were none.
 _PAUSE_MIN_S = 0.05
 _PAUSE_MAX_S = 2.0
+
+# Slots lie on pages of the arena.
+_PAGE = 4096
 
 
 class CreditPool:
@@ -33,8 +37,13 @@ class CreditPool:
     that lie idle are replaced at half of their time: the new ones are here
     before the old ones go back, so that a store finds the pool full at any
     moment, also after a pause. One question at most is under way, for all
-    lengths together, asked when some length has fallen to half of its target
-    or some of its credits are due."""
+    lengths together, asked when some length has fallen to half of what is kept
+    or some of its credits are due.
+
+    Where the daemon allows fewer bytes than all targets take, about four fifths
+    of them are kept, each length its part: so there is room for what replaces
+    a quarter, and nothing is asked for that would be refused. Each answer says
+    what is allowed as of then; what is too many goes back."""
 
     def __init__(
         self,
@@ -58,10 +67,15 @@ class CreditPool:
         self._margin_ns = limits.lease_ms * 1_000_000 // 4
         self._lock = threading.Lock()
         self._targets = dict(targets)
+        # As the daemon's last answer says, bytes; 0: as many as wanted.
+        self._limit = 0
+        self._kept = dict(targets)
         # In the order of their deadlines.
         self._idle: dict[int, deque[Credit]] = {length: deque() for length in targets}
         self._renewal_planned = False
         self._asking = False
+        # The last answer had fewer than wanted.
+        self._short = False
         self._pause_s = 0.0
         self._not_before = 0.0
         self._closed = False
@@ -75,7 +89,22 @@ class CreditPool:
         with self._lock:
             self._targets[length] = count
             self._idle.setdefault(length, deque())
+            self._fit()
         self._refill()
+
+    def committed(self, answered: object) -> None:
+        """The daemon took over what was committed: there may be others in its
+        place."""
+        del answered
+        if self._short:
+            with self._lock:
+                self._short = False
+                self._pause_s = self._not_before = 0.0
+            self._refill()
+
+    def _fit(self) -> None:
+        """Works out how many of each length are kept; the lock is held."""
+        self._kept = fitting(self._targets, self._limit)
 
     def take(self, length: int) -> Credit | None:
         """A credit, or None where none is at hand; never waits."""
@@ -93,7 +122,7 @@ class CreditPool:
                     continue
                 found = credit
                 break
-            low = idle is not None and 2 * len(idle) <= self._targets[length]
+            low = idle is not None and 2 * len(idle) <= self._kept[length]
         if stale:
             self.give_back(stale)
         if low:
@@ -161,12 +190,12 @@ class CreditPool:
     def _deficit(self, renew: bool) -> list[engine_pb2.CreditRequest]:
         room = min(self._max_parts, self._max_credits - sum(len(idle) for idle in self._idle.values()))
         want: list[engine_pb2.CreditRequest] = []
-        for length, target in self._targets.items():
+        for length, target in self._kept.items():
             idle = self._idle[length]
             count = target - len(idle) if 2 * len(idle) <= target else 0
             if renew and not count:
                 # Some at a time: they and the new ones both take memory.
-                count = min(sum(map(self._due, idle)), max(1, target // 4))
+                count = min(sum(map(self._due, idle)), _renewed(target))
             count = min(count, room)
             if count > 0:
                 want.append(engine_pb2.CreditRequest(length=length, count=count))
@@ -182,10 +211,11 @@ class CreditPool:
         self._counters.add(credits_refused=wanted - got)
         with self._lock:
             self._asking = False
+            self._short = got < wanted
             if got >= wanted:
                 self._pause_s = 0.0
             else:
-                self._pause_s = min(max(2 * self._pause_s, _PAUSE_MIN_S), _PAUSE_MAX_S)
+                self._pause_s = _PAUSE_MIN_S if got else min(max(2 * self._pause_s, _PAUSE_MIN_S), _PAUSE_MAX_S)
                 self._not_before = time.monotonic() + self._pause_s * (0.5 + self._random01() / 2)
             again = self._not_before
         if got < wanted and self._session.alive:
@@ -216,6 +246,10 @@ class CreditPool:
         with self._lock:
             closed = self._closed
             if not closed:
+                if reply.limit_bytes != self._limit:
+                    self._limit = reply.limit_bytes
+                    self._counters.credit_limit(self._limit)
+                    self._fit()
                 for credit in fresh:
                     self._idle.setdefault(credit.length, deque()).append(credit)
                 replaced = self._surplus()
@@ -225,10 +259,11 @@ class CreditPool:
         return len(fresh)
 
     def _surplus(self) -> list[Credit]:
-        """Takes out what is due and has been replaced; the lock is held."""
+        """Takes out the oldest that are too many: they have been replaced, or the
+        daemon allows fewer than before; the lock is held."""
         surplus: list[Credit] = []
         for length, idle in self._idle.items():
-            while len(idle) > self._targets.get(length, 0) and self._due(idle[0]):
+            while len(idle) > self._kept.get(length, 0):
                 surplus.append(idle.popleft())
         return surplus
 
@@ -255,6 +290,25 @@ class CreditPool:
                 return
             self._plan_renewal()
         self._refill(renew=True)
+
+
+def _renewed(kept: int) -> int:
+    """How many of a length are replaced at once."""
+    return max(1, kept // 4)
+
+
+def fitting(targets: Mapping[int, int], limit: int) -> dict[int, int]:
+    """How many of each length can be kept within limit bytes, at least one, with
+    room for those that replace some; 0: all."""
+    sizes = {length: -(-length // _PAGE) * _PAGE for length in targets}
+    total = most = sum(sizes[length] * count for length, count in targets.items())
+    kept = dict(targets)
+    while limit and any(count > 1 for count in kept.values()):
+        if sum(sizes[length] * (count + _renewed(count)) for length, count in kept.items()) <= limit:
+            break
+        most = min(most, limit) * 49 // 50
+        kept = {length: max(1, count * most // total) for length, count in targets.items()}
+    return kept
 
 
 def _length_for(usable: int, left: dict[int, int]) -> int:

@@ -29,6 +29,9 @@ class ClientStats:
     outcomes: dict[str, int] = field(default_factory=dict)
     credits_granted: int = 0
     credits_refused: int = 0
+    # Bytes of credits that the daemon allows, as it said last; 0: no bound, or it
+    # has not said yet.
+    credit_limit: int = 0
     revokes: int = 0
     connects: int = 0
     reconnects: int = 0
@@ -57,6 +60,11 @@ class Counters:
         with self._lock:
             for name, n in by.items():
                 self._stats.outcomes[name] = self._stats.outcomes.get(name, 0) + n
+
+    def credit_limit(self, limit: int) -> None:
+        """The daemon said how many bytes of credits it allows."""
+        with self._lock:
+            self._stats.credit_limit = limit
 
     def failure(self, kind: Kind) -> None:
         """Counts a failed call."""
