@@ -216,7 +216,7 @@ class Connector:
         elif arena is not None:
             pool = CreditPool(session, arena, self._timers, self._counters, self.targets)
         else:
-            pool = StreamPool(session, self.targets)
+            pool = StreamPool(session, self.targets, options.stream_bytes)
             commits = StreamedCommits(objects, hello.parts, pool.done)
         return Connection(channel, session, hello, objects, arena, pool, commits, lifetime)
 

@@ -75,6 +75,9 @@ class Options:
     # Part length in bytes -> slots kept granted ahead. Hazard: they count
     # against the daemon's budget whether used or not.
     credits: Mapping[int, int] = field(default_factory=dict)
+    # Without shared memory they are buffers of this process, of so many bytes
+    # at most, or one of each length.
+    stream_bytes: int = 256 << 20
     # False: never map the arena; bytes move through streams, as for a client
     # on another host.
     share_memory: bool = True

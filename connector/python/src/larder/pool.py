@@ -297,6 +297,14 @@ def _renewed(kept: int) -> int:
     return max(1, kept // 4)
 
 
+def scaled(targets: Mapping[int, int], most: int) -> dict[int, int]:
+    """As many of each length as take most bytes together, at least one."""
+    total = sum(length * count for length, count in targets.items())
+    if total <= most:
+        return dict(targets)
+    return {length: max(1, count * most // total) for length, count in targets.items()}
+
+
 def fitting(targets: Mapping[int, int], limit: int) -> dict[int, int]:
     """How many of each length can be kept within limit bytes, at least one, with
     room for those that replace some; 0: all."""
@@ -324,11 +332,14 @@ def _length_for(usable: int, left: dict[int, int]) -> int:
 
 class StreamPool:
     """The pool of a connection without shared memory: buffers of this process,
-    as many as the options name, used again once their commit is answered."""
+    as many as the options name and their bytes allow, used again once their
+    commit was sent."""
 
-    def __init__(self, session: Session, targets: Mapping[int, int]) -> None:
+    def __init__(self, session: Session, targets: Mapping[int, int], most: int) -> None:
         self._session = session
         self._targets = dict(targets)
+        self._most = most
+        self._kept = scaled(self._targets, most)
         self._out: dict[int, int] = {}
         self._lock = threading.Lock()
 
@@ -336,12 +347,13 @@ class StreamPool:
         """Sets how many buffers of a length may be out."""
         with self._lock:
             self._targets[length] = count
+            self._kept = scaled(self._targets, self._most)
 
     def take(self, length: int) -> Credit | None:
         """A buffer, or None where all of them are out."""
         with self._lock:
             out = self._out.get(length, 0)
-            if out >= self._targets.get(length, 0):
+            if out >= self._kept.get(length, 0):
                 return None
             self._out[length] = out + 1
         credit = Credit(self._session.leases, None, length, np.empty(length, np.uint8), 0)

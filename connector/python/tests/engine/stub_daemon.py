@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -59,6 +60,8 @@ class StubDaemon:
     reuses: bool = True
     # None: as many slots as wanted.
     credits: int | None = None
+    # True: a client has no more slots at once than it keeps granted ahead.
+    ahead: bool = False
     # Raised by commit, if set.
     refuse_commit: LarderError | None = None
     # Of chunks that are not exact, as they were committed or as a tier made them.
@@ -119,6 +122,8 @@ class StubClient:
         self._limits = engine_pb2.Limits(max_parts=daemon.max_parts, max_match_chunks=4096)
         self.closed = False
         self.lock = threading.Lock()
+        # Slots taken and neither committed nor given back, by length.
+        self.out: Counter[int] = Counter()
 
     # What Credit needs of its connection.
     def enter(self) -> None: ...
@@ -137,7 +142,7 @@ class StubClient:
 
     @property
     def stats(self) -> ClientStats:
-        return ClientStats(connects=self.daemon.generation)
+        return ClientStats(connects=self.daemon.generation, credits_granted=sum(self.options.credits.values()))
 
     @property
     def hello(self) -> engine_pb2.HelloReply | None:
@@ -230,12 +235,18 @@ class StubClient:
         daemon = self.daemon
         if not self.ready or daemon.credits == 0:
             return None
+        with daemon.lock:
+            if daemon.ahead and self.out[length] >= self.options.credits.get(length, 0):
+                return None
+            self.out[length] += 1
         if daemon.credits is not None:
             daemon.credits -= 1
         slot = part_pb2.Slot(segment=0, offset=4096 * next(daemon._ids), length=length, generation=1)
         return Credit(self, slot, length, np.full(length, 0xA5, np.uint8), 0)
 
     def return_credit(self, credit: Credit) -> None:
+        with self.daemon.lock:
+            self.out[credit.length] -= 1
         if self.daemon.credits is not None:
             self.daemon.credits += 1
 
@@ -252,6 +263,7 @@ class StubClient:
                     daemon.qualities[chunk.key] = chunk.quality
                 stored = daemon.chunks.setdefault(chunk.key, {})
                 for part in chunk.parts:
+                    self.out[part.credit.length] -= 1
                     data = part.credit.view[: part.length].tobytes()
                     assert part.length == self._parts[part.part].raw_length
                     old = stored.get(part.part)

@@ -14,6 +14,7 @@ from vllm.v1.core.kv_cache_utils import get_request_block_hasher
 
 from larder.errors import FullError
 from larder.keys import chunk_keys, root_key
+from larder.vllm import worker
 from larder.vllm.matching import Match
 
 
@@ -185,6 +186,70 @@ def test_a_store_is_not_tried_for_ever(engine: MakeEngine, daemon: StubDaemon, p
     assert e.connector.stats.stores_planned == 12
     assert e.connector.stats.stores_dropped == 12
     assert daemon.credits == 0
+
+
+def large(engine: MakeEngine, **extra: Any) -> SimulatedEngine:
+    """An engine whose step fills 64 chunks of 32 KiB."""
+    return engine(budget=4096, model_len=8192, blocks=1024, extra=extra)
+
+
+def warnings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    said: list[str] = []
+    monkeypatch.setattr(worker.logger, "warning", lambda text, *values: said.append(text % values))
+    return said
+
+
+def test_a_step_larger_than_its_slots_is_stored_in_later_steps(
+    engine: MakeEngine, daemon: StubDaemon, prompt: MakePrompt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = warnings(monkeypatch)
+    daemon.ahead = True
+    e = large(engine, credit_mib=1)
+    e.add("r", prompt(4000), max_tokens=8)
+    e.step()
+    e.worker.worker_half.settle()
+    assert ordinals(daemon) == list(range(32))
+    assert e.worker.stats.dropped_no_credit == 30
+    e.run()
+    # From head to tail, so that what is there is of use at any time.
+    assert ordinals(daemon) == list(range(62))
+    check_bytes(daemon, prompt(4000))
+    assert len(said) == 1
+    assert "credit_mib lets 32 be granted ahead, and two steps fill 130; raise it, or leave it out" in said[0]
+    other = large(engine)
+    other.generate("r", prompt(4000), max_tokens=1)
+    assert other.external["r"] == 62 * 64
+
+
+def test_a_step_finds_slots_for_all_that_it_fills(
+    engine: MakeEngine, daemon: StubDaemon, prompt: MakePrompt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = warnings(monkeypatch)
+    daemon.ahead = True
+    e = large(engine)
+    for i in range(3):
+        e.add(f"r{i}", prompt(4090, seed=i), max_tokens=1)
+    e.run()
+    assert len(daemon.commits) == 3 * 63
+    assert (e.worker.stats.dropped_no_credit, said) == (0, [])
+    other = large(engine)
+    other.generate("r", prompt(4090, seed=2), max_tokens=1)
+    assert other.external["r"] == 63 * 64
+
+
+def test_a_chunk_that_cannot_be_stored_takes_those_behind_it_along(
+    engine: MakeEngine, daemon: StubDaemon, prompt: MakePrompt
+) -> None:
+    daemon.ahead = True
+    daemon.credits = 2 * HEADS
+    e = engine(blocks=512, budget=2048)
+    e.generate("r", prompt(1290), max_tokens=20)
+    # 20 chunks of which two are stored; the third is tried in three steps.
+    assert ordinals(daemon) == [0, 1]
+    assert e.connector.stats.stores_planned == 20 + 16 + 16
+    daemon.credits = None
+    e.generate("again", prompt(1290), max_tokens=2)
+    assert ordinals(daemon) == list(range(20))
 
 
 def test_credits_of_an_incomplete_chunk_go_back(engine: MakeEngine, daemon: StubDaemon, prompt: MakePrompt) -> None:

@@ -295,8 +295,7 @@ class SchedulerHalf:
             if report.handshakes:
                 self.start(report.handshakes)
             if self._planner is not None:
-                for request_id, ordinal in sorted(report.dropped):
-                    self._planner.dropped(self._states.get(request_id), ordinal)
+                self._planner.dropped(self._states, report.dropped)
             self.events.answered(report.published, report.dropped, now)
             for request_id, chunk in report.failed.items():
                 self._load_failed(request_id, chunk, now)

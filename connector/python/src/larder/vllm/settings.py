@@ -68,9 +68,12 @@ class Settings:
     # step at most, beside those that the step computed. Hazard: each takes the
     # time of its copy from the step.
     backfill_chunks: int = 16
-    # Slots kept granted ahead, in MiB at most. Hazard: too few for one step's
-    # chunks drops stores; they count against the daemon's budget.
-    credit_mib: int = 256
+    # Slots kept granted ahead by each rank, in MiB at most. 0: what two steps of
+    # the engine fill (max_num_batched_tokens), as far as the daemon allows it
+    # (host.granted_percent). Hazard: what one step fills and finds no slots is
+    # stored over later steps of its request, and lost where there are none; what
+    # is granted counts against the daemon's budget.
+    credit_mib: int = 0
 
     # Microseconds that the scheduler waits for a match under way: for each
     # request, and in each step for all of them.

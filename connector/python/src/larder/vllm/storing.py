@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+
 from larder.vllm.lineage import UNKNOWN, Lineage
 from larder.vllm.metadata import StoreOp
 from larder.vllm.page_groups import PageGroups
@@ -15,7 +17,8 @@ class StorePlanner:
     """Plans each chunk of a request once: when its last token is computed, or,
     for those that the engine's own cache covers, once the daemon's answer says
     that it lacks them. What a rank drops is planned again while the request
-    runs; what may rest on pages that another connector did not fill, once that is
+    runs, from head to tail: a chunk is of no use before the one before it is
+    there. What may rest on pages that another connector did not fill, once that is
     known."""
 
     def __init__(
@@ -45,7 +48,7 @@ class StorePlanner:
         if state.next_chunk is None:
             state.next_chunk = state.unclear = before // self._chunk_tokens
         self._clear_up(state)
-        older = [c for c in state.backlog if c < ready and state.name(c) not in self._present]
+        older = sorted({c for c in state.backlog if c < ready and state.name(c) not in self._present})
         chosen = older[: self._backfill]
         # Those not ready are of pages lost in a preemption.
         state.backlog = [c for c in state.backlog if c >= ready] + older[self._backfill :]
@@ -70,16 +73,26 @@ class StorePlanner:
         covered = before // self._chunk_tokens if state.next_chunk is None else state.unclear
         return any(state.name(c) not in self._present for c in range(min(covered, chunks)))
 
-    def dropped(self, state: RequestState | None, ordinal: int) -> None:
-        """A rank did not store a chunk."""
-        self._stats.stores_dropped += 1
-        if state is None or state.next_chunk is None:
-            return
-        self._present.remove(state.name(ordinal))
-        tries = state.tries.get(ordinal, 1)
-        if tries < STORE_TRIES:
-            state.tries[ordinal] = tries + 1
-            state.backlog.append(ordinal)
+    def dropped(self, states: Mapping[str, RequestState], names: Iterable[tuple[str, int]]) -> None:
+        """Ranks did not store chunks of a step, by request and ordinal.
+
+        The first of a request's was tried; those behind it were dropped for it.
+        So where slots are few a step stores some and the next one goes on, and
+        what cannot be stored at all is given up with what is behind it."""
+        heads: dict[str, int] = {}
+        for request_id, ordinal in sorted(names):
+            self._stats.stores_dropped += 1
+            state = states.get(request_id)
+            if state is None or state.next_chunk is None:
+                continue
+            self._present.remove(state.name(ordinal))
+            if request_id not in heads:
+                heads[request_id] = ordinal
+                state.tries[ordinal] = state.tries.get(ordinal, 0) + 1
+            if state.tries[heads[request_id]] < STORE_TRIES:
+                state.backlog.append(ordinal)
+            else:
+                state.backlog = [c for c in state.backlog if c < ordinal]
 
     def _clear_up(self, state: RequestState) -> None:
         """Decides on the chunks of the local hit, once the match is done."""

@@ -27,6 +27,7 @@ from larder.vllm.metadata import Handshake, StepMetadata, WorkerReport
 from larder.vllm.page_groups import PageGroups
 from larder.vllm.saver import Saver, StoreClient
 from larder.vllm.settings import Settings
+from larder.vllm.slots_ahead import SlotsAhead
 from larder.vllm.stages import Place, place
 from larder.vllm.stats import Summary, WorkerStats, timed
 
@@ -78,6 +79,8 @@ class WorkerHalf:
         self._adapters: Mapping[GroupSpan, LayoutAdapter] = {}
         self._parts: tuple[RankPart, ...] = ()
         self._here: Place | None = None
+        self._ahead: SlotsAhead | None = None
+        self._no_credit = 0
         self._session = 0
         # Of earlier sessions, while loads of theirs have not ended.
         self._ending: list[tuple[Loader, WorkerClient]] = []
@@ -114,12 +117,13 @@ class WorkerHalf:
             self._client.wait_ready(self._settings.call_timeout_ms / 1000)
             self._path.ready()
         logger.info(
-            "Larder: namespace %s, %d parts of %d bytes together for %d tokens, daemon at %s",
+            "Larder: namespace %s, %d parts of %d bytes together for %d tokens, daemon at %s, slots granted ahead: %s",
             namespace.fingerprint()[:8].hex(),
             len(parts),
             sum(part.length for part in parts),
             namespace.chunk_tokens,
             self._settings.socket,
+            self._ahead,
         )
 
     def _attach(self, namespace: NamespaceDescriptor) -> None:
@@ -127,6 +131,9 @@ class WorkerHalf:
         if self._here is None:
             return
         adapters, parts, path, threads = self._adapters, self._parts, self._path, self._settings.copy_threads
+        most = self._settings.credit_mib << 20
+        step_tokens = self._vllm_config.scheduler_config.max_num_batched_tokens
+        self._ahead = SlotsAhead(parts, namespace.chunk_tokens, step_tokens, most)
         options = Options(
             socket=self._settings.socket,
             role="worker",
@@ -136,7 +143,8 @@ class WorkerHalf:
             ranks=identity.ranks(self._vllm_config, self._here),
             engine=_engine(),
             call_timeout_s=self._settings.call_timeout_ms / 1000,
-            credits=self._credits(namespace, parts),
+            credits=self._ahead.counts,
+            stream_bytes=most or Options.stream_bytes,
             mapped=None if path is None else path.registered.mapped,
         )
         groups = PageGroups.of(self._kv_cache_config)
@@ -295,6 +303,9 @@ class WorkerHalf:
 
     def _say_so(self) -> None:
         s = self.stats
+        if s.dropped_no_credit > self._no_credit and self._client is not None and self._ahead is not None:
+            self._no_credit = s.dropped_no_credit
+            self._ahead.complain(self._client.stats, partial(logger.warning, "Larder: %s"))
         dropped = s.dropped_no_credit + s.dropped_rejected + s.dropped_failed
         numbers = (s.chunks_loaded, s.bytes_loaded, s.loads_failed, s.chunks_stored, s.bytes_stored, dropped)
         if self._summary.due(time.monotonic(), numbers):
@@ -306,21 +317,6 @@ class WorkerHalf:
     def _say(self, handshake: Handshake) -> None:
         self._handshake = handshake
         self._unsaid = (handshake,)
-
-    def _credits(self, namespace: NamespaceDescriptor, parts: tuple[RankPart, ...]) -> dict[int, int]:
-        """Slots to keep granted ahead: twice what a step's tokens fill, since
-        the pool is refilled once half is gone."""
-        tokens = self._vllm_config.scheduler_config.max_num_batched_tokens
-        chunks = 2 * (-(-tokens // namespace.chunk_tokens) + 1)
-        wanted: dict[int, int] = {}
-        for part in parts:
-            if part.writes:
-                wanted[part.length] = wanted.get(part.length, 0) + chunks
-        total = sum(length * count for length, count in wanted.items())
-        most = self._settings.credit_mib << 20
-        if total > most:
-            wanted = {length: max(1, count * most // total) for length, count in wanted.items()}
-        return wanted
 
 
 def _engine() -> str:
