@@ -129,8 +129,9 @@ METRICS = (
     ),
     Metric(
         "chunks_not_stored",
-        "Chunks that a rank did not add. no_credit: no slot was at hand; the engine's log says why, and what helps. rejected: the daemon's log says why. failed: no answer, see "
-        "larder_call_failures. duplicate: another engine was first; normal. conflict: other bytes were there; "
+        "Chunks that a rank did not add. no_credit: no slot was at hand; the engine's log says why, and what helps. "
+        "rejected: the daemon's log says why. failed: no answer, see larder_call_failures. "
+        "duplicate: another engine was first; normal. conflict: other bytes were there; "
         "compare the engines' hosts and configurations. window: pages of a sliding window were given to others before; "
         "a smaller chunk_tokens helps where the window is shorter than a chunk.",
         "reason",
