@@ -12,7 +12,7 @@
 //   - Checksums cover stored bytes and are verified before those are decoded.
 //   - The same input and Params give the same object, on every platform:
 //     integer histograms, and float32 arithmetic in a fixed order that no
-//     compiler may fuse.
+//     compiler may fuse. Opaque bytes do for one version of the zstd library.
 //   - Decoding is bit-identical on every platform: plain rounds one addition in
 //     float32 and one conversion to the output type; calibrated has one fused
 //     operation for each component, in ascending order.
