@@ -55,7 +55,7 @@ from rig import Daemon, Engine, EngineError, await_that, daemon, offloading, tie
 
 CHUNK = 256
 # Settings of the connector that variants may have otherwise, by default.
-TUNED = {"load_ahead_ms": 3.0, "load_layers": "auto"}
+TUNED = {"load_ahead_ms": 3.0, "load_layers": "off"}
 GIB = 1 << 30
 # Of one engine on the card: weights, pages, activations, CUDA itself.
 ENGINE_BYTES = 23 * GIB

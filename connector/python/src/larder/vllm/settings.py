@@ -109,12 +109,12 @@ class Settings:
     # the engine computes nothing else. 0: requests go on once everything is copied
     # and confirmed. Hazard: that step's other requests wait as long.
     load_ahead_ms: float = 3.0
-    # What such a step waits for, layer by layer where auto: for the copies of a
-    # layer only when its computation comes, in steps that call the engine's hooks for
-    # layers (eager ones, and between the pieces of CUDA graphs). piecewise: the engine
-    # is to run no full CUDA graphs, which call none. Hazard of it: decoding becomes
-    # slower. off: for all copies at once.
-    load_layers: str = "auto"
+    # auto: such a step waits for the copies of a layer only when its computation
+    # comes, where it calls the engine's hooks for layers (eager steps, and between the
+    # pieces of CUDA graphs). piecewise: the same, and the engine is to run no full CUDA
+    # graphs, which call none. Hazard of it: decoding becomes slower. off: for all copies
+    # at its begin, which was faster where it was measured.
+    load_layers: str = "off"
     # Seconds for which chunks whose load failed are not loaded again.
     failed_pause_s: float = 10.0
     # Milliseconds that a step without computation waits for loads, at most; it
