@@ -69,7 +69,7 @@ test-engine-matrix: build ## test-engine on every version of vLLM that is suppor
 	  $(MAKE) test-engine ENGINE= VLLM=$$version || failed="$$failed $$version"; \
 	done; [ -z "$$failed" ] || { echo "test-engine-matrix: failed on vLLM$$failed" >&2; exit 1; }
 	LARDER_ENGINES="$(foreach v,$(VERSIONS),$(CURDIR)/$(call engine_dir,$(v))/bin/python)" \
-	  $(PYTEST_ENGINE) $(PYDIR)/tests/engine/matrix_shared_kv.py
+	  $(PYTEST_ENGINE) $(PYDIR)/tests/engine/matrix_shared_kv.py $(PYDIR)/tests/engine/matrix_latent_kv.py
 
 .PHONY: test-kernel
 test-kernel: $(KERNELENV)/.ready ## the GPU copies' kernel under Triton's interpreter (190 MB to fetch)
