@@ -31,6 +31,7 @@ os.environ.pop("PYTHONHASHSEED", None)
 
 
 import torch
+from gpu_engine import gpu  # noqa: F401 - a fixture
 from other_connector import CLAIM
 from simulated_engine import VOCABULARY, SimulatedEngine, make_config, write_config
 from stub_daemon import StubDaemon

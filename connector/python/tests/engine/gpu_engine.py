@@ -5,14 +5,21 @@ scheduling."""
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+import pytest
+import torch
 from fake_device import FakeDevice
 from gpu_pages import NHD
 from hybrid_engine import HybridEngine, Layer
-from simulated_engine import HEADS, Hashes, Step, larder
+from simulated_engine import HEADS, Hashes, MakeEngine, Step, larder, make_config
+from stub_daemon import StubDaemon
 
+from larder.registered import RegisteredMemory
+from larder.vllm import layout_choice, layout_choice_gpu
 from larder.vllm.gpu_saver import GpuSaver, Started
 from larder.vllm.saver import Batch
 
@@ -109,3 +116,34 @@ class _Last:
 
     def synchronize(self) -> None:
         self.reached.set()
+
+
+MakeGpuEngine = Callable[..., MakeEngine]
+
+
+@pytest.fixture
+def gpu(model_folder: Path, daemon: StubDaemon, monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeGpuEngine]:
+    """gpu(device, variant) makes what the fixture engine is, on that device."""
+    made: list[GpuEngine] = []
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    monkeypatch.setattr(layout_choice_gpu, "backend_write", lambda _: write)
+
+    def on(device: FakeDevice, variant: str = "auto") -> MakeEngine:
+        monkeypatch.setattr(layout_choice, "device_of", lambda _: device)
+        monkeypatch.setattr(RegisteredMemory, "covers", lambda *_: device.covered)
+
+        def make(
+            connect: Any = daemon.connect, cache_config: Any = None, kind: Any = None, **options: Any
+        ) -> GpuEngine:
+            del kind
+            options["extra"] = {"gpu_load": variant, "gpu_store": variant} | (options.get("extra") or {})
+            made.append(GpuEngine(device, make_config(model_folder, **options), connect, cache_config))
+            return made[-1]
+
+        return make
+
+    yield on
+    for one in made:
+        one.close()
+    torch.set_num_threads(threads)

@@ -3,62 +3,25 @@ loads write is right although nobody waits for the device."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import torch
 from fake_device import FakeDevice
-from gpu_engine import GpuEngine, write
+from gpu_engine import GpuEngine, MakeGpuEngine
 from hybrid_engine import HybridEngine
 from simulated_engine import (
-    MakeEngine,
     MakePrompt,
     check_chunk,
     expected_output,
-    make_config,
     prefix_hashes,
 )
 from stub_daemon import StubDaemon
 from test_random_runs import Run
 
-from larder.registered import RegisteredMemory
-from larder.vllm import layout_choice, layout_choice_gpu
 from larder.vllm.gpu_loader import GpuLoader
 from larder.vllm.gpu_path import Order
 from larder.vllm.sleeping import watch
-
-MakeGpuEngine = Callable[..., MakeEngine]
-
-
-@pytest.fixture
-def gpu(model_folder: Path, daemon: StubDaemon, monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeGpuEngine]:
-    """gpu(device, variant) makes what the fixture engine is, on that device."""
-    made: list[GpuEngine] = []
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    monkeypatch.setattr(layout_choice_gpu, "backend_write", lambda _: write)
-
-    def on(device: FakeDevice, variant: str = "auto") -> MakeEngine:
-        monkeypatch.setattr(layout_choice, "device_of", lambda _: device)
-        monkeypatch.setattr(RegisteredMemory, "covers", lambda *_: device.covered)
-
-        def make(
-            connect: Any = daemon.connect, cache_config: Any = None, kind: Any = None, **options: Any
-        ) -> GpuEngine:
-            del kind
-            options["extra"] = {"gpu_load": variant, "gpu_store": variant} | (options.get("extra") or {})
-            made.append(GpuEngine(device, make_config(model_folder, **options), connect, cache_config))
-            return made[-1]
-
-        return make
-
-    yield on
-    for one in made:
-        one.close()
-    torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize(("variant", "covered"), [("staged", True), ("zero_copy", True), ("zero_copy", False)])
@@ -222,14 +185,17 @@ def test_a_copy_that_does_not_start_is_a_store_dropped_and_a_load_failed(
     assert engine.worker.stats.loads_failed == 1
 
 
-@pytest.mark.parametrize(("seed", "windows", "ahead_ms"), [(0, 0, 3), (1, 0, 3), (2, 1, 3), (3, 2, 3), (4, 0, 0)])
+@pytest.mark.parametrize(
+    ("seed", "windows", "ahead_ms"), [(0, 0, 3), (1, 0, 3), (2, 1, 3), (3, 2, 3), (4, 0, 0), (6, 0, 3)]
+)
 def test_random_run(gpu: MakeGpuEngine, daemon: StubDaemon, seed: int, windows: int, ahead_ms: float) -> None:
     device = FakeDevice(seed)
     daemon.reuses = not ahead_ms
     make = gpu(device, ["staged", "zero_copy"][seed % 2])
 
     def engine(extra: dict[str, Any], **options: Any) -> Any:
-        return make(extra=extra | {"load_ahead_ms": ahead_ms}, **options)
+        layers = "auto" if seed == 6 else "off"
+        return make(extra=extra | {"load_ahead_ms": ahead_ms, "load_layers": layers}, **options)
 
     run = Run(engine, daemon, 200 + seed, windows)
     assert isinstance(run.engine, GpuEngine)

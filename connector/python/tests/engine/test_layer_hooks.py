@@ -1,9 +1,8 @@
-"""The hooks that the engine calls for each layer, and why Larder has no use for them.
+"""The hooks that the engine calls for each layer, of which nothing depends.
 
-A request is computed only once all of its load is there; until then others are. A
-synchronous answer, which layer-by-layer loading needs, would let a slow load hold up
-every request of a step, and where it fails the engine keeps the unfilled pages in its
-prefix cache.
+Claims are asynchronous: a synchronous one lets a slow load hold up every request of
+a step, and where it fails the engine keeps the unfilled pages in its prefix cache.
+What the hooks are used for on GPUs is tested in test_loads_ahead.py.
 """
 
 from __future__ import annotations

@@ -113,18 +113,21 @@ class GpuLoader(Loader):
         if not self._pending:
             return []
         with self._changed:
+            left = 0
             for landing in self._landings:
-                if self._may_report(landing, idle=idle):
+                # In order, so those before are copied first.
+                left += landing.left()
+                if self._may_report(landing, left, idle=idle):
                     landing.reported = True
                     blocks = (block for some in landing.op.blocks for block in some)
                     self._path.arrivals.reported(landing.op.request_id, landing.pieces, blocks)
-                    self._done.append(landing.ends(self._rate.seconds(landing.left())))
+                    self._done.append(landing.ends(self._rate.seconds(left)))
             return super().take_done()
 
-    def _may_report(self, landing: Landing, *, idle: bool) -> bool:
+    def _may_report(self, landing: Landing, left: int, *, idle: bool) -> bool:
         if landing.reported or not landing.complete or self._void:
             return False
-        return landing.near if idle else self._rate.seconds(landing.left()) <= self._ahead_s
+        return landing.near if idle else self._rate.seconds(left) <= self._ahead_s
 
     def close(self) -> None:
         """See Loader."""
