@@ -1,4 +1,4 @@
-"""The hooks that the engine calls for each layer, of which nothing depends.
+"""The hooks that the engine calls for each layer, on which nothing depends.
 
 Claims are asynchronous: a synchronous one lets a slow load hold up every request of
 a step, and where it fails the engine keeps the unfilled pages in its prefix cache.

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 from fake_device import FakeDevice, FakeEvent
-from gpu_engine import GpuEngine, MakeGpuEngine
-from simulated_engine import MakePrompt, expected_output
+from gpu_engine import MakeGpuEngine
+from simulated_engine import MakePrompt, SimulatedEngine, expected_output
 from stub_daemon import StubDaemon
 from test_gpu_copies import Transfer, fill, raw
 from vllm.distributed.kv_transfer.kv_connector.v1.multi_connector import MultiConnector
@@ -26,7 +26,7 @@ from larder.vllm.layer_waits import LayerWaits
 from larder.vllm.settings import Settings
 
 
-def until(engine: GpuEngine, done: Callable[[Any], bool]) -> None:
+def until(engine: SimulatedEngine, done: Callable[[Any], bool]) -> None:
     """Steps until one of which this holds."""
     end = time.monotonic() + 60
     while not done(engine.step()):
@@ -41,7 +41,7 @@ def scheduled(request_id: str) -> Callable[[Any], bool]:
     return lambda step: step.scheduled.get(request_id, 0) > 0
 
 
-def loader(engine: GpuEngine) -> Any:
+def loader(engine: SimulatedEngine) -> Any:
     return engine.worker.worker_half._loader
 
 
