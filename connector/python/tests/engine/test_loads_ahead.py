@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 from fake_device import FakeDevice, FakeEvent
 from gpu_engine import MakeGpuEngine
+from gpu_pages import fill
 from simulated_engine import MakePrompt, SimulatedEngine, expected_output
 from stub_daemon import StubDaemon
-from test_gpu_copies import Transfer, fill, raw
+from test_gpu_copies import Transfer, raw
 from vllm.distributed.kv_transfer.kv_connector.v1.multi_connector import MultiConnector
 
 from larder.errors import InvalidError
