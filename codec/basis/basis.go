@@ -67,6 +67,15 @@ func (b *Basis) Memory() int64 {
 	return n
 }
 
+// Products of numbers that all units of a token take, each way; decoding leaves
+// out components that are 0.
+func (s *Shape) Products() (n int64) {
+	for i := range s.Fields {
+		n += int64(s.Layers*s.Blocks()) * int64(s.Size(i)) * int64(s.Size(i))
+	}
+	return n
+}
+
 // Field returns the number of the field of a kind, -1 if there is none.
 func (b *Basis) Field(kind uint8) int {
 	for i, f := range b.Fields {

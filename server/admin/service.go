@@ -11,7 +11,6 @@ import (
 	"github.com/larderkv/larder/server/registry"
 	"github.com/larderkv/larder/storage"
 	"github.com/larderkv/larder/storage/arena"
-	"github.com/larderkv/larder/storage/coded"
 	"github.com/larderkv/larder/storage/nvme"
 
 	"github.com/larderkv/larder/api/keys"
@@ -30,7 +29,7 @@ type Arena interface {
 type Below interface {
 	Has(s arena.Scope, key keys.Key) (quality uint8, there bool)
 	// Codec says how chunks of a namespace are written there.
-	Codec(*registry.Namespace) coded.Mode
+	Codec(*registry.Namespace) string
 	// Holders are the scopes that have the chunk, with the tier that does.
 	Holders(key keys.Key) map[arena.Scope]storage.Tier
 	// Pin pins chunks, or with unpin lets them go; Full is an error beside the
@@ -130,7 +129,7 @@ func (v *Service) Namespaces(context.Context, *larderv1.NamespacesRequest) (*lar
 	for _, n := range v.options.Registry.Namespaces() {
 		codec := ""
 		if v.options.Below != nil && n.Descriptor != nil {
-			codec = v.options.Below.Codec(n).String()
+			codec = v.options.Below.Codec(n)
 		}
 		reply.Namespaces = append(reply.Namespaces, &larderv1.NamespaceStatus{
 			Fingerprint: n.Fingerprint[:], Descriptor_: n.Encoded, Epoch: v.epoch(n),

@@ -41,6 +41,9 @@ func (c *Config) check() error {
 	if err := c.Codec.check(); err != nil {
 		return err
 	}
+	if err := c.checkBases(); err != nil {
+		return err
+	}
 	if c.Listen.TCP != "" {
 		for _, f := range []struct{ key, path string }{
 			{"listen.tls.cert", c.Listen.TLS.Cert},

@@ -31,7 +31,7 @@ func (n *NVMe) checkCodecs() error {
 	var seen []string
 	for _, rule := range n.Codecs {
 		prefix, mode, _ := strings.Cut(rule, "=")
-		if len(prefix) < 8 || len(prefix) > 64 || strings.Trim(prefix, "0123456789abcdef") != "" {
+		if !isPrefix(prefix) {
 			return fault.New(fault.Invalid, "nvme.codecs", "want NAMESPACE=MODE, the namespace by 8 to 64 hex digits in lower case").With(rule, nil)
 		}
 		if _, err := coded.ParseMode(mode); err != nil {
@@ -45,4 +45,9 @@ func (n *NVMe) checkCodecs() error {
 		seen = append(seen, prefix)
 	}
 	return nil
+}
+
+// isPrefix says whether s names something by the beginning of its hash.
+func isPrefix(s string) bool {
+	return len(s) >= 8 && len(s) <= 64 && strings.Trim(s, "0123456789abcdef") == ""
 }

@@ -61,10 +61,13 @@ type NVMe struct {
 	Buffered      bool
 }
 
-// Codec bounds what coding parts may take.
+// Codec bounds what coding parts may take, and names bases.
 type Codec struct {
-	Workers int64
-	Bytes   int64
+	Workers    int64
+	Bytes      int64
+	BasesDir   string
+	BasesBytes int64
+	Bases      []string
 }
 
 // Session bounds what engines may ask for.

@@ -129,8 +129,8 @@ func table(c *Config) []*Option {
 			Hazard: "always wears the drive most. never keeps what is there and adds nothing.",
 		}, {
 			Key: "nvme.codec", value: choice(&c.NVMe.Codec, coded.Modes()...),
-			Help:   "How chunks are written to the disk: raw; lossless, about two thirds of the bytes for bfloat16; or quantized, L0 finest to L3 coarsest: L1 about a quarter, L2 about a sixth of the bytes (bench/RESULTS.md has what they cost in quality). What is there is read whatever this says. Opaque layouts, and types that the codec does not know, are coded without loss in every mode but raw: bfloat16 to two thirds, others to about 0.83.",
-			Hazard: "Coding takes processors (codec.workers); opaque layouts of other types than bfloat16 three to eight times as long, 0.7 to 1 GB/s a processor when loaded: with few workers less than a disk gives. A chunk that was quantized answers only engines that accept its level (lowest_level of the connector); all others recompute it.",
+			Help:   "How chunks are written to the disk: raw; lossless, about two thirds of the bytes for bfloat16; or quantized, L0 finest to L3 coarsest: L1 about a quarter, L2 about a sixth of the bytes (bench/RESULTS.md has what they cost in quality); calibrated:L0 to calibrated:L3 are the same levels by the basis that codec.bases names for the model, in fewer bytes, and plain where none fits (larder namespaces says so). What is there is read whatever this says. Opaque layouts, and types that the codec does not know, are coded without loss in every mode but raw: bfloat16 to two thirds, others to about 0.83.",
+			Hazard: "Coding takes processors (codec.workers), calibrated coding several times as many; opaque layouts of other types than bfloat16 three to eight times as long, 0.7 to 1 GB/s a processor when loaded: with few workers less than a disk gives. A chunk that was quantized answers only engines that accept its level (lowest_level of the connector); all others recompute it.",
 		}, {
 			Key: "nvme.codecs", value: texts(&c.NVMe.Codecs),
 			Help:   "nvme.codec for single namespaces: NAMESPACE=MODE, a namespace by the first 8 or more hex digits of its fingerprint (larder namespaces).",
@@ -152,6 +152,18 @@ func table(c *Config) []*Option {
 		}, {
 			Key: "codec.bytes", value: size(&c.Codec.Bytes, 0, 0, 1024*gib),
 			Help:   "Memory that parts take while they are coded, bfloat16 about three times its length; about as much again stays with the workers. Chunks that are written take at most half of it. What finds none waits. 0: 32MiB for each worker, at least 256MiB.",
+			Hazard: "It comes on top of host.bytes.",
+		}, {
+			Key: "codec.bases_dir", value: text(&c.Codec.BasesDir, ""),
+			Help:   "Directory with the bases of calibrated coding, as larder calibrate writes them into a directory: named by their hash. They are read at the start. Empty: none.",
+			Hazard: "Chunks that were coded by a basis that is not here any more cannot be loaded: keep a basis as long as the disks have chunks of it.",
+		}, {
+			Key: "codec.bases", value: texts(&c.Codec.Bases),
+			Help:   "Which basis codes the KV of a model in calibrated modes: WEIGHTS=BASIS, the first 8 or more hex digits of weights_id (larder namespaces NAMESPACE) and of the basis's hash.",
+			Hazard: "A basis of another model costs bytes, and quality where that model has larger KV: a level is as fine as it says only by the basis of the very model.",
+		}, {
+			Key: "codec.bases_bytes", value: size(&c.Codec.BasesBytes, gib, mib, 1024*gib),
+			Help:   "Memory that bases may take; larder_codec_basis_memory_bytes shows what each does. What goes beyond is left out, as the log says.",
 			Hazard: "It comes on top of host.bytes.",
 		},
 

@@ -54,6 +54,9 @@ func (d *Daemon) build() error {
 		// Later than any epoch that an earlier start has given out.
 		Epoch: uint64(time.Now().UnixMilli()),
 	})
+	if err := d.openBases(); err != nil {
+		return err
+	}
 	nvmeSource := d.nvmeSource()
 	meter, shown := metrics.New(metrics.Sources{
 		Host:     d.arena.Stats,

@@ -27,6 +27,7 @@ import (
 	"github.com/larderkv/larder/server/session"
 	"github.com/larderkv/larder/server/tiers"
 	"github.com/larderkv/larder/storage/arena"
+	"github.com/larderkv/larder/storage/bases"
 	"github.com/larderkv/larder/storage/coded"
 	"github.com/larderkv/larder/storage/segment"
 )
@@ -55,6 +56,7 @@ type Daemon struct {
 	tiers    *tiers.Tiers // nil: no nvme tier
 	devices  []device     // of the nvme tier, as configured; set by New
 	coder    *coded.Pool  // of the nvme tier
+	bases    *bases.Store // of the coder
 	sessions *session.Service
 	objects  *objects.Service
 	handover *handover.Server

@@ -27,10 +27,11 @@ func (d *Daemon) nvmeSource() *metrics.NVMe {
 		}
 		st := d.tiers.Stats()
 		return metrics.Workers{
-			Codec: d.coder.Stats(), Promoter: st.Promoter, Writer: st.Writer, OverBudget: st.OverBudget,
+			Codec: d.coder.Stats(), BasesLeft: len(d.bases.Left()), Promoter: st.Promoter, Writer: st.Writer, OverBudget: st.OverBudget,
 			Wait: st.Expected.Wait, PerMiB: st.Expected.PerMiB,
 		}
 	}}
+	source.Bases = d.basesShown()
 	for i := range list {
 		source.Devices = append(source.Devices, metrics.Device{Path: list[i].Path, Stats: func() nvme.Stats { return d.deviceStats(i) }})
 	}

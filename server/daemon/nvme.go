@@ -46,7 +46,7 @@ func (d *Daemon) openNVMe(names *registry.Registry, watch *observers, meter *met
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
-	if d.coder, err = coded.NewPool(coded.Options{Workers: int(d.config.Codec.Workers), Bytes: d.config.Codec.Bytes}); err != nil {
+	if d.coder, err = coded.NewPool(coded.Options{Workers: int(d.config.Codec.Workers), Bytes: d.config.Codec.Bytes, Bases: d.bases}); err != nil {
 		return err
 	}
 	o := tiers.Options{

@@ -33,12 +33,21 @@ func codecMetrics() []family[Workers] {
 		}),
 		metric("larder_codec_waiting", "Calls that wait for a worker, or for memory. Above 0 for long: raise codec.workers if the host has idle processors, and codec.bytes where parts are large.", gauge, "",
 			one(func(s *Workers) float64 { return float64(s.Codec.Waiting) })),
-		metric("larder_codec_errors_total", "Parts that could not be coded, by kind. corrupt: stored bytes were sound and did not decode, or to other bytes; the chunk was dropped; any at all is a bug or bad memory. unknown: written by another version of Larder. decode: not decoded for any other reason; the chunk stays; any at all is a bug. stopped: whoever asked gave up first, be it to read or to write. encode: they were not written.", counter, "kind", values{
+		metric("larder_codec_errors_total", "Parts that could not be coded, by kind. corrupt: stored bytes were sound and did not decode, or to other bytes; the chunk was dropped; any at all is a bug or bad memory. unknown: written by another version of Larder, or by a basis that is not in codec.bases_dir. decode: not decoded for any other reason; the chunk stays; any at all is a bug. stopped: whoever asked gave up first, be it to read or to write. encode: they were not written.", counter, "kind", values{
 			"corrupt": func(s *Workers) float64 { return float64(s.Codec.Corrupt) },
 			"decode":  func(s *Workers) float64 { return float64(s.Codec.DecodeFailed) },
 			"unknown": func(s *Workers) float64 { return float64(s.Codec.Unknown) },
 			"stopped": func(s *Workers) float64 { return float64(s.Codec.Stopped) },
 			"encode":  func(s *Workers) float64 { return float64(s.Codec.EncodeFailed) },
 		}),
+		metric("larder_codec_fallbacks_total", "Parts that nvme.codec wants calibrated and that were coded plain at the same level, by reason. no_basis: codec.bases names none for the model, or it was left out. shape, rope: the basis is not for such KV, or the model's RoPE kind is not implemented; calibrate anew, or choose a plain level. position: the prompt is longer than the basis's positions (larder calibrate --positions). apart: a bundle's parts came one by one; many are a bug.", counter, "reason", values{
+			"no_basis": func(s *Workers) float64 { return float64(s.Codec.Fallbacks.NoBasis) },
+			"shape":    func(s *Workers) float64 { return float64(s.Codec.Fallbacks.Shape) },
+			"rope":     func(s *Workers) float64 { return float64(s.Codec.Fallbacks.Rope) },
+			"position": func(s *Workers) float64 { return float64(s.Codec.Fallbacks.Position) },
+			"apart":    func(s *Workers) float64 { return float64(s.Codec.Fallbacks.Apart) },
+		}),
+		metric("larder_codec_bases_left_out", "Files of codec.bases_dir and rules of codec.bases that cannot be used; the log of the start says which and why. Chunks that were coded by such a basis cannot be loaded.", gauge, "",
+			one(func(s *Workers) float64 { return float64(s.BasesLeft) })),
 	}
 }

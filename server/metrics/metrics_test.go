@@ -216,9 +216,12 @@ func TestEverySeriesMoves(t *testing.T) {
 	fill(reflect.ValueOf(&stats).Elem(), &next)
 	var workers Workers
 	fill(reflect.ValueOf(&workers).Elem(), &next)
+	var used BasisStats
+	fill(reflect.ValueOf(&used).Elem(), &next)
 	s := sources()
 	s.NVMe = &NVMe{
 		Devices: []Device{{Path: "/a", Stats: func() nvme.Stats { return stats }}},
+		Bases:   []Basis{{Name: "0123", Unit: "part", Stats: func() BasisStats { return used }}},
 		Workers: func() Workers { return workers },
 	}
 	m, r := New(s)

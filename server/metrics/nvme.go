@@ -14,6 +14,8 @@ import (
 // the workers that move chunks between it and the host tier.
 type NVMe struct {
 	Devices []Device
+	// Bases by which the workers code.
+	Bases   []Basis
 	Workers func() Workers
 }
 
@@ -25,6 +27,8 @@ type Workers struct {
 	OverBudget uint64
 	// Codec codes what goes to the devices.
 	Codec coded.Stats
+	// BasesLeft are files and rules of bases that cannot be used.
+	BasesLeft int
 	// Wait for the first bytes of a load that begins now, and the time for each
 	// MiB.
 	Wait, PerMiB time.Duration
@@ -45,6 +49,9 @@ func registerNVMe(r prometheus.Registerer, n *NVMe) *nvmeMeter {
 		devices: map[string]*DeviceMeter{},
 	}
 	r.MustRegister(m.promotions, &collector[Workers]{n.Workers, append(workerMetrics(), codecMetrics()...)})
+	for _, b := range n.Bases {
+		prometheus.WrapRegistererWith(prometheus.Labels{"basis": b.Name, "unit": b.Unit}, r).MustRegister(&collector[BasisStats]{b.Stats, basisMetrics()})
+	}
 	for _, d := range n.Devices {
 		meter := newDeviceMeter()
 		m.devices[d.Path] = meter

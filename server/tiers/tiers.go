@@ -146,6 +146,9 @@ func (t *Tiers) Open(s arena.Scope) {
 	p.below = p.stage.Over(disk)
 	if t.scopes[s] == nil {
 		t.scopes[s] = p
+		if _, why := p.stage.Basis(); why != coded.NoFallback {
+			t.options.Logger.Warn("KV of a namespace is coded plain where it should be calibrated; see codec.bases", "namespace", ns.Short(), "tenant", tenant.Name, "reason", why)
+		}
 	}
 }
 
@@ -184,8 +187,8 @@ func (t *Tiers) Has(s arena.Scope, key keys.Key) (quality uint8, there bool) {
 }
 
 // Codec says how chunks of a namespace are written.
-func (t *Tiers) Codec(n *registry.Namespace) coded.Mode {
-	return coded.Effective(n.Descriptor, t.options.Codec(n))
+func (t *Tiers) Codec(n *registry.Namespace) string {
+	return t.options.Pool.Describe(n.Descriptor, t.options.Codec(n))
 }
 
 // Reused notes that chunks of the host tier were matched. It keeps the list. It

@@ -15,7 +15,7 @@ import (
 // decode the object that lies at the beginning of dst into all of it, and make d
 // the descriptor of the raw part. dst has the shape's size.
 func (p *Pool) decode(ctx context.Context, d *part.Descriptor, dst []byte, stored int, shape *codec.Shape) error {
-	release, err := p.reserveRead(ctx, p.decodeWeight(shape))
+	release, err := p.reserveRead(ctx, p.decodeWeight(shape, d.Basis != 0))
 	if err != nil {
 		return err
 	}
@@ -30,7 +30,7 @@ func (p *Pool) decode(ctx context.Context, d *part.Descriptor, dst []byte, store
 	object := p.buffer(stored)
 	defer p.giveBuffer(object)
 	copy(object, dst)
-	err = p.decodeAll(ctx, d, dst, object, shape)
+	by, err := p.decodeAll(ctx, d, dst, object, shape)
 	if err == nil {
 		err = rawDescriptor(d, dst, shape.Layers)
 	}
@@ -38,6 +38,9 @@ func (p *Pool) decode(ctx context.Context, d *part.Descriptor, dst []byte, store
 	p.count(func(st *Stats) {
 		st.DecodeTime += took
 		if err == nil {
+			if by != nil {
+				st.of(by.ID, func(u *BasisUse) { u.decoded(len(dst), took) })
+			}
 			st.Decoded++
 			st.DecodedBytes += int64(len(dst))
 			st.DecodedStored += int64(stored)
@@ -46,20 +49,38 @@ func (p *Pool) decode(ctx context.Context, d *part.Descriptor, dst []byte, store
 	return err
 }
 
-func (p *Pool) decodeAll(ctx context.Context, d *part.Descriptor, dst, object []byte, shape *codec.Shape) error {
+// decodeAll also says by which basis it decoded, if any.
+func (p *Pool) decodeAll(ctx context.Context, d *part.Descriptor, dst, object []byte, shape *codec.Shape) (*codec.BasisRef, error) {
+	h, err := p.check(d, object, shape)
+	if err != nil {
+		return nil, err
+	}
+	w := &layers{ctx: ctx, pool: p, h: h, object: object, dst: dst, shape: shape}
+	return h.Basis, w.all()
+}
+
+// check an object against its descriptor and the shape that it should have.
+func (p *Pool) check(d *part.Descriptor, object []byte, shape *codec.Shape) (*codec.Header, error) {
 	h, err := codec.Parse(object)
 	switch {
 	case err != nil:
-		return err
+		return nil, err
 	case h.ObjectSize != int64(len(object)) || binary.LittleEndian.Uint64(object[h.Size-8:]) != d.Table[part.CodecHeader]:
-		return fault.New(fault.Corrupt, "coded.header", "the object is not the one that the descriptor names").With(h.ObjectSize, len(object))
+		return nil, fault.New(fault.Corrupt, "coded.header", "the object is not the one that the descriptor names").With(h.ObjectSize, len(object))
 	case !shape.Equal(h.Uncoded()): // before anything is looked up by the shape's layers
-		return fault.New(fault.Corrupt, "coded.shape", "the object is not of the namespace's shape").With(*h.Uncoded(), *shape)
+		return nil, fault.New(fault.Corrupt, "coded.shape", "the object is not of the namespace's shape").With(*h.Uncoded(), *shape)
+	case basisOf(h) != d.Basis:
+		return nil, fault.New(fault.Corrupt, "coded.basis", "not the one that the descriptor names").With(basisOf(h), d.Basis)
 	}
 	if level, lossy := h.Lossy(); lossy && d.Quality < qualityOf(level) {
-		return fault.New(fault.Corrupt, "coded.quality", "better than the object's level").With(d.Quality, qualityOf(level))
+		return nil, fault.New(fault.Corrupt, "coded.quality", "better than the object's level").With(d.Quality, qualityOf(level))
 	}
-	w := &layers{ctx: ctx, pool: p, h: h, object: object, dst: dst, shape: shape}
+	return h, nil
+}
+
+// all decodes all layers, in this goroutine and others while turns are free.
+func (w *layers) all() error {
+	p, shape := w.pool, w.shape
 	// A unit by itself takes nearly as long as two.
 	w.step = 1 + len(shape.Fields)*shape.Heads%2
 	var others sync.WaitGroup
@@ -95,7 +116,7 @@ type layers struct {
 
 // run decodes layers until there are none, or one has failed.
 func (w *layers) run() {
-	r := take(w.pool, &w.pool.readers, func() *codec.Reader { return codec.NewReader(w.pool.coder) })
+	r := take(w.pool, &w.pool.readers, w.pool.newReader)
 	if len(w.dst) <= w.pool.keep {
 		defer give(w.pool, &w.pool.readers, r)
 	}
@@ -123,6 +144,12 @@ func (w *layers) run() {
 			return
 		}
 	}
+}
+
+func (p *Pool) newReader() *codec.Reader {
+	r := codec.NewReader(p.coder)
+	r.SetBases(p.opt.Bases.Find)
+	return r
 }
 
 // rawDescriptor makes d that of the decoded bytes.

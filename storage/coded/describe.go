@@ -7,6 +7,7 @@ import (
 
 	"github.com/larderkv/larder/api/part"
 	"github.com/larderkv/larder/codec"
+	"github.com/larderkv/larder/codec/basis"
 )
 
 // describe makes d, the descriptor of a raw part, that of its object; only the
@@ -25,4 +26,15 @@ func describe(d *part.Descriptor, object []byte, mode Mode) error {
 	}
 	d.Encoding, d.EncodingVersion, d.StoredLength, d.Table = part.EncodingCodec, part.CodecVersion, uint32(len(object)), table
 	return nil
+}
+
+// basisNumber is what a descriptor says of a basis.
+func basisNumber(id basis.ID) uint64 { return binary.LittleEndian.Uint64(id[:]) }
+
+// basisOf an object, in the same way; 0: it has none.
+func basisOf(h *codec.Header) uint64 {
+	if h.Basis == nil {
+		return 0
+	}
+	return basisNumber(h.Basis.ID)
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/larderkv/larder/api/fault"
 	"github.com/larderkv/larder/codec"
+	"github.com/larderkv/larder/codec/basis"
 	"github.com/larderkv/larder/codec/rans"
 )
 
@@ -27,6 +28,8 @@ type Options struct {
 	// again stays with the workers. Less: parts wait, and workers begin with fresh
 	// memory where parts are large.
 	Bytes int64
+	// Bases of calibrated modes and objects. Default: none.
+	Bases Bases
 }
 
 const (
@@ -40,35 +43,50 @@ const (
 const unitBytes = 12
 
 // encodeWeight is the memory that coding a part takes besides its object: 3 bytes
-// for each element, and the units at work.
-func encodeWeight(s *codec.Shape) int64 {
+// for each element, and the units at work. by a basis joins heads into one unit,
+// from a copy of the part.
+func encodeWeight(s *codec.Shape, by *basis.Basis) int64 {
 	elements, unit := int64(0), int64(0)
 	for _, f := range s.Fields {
 		n := int64(s.Tokens) * int64(f.Dims)
 		elements += n * int64(s.Layers) * int64(s.Heads)
 		unit = max(unit, n)
 	}
-	return 3*elements + 2*unitBytes*unit
-}
-
-// encodeWeights is the memory that coding parts side by side takes: all objects,
-// and what the largest take of those that are coded at a time.
-func (p *Pool) encodeWeights(shapes []*codec.Shape) int64 {
-	objects, most := int64(0), int64(0)
-	for _, s := range shapes {
-		objects += int64(s.RawSize())
-		most = max(most, encodeWeight(s))
+	if by == nil || by.Joined == 1 {
+		return 3*elements + 2*unitBytes*unit
 	}
-	return objects + most*int64(min(len(shapes), p.encodings()))
+	return 3*elements + 2*unitBytes*unit*int64(by.Joined) + int64(s.RawSize())
 }
 
-// decodeWeight is that of decoding one: its object, and the units at work.
-func (p *Pool) decodeWeight(s *codec.Shape) int64 {
+// work is what is to be coded: bytes of a shape, by a basis or nil.
+type work struct {
+	shape *codec.Shape
+	by    *basis.Basis
+}
+
+// encodeWeights is the memory that coding side by side takes: all objects, and
+// what the largest take of those that are coded at a time.
+func (p *Pool) encodeWeights(list []work) int64 {
+	objects, most := int64(0), int64(0)
+	for _, w := range list {
+		objects += int64(w.shape.RawSize())
+		most = max(most, encodeWeight(w.shape, w.by))
+	}
+	return objects + most*int64(min(len(list), p.encodings()))
+}
+
+// decodeWeight is that of decoding one: its object, and the units at work. Where
+// there is a basis, all heads may be one unit, and workers keep a layer each.
+func (p *Pool) decodeWeight(s *codec.Shape, calibrated bool) int64 {
 	unit := int64(0)
 	for _, f := range s.Fields {
 		unit = max(unit, int64(s.Tokens)*int64(f.Dims))
 	}
-	return int64(s.RawSize()) + unitBytes*unit*int64(min(s.Units(), 2*p.opt.Workers))
+	if !calibrated {
+		return int64(s.RawSize()) + unitBytes*unit*int64(min(s.Units(), 2*p.opt.Workers))
+	}
+	joined := int64(s.Heads)
+	return int64(s.RawSize()) + unitBytes*unit*joined*int64(min(s.Units(), 2*p.opt.Workers)) + int64(s.LayerSize())*int64(min(s.Layers, p.opt.Workers))
 }
 
 // Pool is described in the package's documentation.
@@ -104,6 +122,9 @@ func NewPool(o Options) (*Pool, error) {
 		return nil, fault.New(fault.Invalid, "coded.workers", "out of range").With(o.Workers, "1..1024")
 	case o.Bytes < minBytes:
 		return nil, fault.New(fault.Invalid, "coded.bytes", "too little").With(o.Bytes, int64(minBytes))
+	}
+	if o.Bases == nil {
+		o.Bases = NoBases{}
 	}
 	coder, err := rans.New(rans.Options{})
 	if err != nil {
@@ -163,8 +184,14 @@ func (p *Pool) wait(ctx context.Context, s *semaphore.Weighted, n int64) error {
 
 func stopped(cause error) error { return fault.Wrap(fault.Unavailable, cause, "coded", "stopped") }
 
-// encode raw bytes. The object goes back by giveBuffer.
+// encode raw bytes without a basis. The object goes back by giveBuffer.
 func (p *Pool) encode(ctx context.Context, raw []byte, shape *codec.Shape, mode Mode) ([]byte, error) {
+	params := mode.params(shape)
+	return p.encodeBy(ctx, raw, shape, &params)
+}
+
+// encodeBy encodes raw bytes. The object goes back by giveBuffer.
+func (p *Pool) encodeBy(ctx context.Context, raw []byte, shape *codec.Shape, params *codec.Params) ([]byte, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, stopped(err)
 	}
@@ -177,14 +204,18 @@ func (p *Pool) encode(ctx context.Context, raw []byte, shape *codec.Shape, mode 
 	}
 	defer p.turns.Release(1)
 	e := take(p, &p.encoders, func() *codec.Encoder { return codec.NewEncoder(p.coder) })
-	params := mode.params(shape)
 	began := time.Now()
-	object, err := e.Encode(p.buffer(0), raw, shape, &params)
+	object, err := e.Encode(p.buffer(0), raw, shape, params)
 	took := time.Since(began)
 	if len(raw) <= p.keep {
 		give(p, &p.encoders, e)
 	}
-	p.count(func(st *Stats) { st.EncodeTime += took })
+	p.count(func(st *Stats) {
+		st.EncodeTime += took
+		if c := params.Calibration; c != nil && err == nil {
+			st.of(c.Basis.ID(), func(u *BasisUse) { u.encoded(len(raw), len(object), took) })
+		}
+	})
 	return object, err
 }
 

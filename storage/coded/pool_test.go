@@ -10,7 +10,6 @@ import (
 
 	"github.com/larderkv/larder/api/fault"
 	"github.com/larderkv/larder/api/part"
-	"github.com/larderkv/larder/codec"
 	"github.com/larderkv/larder/storage"
 )
 
@@ -79,11 +78,11 @@ func TestLoadsDoNotWaitForDisks(t *testing.T) {
 	}
 	done := make(chan error)
 	var writes int64
-	shapes := make([]*codec.Shape, 0, len(list))
+	todo := make([]work, 0, len(list))
 	for i := range list {
-		shapes = append(shapes, stage.shapes[placeOf(list[i].Part.ID)])
+		todo = append(todo, work{stage.shapes[placeOf(list[i].Part.ID)], nil})
 	}
-	each := pool.encodeWeights(shapes)
+	each := pool.encodeWeights(todo)
 	write := func(n byte) {
 		list := chunkOf(t, n, layout, 0)
 		writes++
@@ -186,7 +185,7 @@ func TestLargePart(t *testing.T) {
 	layout := layoutOf(d)
 	pool := newPool(t, Options{Workers: 2, Bytes: minBytes})
 	tier := pool.Stage(d, layout, L3).Over(newMemory())
-	require.Greater(t, pool.decodeWeight(tier.stage.shapes[place{}]), pool.opt.Bytes/2)
+	require.Greater(t, pool.decodeWeight(tier.stage.shapes[place{}], false), pool.opt.Bytes/2)
 	lists := [][]storage.PartBytes{chunkOf(t, 1, layout, 0), chunkOf(t, 2, layout, 0)}
 	done := make(chan error)
 	for _, list := range lists {

@@ -1,9 +1,11 @@
 package coded
 
 import (
+	"maps"
 	"time"
 
 	"github.com/larderkv/larder/api/fault"
+	"github.com/larderkv/larder/codec/basis"
 )
 
 // Stats are counters since the start, and what is going on now.
@@ -27,6 +29,10 @@ type Stats struct {
 	Stopped uint64
 	// Waiting calls now, for a worker or for memory.
 	Waiting int
+	// Fallbacks are parts that were coded plain instead of calibrated.
+	Fallbacks Fallbacks
+	// Uses of bases that there were any of.
+	Uses map[basis.ID]BasisUse
 }
 
 // notDecoded counts a part by why. Only what is Corrupt costs the chunk.
@@ -62,5 +68,57 @@ func (p *Pool) count(f func(*Stats)) {
 func (p *Pool) Stats() Stats {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.st
+	st := p.st
+	st.Uses = maps.Clone(st.Uses)
+	return st
+}
+
+// Use of one basis.
+func (p *Pool) Use(id basis.ID) BasisUse {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.st.Uses[id]
+}
+
+// BasisUse is what was done by one basis: parts, or bundles of parts. Times are
+// in Stats.EncodeTime and DecodeTime too.
+type BasisUse struct {
+	Encoded                     uint64
+	EncodedBytes, EncodedStored int64
+	EncodeTime                  time.Duration
+	Decoded                     uint64
+	DecodedBytes                int64
+	DecodeTime                  time.Duration
+}
+
+func (u *BasisUse) encoded(raw, stored int, took time.Duration) {
+	u.Encoded++
+	u.EncodedBytes += int64(raw)
+	u.EncodedStored += int64(stored)
+	u.EncodeTime += took
+}
+
+func (u *BasisUse) decoded(raw int, took time.Duration) {
+	u.Decoded++
+	u.DecodedBytes += int64(raw)
+	u.DecodeTime += took
+}
+
+// of changes the use of a basis. There are as many as bases are here: what is not
+// here codes nothing.
+func (st *Stats) of(id basis.ID, f func(*BasisUse)) {
+	if st.Uses == nil {
+		st.Uses = map[basis.ID]BasisUse{}
+	}
+	u := st.Uses[id]
+	f(&u)
+	st.Uses[id] = u
+}
+
+// Fallbacks are numbers of parts by why they were coded plain.
+type Fallbacks struct{ NoBasis, Shape, Rope, Position, Apart uint64 }
+
+// add parts.
+func (f *Fallbacks) add(why Fallback, parts int) {
+	*map[Fallback]*uint64{NoBasis: &f.NoBasis, OtherShape: &f.Shape, OtherRope: &f.Rope, Position: &f.Position, Apart: &f.Apart}[why] += uint64(parts)
 }

@@ -22,6 +22,10 @@ type Stage struct {
 	mode   Mode
 	layout storage.Layout
 	shapes map[place]*codec.Shape
+	// calibrations of a calibrated mode, by place; fallback is why there is none
+	// of a place.
+	calibrations map[place]*calibration
+	fallback     Fallback
 	// written until now, as raw bytes and as they were stored: rates of other
 	// namespaces and modes say nothing of this one's.
 	mu          sync.Mutex
@@ -30,7 +34,11 @@ type Stage struct {
 
 // Stage of a namespace, whose parts are layout. Its mode is Effective.
 func (p *Pool) Stage(d *namespace.Descriptor, layout storage.Layout, mode Mode) *Stage {
-	return &Stage{pool: p, mode: Effective(d, mode), layout: layout, shapes: shapesOf(d)}
+	s := &Stage{pool: p, mode: Effective(d, mode), layout: layout, shapes: shapesOf(d)}
+	if s.mode.Calibrated() {
+		s.calibrate(d)
+	}
+	return s
 }
 
 // Effective is the mode that a stage of the namespace has: what the codec cannot look
@@ -159,13 +167,14 @@ func (t *Tier) PutParts(ctx context.Context, list []storage.PartBytes) ([]storag
 	if t.stage.mode == Raw {
 		return tiered.PutParts(ctx, t.under, list)
 	}
-	shapes := make([]*codec.Shape, 0, len(list))
+	todo := make([]work, 0, len(list))
 	for i := range list {
-		if shape := t.stage.shapes[placeOf(list[i].Part.ID)]; shape != nil {
-			shapes = append(shapes, shape)
+		at := placeOf(list[i].Part.ID)
+		if shape := t.stage.shapes[at]; shape != nil {
+			todo = append(todo, work{shape, t.stage.calibrations[at].by()})
 		}
 	}
-	release, err := t.stage.pool.reserveWrite(ctx, t.stage.pool.encodeWeights(shapes))
+	release, err := t.stage.pool.reserveWrite(ctx, t.stage.pool.encodeWeights(todo))
 	if err != nil {
 		t.stage.pool.count(func(st *Stats) { st.notEncoded(err, len(list)) })
 		return rejected(len(list)), err
@@ -216,12 +225,17 @@ func (s *Stage) encode(ctx context.Context, p storage.PartBytes) (storage.PartBy
 	if p.Part.Quality != part.QualityExact && mode > Lossless {
 		mode = Lossless
 	}
-	object, err := s.pool.encode(ctx, p.Bytes, s.shapes[placeOf(p.Part.ID)], mode)
+	shape := s.shapes[placeOf(p.Part.ID)]
+	d := *p.Part
+	params := mode.params(shape)
+	if mode.Calibrated() {
+		params, d.Basis = s.paramsOf(p.Part, shape)
+	}
+	object, err := s.pool.encodeBy(ctx, p.Bytes, shape, &params)
 	if err != nil {
 		s.pool.count(func(st *Stats) { st.notEncoded(err, 1) })
 		return p, err
 	}
-	d := *p.Part
 	d.Quality = max(d.Quality, mode.Quality())
 	shorter := len(object) < len(p.Bytes)
 	if shorter {
@@ -230,6 +244,7 @@ func (s *Stage) encode(ctx context.Context, p storage.PartBytes) (storage.PartBy
 			return p, err
 		}
 	} else {
+		d.Basis = 0
 		s.pool.giveBuffer(object)
 	}
 	s.pool.count(func(st *Stats) {

@@ -195,7 +195,8 @@ type TierStatus struct {
 	Pinned   uint64 `protobuf:"varint,18,opt,name=pinned,proto3" json:"pinned,omitempty"`
 	PinLimit uint64 `protobuf:"varint,19,opt,name=pin_limit,json=pinLimit,proto3" json:"pin_limit,omitempty"`
 	// How chunks are written where no rule for their namespace says otherwise:
-	// "raw", "lossless" or "L0" to "L3"; empty for the host tier.
+	// "raw", "lossless", "L0" to "L3", or "calibrated:L0" to "calibrated:L3"; empty
+	// for the host tier.
 	Codec         string `protobuf:"bytes,20,opt,name=codec,proto3" json:"codec,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -957,7 +958,8 @@ type NamespaceStatus struct {
 	Sessions uint32      `protobuf:"varint,6,opt,name=sessions,proto3" json:"sessions,omitempty"`
 	Parts    []*PartSpec `protobuf:"bytes,7,rep,name=parts,proto3" json:"parts,omitempty"`
 	// How its chunks are written to tiers below the host tier, as in
-	// TierStatus.codec; empty where there are none.
+	// TierStatus.codec; empty where there are none. Calibrated modes with unit and
+	// name of the basis; or the plain level, with the reason why none fits.
 	Codec         string `protobuf:"bytes,8,opt,name=codec,proto3" json:"codec,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

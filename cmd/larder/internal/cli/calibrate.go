@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
@@ -150,10 +151,10 @@ func (a *app) calibrate(c *cobra.Command, to string, from []string, f *calibrate
 	if err != nil {
 		return nil, err
 	}
-	for i := range made.Fields {
-		out.Products += int64(made.Layers*made.Blocks()) * int64(made.Size(i)*made.Size(i))
+	out.ID, out.Bytes, out.Memory, out.Products = made.ID().String(), int64(len(b)), made.Memory(), made.Products()
+	if info, err := os.Stat(to); err == nil && info.IsDir() {
+		to = filepath.Join(to, out.ID+".basis")
 	}
-	out.ID, out.Bytes, out.Memory = made.ID().String(), int64(len(b)), made.Memory()
 	return out, replace(to, func(w io.Writer) error {
 		_, err := w.Write(b)
 		return err
