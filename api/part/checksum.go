@@ -59,7 +59,7 @@ func VerifySeal(d *Descriptor) error {
 // Corrupt, naming the first layer of a raw part that differs; a part that is not
 // Known is a Miss. It trusts the table: d comes from Decode, or was sealed here.
 func Verify(d *Descriptor, data []byte) error {
-	if !d.Coded() {
+	if !d.Coded() && !d.Bundled() {
 		return VerifyRange(d, data, 0, len(d.Table))
 	}
 	if len(data) != int(d.StoredLength) {

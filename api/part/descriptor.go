@@ -16,9 +16,14 @@ const (
 	EncodingCodec = 2
 	// CodecVersion is the only version of EncodingCodec.
 	CodecVersion = 1
+	// EncodingBundle: a slice of one object of codec/FORMAT.md that has the bytes
+	// of all head groups.
+	EncodingBundle = 3
+	// BundleVersion is the only version of EncodingBundle.
+	BundleVersion = 1
 )
 
-// Entries in the table of a part of EncodingCodec.
+// Entries in the table of a part of EncodingCodec, or EncodingBundle.
 const (
 	// CodecHeader is the checksum of the object's header, as the header says it.
 	CodecHeader = iota
@@ -74,7 +79,7 @@ type Descriptor struct {
 
 // Known reports whether this version can verify the part's stored bytes. What
 // is not known is a miss.
-func (d *Descriptor) Known() bool { return d.Raw() || d.Coded() }
+func (d *Descriptor) Known() bool { return d.Raw() || d.Coded() || d.Bundled() }
 
 // Raw reports whether the stored bytes are the part's own.
 func (d *Descriptor) Raw() bool {
@@ -85,6 +90,12 @@ func (d *Descriptor) Raw() bool {
 // be decoded first.
 func (d *Descriptor) Coded() bool {
 	return d.Encoding == EncodingCodec && d.EncodingVersion == CodecVersion
+}
+
+// Bundled reports whether the stored bytes are a slice of an object of the codec:
+// those of all head groups of the chunk, group and span make it whole.
+func (d *Descriptor) Bundled() bool {
+	return d.Encoding == EncodingBundle && d.EncodingVersion == BundleVersion
 }
 
 // Acceptable reports whether the quality is exact or no worse than worst, in
@@ -108,10 +119,12 @@ func (d *Descriptor) validate() error {
 	switch {
 	case d.Raw():
 		return d.validateRaw()
-	case d.Coded() && d.StoredLength >= d.RawLength:
+	case (d.Coded() || d.Bundled()) && d.StoredLength >= d.RawLength:
 		return invalid("stored_length", "a part that does not shrink is stored raw").With(d.StoredLength, d.RawLength)
 	case d.Coded() && (len(d.Table) <= CodecBytes || len(d.Table) > MaxCodecTable):
 		return invalid("table", "wrong number of checksums").With(len(d.Table), "2..3")
+	case d.Bundled() && len(d.Table) != CodecBytes+1:
+		return invalid("table", "wrong number of checksums").With(len(d.Table), 2)
 	}
 	return nil
 }

@@ -5,7 +5,8 @@
 // Its checksum covers part id, every field and the checksum table, so right
 // bytes under a wrong key fail. Raw parts have one checksum for each layer, so
 // a range of layers verifies alone; coded parts have one for the object's
-// header, which vouches for all levels and layers, and one for all of it. No
+// header, which vouches for all levels and layers, and one for all of it; bundled
+// ones the same of the object that they are a slice of, and of the slice. No
 // size is taken from input beyond its bounds.
 //
 // Functions keep nothing that they are given, and allocate only where they

@@ -16,6 +16,7 @@ func FuzzDecode(f *testing.F) {
 	d.Encoding, d.StoredLength = 2, 1
 	f.Add(d.AppendTo(nil))
 	f.Add(coded(f).AppendTo(nil))
+	f.Add(bundled(f).AppendTo(nil))
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		check(t, b)

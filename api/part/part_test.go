@@ -118,6 +118,16 @@ func TestUnknownEncodingIsCarriedAndAMiss(t *testing.T) {
 	require.ErrorIs(t, Verify(&back, data), fault.Miss)
 }
 
+// bundled describes them as a slice of one.
+func bundled(tb testing.TB) *Descriptor {
+	d := coded(tb)
+	d.Encoding, d.EncodingVersion, d.Table = EncodingBundle, BundleVersion, d.Table[:CodecBytes+1]
+	if err := Seal(d); err != nil {
+		tb.Fatal(err)
+	}
+	return d
+}
+
 // coded describes 1000 zeros as an object of the codec; what is in it is the
 // codec's business.
 func coded(tb testing.TB) *Descriptor {
@@ -223,6 +233,9 @@ func TestLimits(t *testing.T) {
 		{"part.table", func(d *Descriptor, more int) { *d = *coded(t); d.Table = make([]uint64, 2-more) }},
 		{"part.table", func(d *Descriptor, more int) { *d = *coded(t); d.Table = make([]uint64, 3+more) }},
 		{"part.stored_length", func(d *Descriptor, more int) { *d = *coded(t); d.StoredLength = d.RawLength - uint32(1-more) }},
+		{"part.table", func(d *Descriptor, more int) { *d = *bundled(t); d.Table = make([]uint64, 2-more) }},
+		{"part.table", func(d *Descriptor, more int) { *d = *bundled(t); d.Table = make([]uint64, 2+more) }},
+		{"part.stored_length", func(d *Descriptor, more int) { *d = *bundled(t); d.StoredLength = d.RawLength - uint32(1-more) }},
 	} {
 		at, past := *sealed(t, 1), *sealed(t, 1)
 		c.set(&at, 0)

@@ -96,6 +96,8 @@ func TestParts(t *testing.T) {
 		{"coded, of a later version", coded},
 		{"coded", object},
 		{"coded without loss", change(object, func(d *D) { d.Quality, d.Table = 0, append(d.Table, 5) })},
+		{"a slice of a bundle", change(object, func(d *D) { d.Encoding, d.EncodingVersion, d.Basis = 3, part.BundleVersion, 7 })},
+		{"a slice of a bundle, of a later version", change(coded, func(d *D) { d.Encoding = 3 })},
 		{"raw of a later version", change(coded, func(d *D) { d.Encoding, d.EncodingVersion = 1, 2 })},
 	} {
 		d := v.d

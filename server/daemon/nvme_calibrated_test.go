@@ -63,7 +63,7 @@ func namespaceCodec(t testing.TB, c *rawtest.Client) string {
 // made of them, also to a daemon that writes otherwise by then. One without the
 // basis has none of them, and loses none.
 func TestNVMeCalibrated(t *testing.T) {
-	for _, unit := range []basis.Unit{basis.Part} {
+	for _, unit := range []basis.Unit{basis.Part, basis.Bundle} {
 		t.Run(unit.String(), func(t *testing.T) { testCalibrated(t, unit) })
 	}
 }

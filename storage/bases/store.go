@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -169,6 +170,11 @@ func (s *Store) Of(weights [32]byte) *basis.Basis {
 		}
 	}
 	return nil
+}
+
+// Bundles says whether there are any of bundles.
+func (s *Store) Bundles() bool {
+	return slices.ContainsFunc(s.list, func(b *basis.Basis) bool { return b.Unit == basis.Bundle })
 }
 
 // List the bases, by name. The slice is the store's.

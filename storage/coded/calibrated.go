@@ -18,7 +18,13 @@ func (s *Stage) calibrate(d *namespace.Descriptor) {
 			s.fallback = why
 			continue
 		}
-		s.calibrations[at] = c
+		if b.Unit == basis.Part || p.Heads == d.Groups[p.Group].KVHeads {
+			s.calibrations[at] = c
+		} else if w := s.bundles[section{p.Group, p.Span}]; w == nil {
+			s.fallback = OtherShape
+		} else if p.FirstHead == 0 {
+			w.by = c
+		}
 	}
 }
 
@@ -28,6 +34,11 @@ func (s *Stage) Basis() (by *basis.Basis, why Fallback) {
 	for _, c := range s.calibrations {
 		by = c.basis
 	}
+	for _, b := range s.bundles {
+		if b.by != nil {
+			by = b.by.basis
+		}
+	}
 	return by, s.fallback
 }
 
@@ -36,9 +47,12 @@ func (s *Stage) Basis() (by *basis.Basis, why Fallback) {
 func (s *Stage) paramsOf(d *part.Descriptor, shape *codec.Shape) (codec.Params, uint64) {
 	level, _ := s.mode.lossy()
 	c, why := s.calibrations[placeOf(d.ID)], s.fallback
-	if c != nil {
-		position, ok := c.at(d.Ordinal)
-		if ok {
+	if b := s.bundles[sectionOf(d.ID)]; b != nil && b.by != nil {
+		if why = Apart; !b.by.reaches(d.Ordinal) {
+			why = Position
+		}
+	} else if c != nil {
+		if position, ok := c.at(d.Ordinal); ok {
 			return c.params(shape, level, position), basisNumber(c.basis.ID())
 		}
 		why = Position

@@ -139,6 +139,10 @@ func (l bases) Of([32]byte) *basis.Basis {
 	return l[0]
 }
 
+func (l bases) Bundles() bool {
+	return slices.ContainsFunc(l, func(b *basis.Basis) bool { return b.Unit == basis.Bundle })
+}
+
 // recordedChunk is one as a model's engine would store it.
 func recordedChunk(t testing.TB, d *namespace.Descriptor, n byte, quality uint8) (list []storage.PartBytes) {
 	t.Helper()

@@ -82,7 +82,7 @@ func (p *Pool) check(d *part.Descriptor, object []byte, shape *codec.Shape) (*co
 func (w *layers) all() error {
 	p, shape := w.pool, w.shape
 	// A unit by itself takes nearly as long as two.
-	w.step = 1 + len(shape.Fields)*shape.Heads%2
+	w.step = 1 + len(shape.Fields)*w.h.Heads%2
 	var others sync.WaitGroup
 	for range (shape.Layers - 1) / w.step {
 		if !p.turns.TryAcquire(1) {
@@ -104,7 +104,11 @@ type layers struct {
 	pool   *Pool
 	h      *codec.Header
 	object []byte
+	// dst of a part; a bundle's layers are decoded by themselves, and copied into
+	// those of its parts that are not nil.
 	dst    []byte
+	bundle *bundle
+	parts  [][]byte
 	shape  *codec.Shape
 	// step is how many layers one takes at a time.
 	step int
@@ -117,10 +121,9 @@ type layers struct {
 // run decodes layers until there are none, or one has failed.
 func (w *layers) run() {
 	r := take(w.pool, &w.pool.readers, w.pool.newReader)
-	if len(w.dst) <= w.pool.keep {
+	if w.shape.RawSize() <= w.pool.keep {
 		defer give(w.pool, &w.pool.readers, r)
 	}
-	level, size := w.h.Finest, w.shape.LayerSize()
 	passes := make([][]byte, w.h.Coarsest-w.h.Finest+1)
 	for {
 		low := int(w.next.Add(int64(w.step))) - w.step
@@ -136,7 +139,7 @@ func (w *layers) run() {
 				at, n := w.h.Range(p, low, high)
 				passes[p] = w.object[at : at+n]
 			}
-			err = r.DecodeLayers(w.dst[low*size:high*size], w.h, w.shape, passes, low, high, level)
+			err = w.decode(r, passes, low, high)
 		}
 		if err != nil {
 			w.next.Store(int64(w.shape.Layers)) // nobody begins another
@@ -144,6 +147,20 @@ func (w *layers) run() {
 			return
 		}
 	}
+}
+
+func (w *layers) decode(r *codec.Reader, passes [][]byte, low, high int) error {
+	level, size := w.h.Finest, w.shape.LayerSize()
+	if w.bundle == nil {
+		return r.DecodeLayers(w.dst[low*size:high*size], w.h, w.shape, passes, low, high, level)
+	}
+	b := w.pool.buffer((high - low) * size)
+	defer w.pool.giveBuffer(b)
+	err := r.DecodeLayers(b, w.h, w.shape, passes, low, high, level)
+	if err == nil {
+		w.bundle.scatter(w.parts, b, low, high)
+	}
+	return err
 }
 
 func (p *Pool) newReader() *codec.Reader {

@@ -18,6 +18,8 @@ type Bases interface {
 	Find(basis.ID) *basis.Basis
 	// Of a model, by its weights: what its KV is coded by; nil: nothing.
 	Of(weights [32]byte) *basis.Basis
+	// Bundles says whether there are any of bundles.
+	Bundles() bool
 }
 
 // NoBases has none.
@@ -28,6 +30,9 @@ func (NoBases) Find(basis.ID) *basis.Basis { return nil }
 
 // Of implements Bases.
 func (NoBases) Of([32]byte) *basis.Basis { return nil }
+
+// Bundles implements Bases.
+func (NoBases) Bundles() bool { return false }
 
 // Fallback is why what should be calibrated is coded plain, at the same level.
 type Fallback string
@@ -101,6 +106,12 @@ func (c *calibration) by() *basis.Basis {
 func (c *calibration) at(ordinal uint32) (position int, ok bool) {
 	p := int64(ordinal) * int64(c.tokens)
 	return int(p), p+int64(c.tokens) <= math.MaxInt32 && (!c.turns || p+int64(c.tokens) <= int64(c.basis.Rope.Positions))
+}
+
+// reaches says so without the position.
+func (c *calibration) reaches(ordinal uint32) bool {
+	_, ok := c.at(ordinal)
+	return ok
 }
 
 // params of an exact part at a level.

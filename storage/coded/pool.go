@@ -58,23 +58,6 @@ func encodeWeight(s *codec.Shape, by *basis.Basis) int64 {
 	return 3*elements + 2*unitBytes*unit*int64(by.Joined) + int64(s.RawSize())
 }
 
-// work is what is to be coded: bytes of a shape, by a basis or nil.
-type work struct {
-	shape *codec.Shape
-	by    *basis.Basis
-}
-
-// encodeWeights is the memory that coding side by side takes: all objects, and
-// what the largest take of those that are coded at a time.
-func (p *Pool) encodeWeights(list []work) int64 {
-	objects, most := int64(0), int64(0)
-	for _, w := range list {
-		objects += int64(w.shape.RawSize())
-		most = max(most, encodeWeight(w.shape, w.by))
-	}
-	return objects + most*int64(min(len(list), p.encodings()))
-}
-
 // decodeWeight is that of decoding one: its object, and the units at work. Where
 // there is a basis, all heads may be one unit, and workers keep a layer each.
 func (p *Pool) decodeWeight(s *codec.Shape, calibrated bool) int64 {

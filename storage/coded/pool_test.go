@@ -78,11 +78,7 @@ func TestLoadsDoNotWaitForDisks(t *testing.T) {
 	}
 	done := make(chan error)
 	var writes int64
-	todo := make([]work, 0, len(list))
-	for i := range list {
-		todo = append(todo, work{stage.shapes[placeOf(list[i].Part.ID)], nil})
-	}
-	each := pool.encodeWeights(todo)
+	each := stage.writing(list).weight()
 	write := func(n byte) {
 		list := chunkOf(t, n, layout, 0)
 		writes++

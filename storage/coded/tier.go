@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/larderkv/larder/api/fault"
@@ -26,6 +25,9 @@ type Stage struct {
 	// of a place.
 	calibrations map[place]*calibration
 	fallback     Fallback
+	bundles      map[section]*bundle
+	// mayBundle: some basis here is that of bundles, so that there may be some.
+	mayBundle bool
 	// written until now, as raw bytes and as they were stored: rates of other
 	// namespaces and modes say nothing of this one's.
 	mu          sync.Mutex
@@ -35,6 +37,8 @@ type Stage struct {
 // Stage of a namespace, whose parts are layout. Its mode is Effective.
 func (p *Pool) Stage(d *namespace.Descriptor, layout storage.Layout, mode Mode) *Stage {
 	s := &Stage{pool: p, mode: Effective(d, mode), layout: layout, shapes: shapesOf(d)}
+	s.bundles = bundlesOf(d, s.shapes)
+	s.mayBundle = p.opt.Bases.Bundles()
 	if s.mode.Calibrated() {
 		s.calibrate(d)
 	}
@@ -111,38 +115,69 @@ func (t *Tier) Has(key keys.Key, worst uint8) bool {
 const repairTimeout = 10 * time.Second
 
 // Get implements storage.Tier. The tier under it writes raw parts straight into
-// dst.
+// dst. Where the part is a slice of a bundle, all of that is read and decoded.
 func (t *Tier) Get(ctx context.Context, id part.ID, d *part.Descriptor, dst []byte) (int, error) {
-	shape := t.stage.shapes[placeOf(id)]
+	dst, n, err := t.read(ctx, id, d, dst)
+	if err != nil {
+		return n, err
+	}
+	return t.finish(ctx, id, d, dst, n)
+}
+
+// read what the tier under it has of a part into as much of dst as the part
+// takes.
+func (t *Tier) read(ctx context.Context, id part.ID, d *part.Descriptor, dst []byte) ([]byte, int, error) {
 	room := len(dst)
-	if shape != nil {
+	if shape := t.stage.shapes[placeOf(id)]; shape != nil {
 		room = shape.RawSize()
 	}
 	if len(dst) < room {
 		if err := t.under.Stat(ctx, id, d); err != nil {
-			return 0, err
+			return nil, 0, err
 		}
-		return 0, fault.New(fault.Invalid, "get.length", "the buffer is too short").With(len(dst), room)
+		return nil, 0, fault.New(fault.Invalid, "get.length", "the buffer is too short").With(len(dst), room)
 	}
 	dst = dst[:room:room]
 	n, err := t.under.Get(ctx, id, d, dst)
-	if err != nil || d.Raw() {
-		return n, err
+	return dst, n, err
+}
+
+// finish makes a raw part of the n bytes that were read.
+func (t *Tier) finish(ctx context.Context, id part.ID, d *part.Descriptor, dst []byte, n int) (int, error) {
+	switch {
+	case d.Raw():
+		return n, nil
+	case d.Bundled() && t.stage.shapes[placeOf(id)] != nil:
+		if err := t.one(ctx, id, d, dst); err != nil {
+			return 0, err
+		}
+		return len(dst), nil
 	}
-	err = t.decode(ctx, d, dst, n, shape)
-	if err == nil {
-		return room, nil
+	if err := t.decode(ctx, d, dst, n, t.stage.shapes[placeOf(id)]); err != nil {
+		return 0, t.failed(ctx, id.Chunk, err, 1, dst)
 	}
-	t.stage.pool.count(func(st *Stats) { st.notDecoded(err) })
+	return len(dst), nil
+}
+
+// failed ends a Get of so many parts: what is damaged goes with its chunk, and
+// nothing is left in the buffers.
+func (t *Tier) failed(ctx context.Context, chunk keys.Key, err error, parts int, dsts ...[]byte) error {
+	t.stage.pool.count(func(st *Stats) {
+		for range parts {
+			st.notDecoded(err)
+		}
+	})
 	if k, _ := fault.KindOf(err); k == fault.Corrupt {
 		// Whoever asked may have gone; the chunk must go all the same.
 		repair, cancel := context.WithTimeout(context.WithoutCancel(ctx), repairTimeout)
 		defer cancel()
-		_, e := t.under.Delete(repair, id.Chunk)
+		_, e := t.under.Delete(repair, chunk)
 		err = errors.Join(err, e)
 	}
-	clear(dst)
-	return 0, err
+	for _, dst := range dsts {
+		clear(dst)
+	}
+	return err
 }
 
 func (t *Tier) decode(ctx context.Context, d *part.Descriptor, dst []byte, n int, shape *codec.Shape) error {
@@ -167,44 +202,19 @@ func (t *Tier) PutParts(ctx context.Context, list []storage.PartBytes) ([]storag
 	if t.stage.mode == Raw {
 		return tiered.PutParts(ctx, t.under, list)
 	}
-	todo := make([]work, 0, len(list))
-	for i := range list {
-		at := placeOf(list[i].Part.ID)
-		if shape := t.stage.shapes[at]; shape != nil {
-			todo = append(todo, work{shape, t.stage.calibrations[at].by()})
-		}
-	}
-	release, err := t.stage.pool.reserveWrite(ctx, t.stage.pool.encodeWeights(todo))
+	w := t.stage.writing(list)
+	release, err := t.stage.pool.reserveWrite(ctx, w.weight())
 	if err != nil {
 		t.stage.pool.count(func(st *Stats) { st.notEncoded(err, len(list)) })
 		return rejected(len(list)), err
 	}
 	defer release()
-	coded := make([]storage.PartBytes, len(list))
-	errs := make([]error, len(list))
-	var next atomic.Int64
-	var all sync.WaitGroup
-	for range min(len(list), t.stage.pool.encodings()) {
-		all.Go(func() {
-			for i := next.Add(1) - 1; int(i) < len(list); i = next.Add(1) - 1 {
-				coded[i], errs[i] = t.stage.encode(ctx, list[i])
-			}
-		})
+	defer w.giveBack()
+	if err := w.encode(ctx); err != nil {
+		return rejected(len(list)), err
 	}
-	all.Wait()
-	defer func() {
-		for i := range coded {
-			if coded[i].Part != nil && coded[i].Part.Coded() && !list[i].Part.Coded() {
-				t.stage.pool.giveBuffer(coded[i].Bytes)
-			}
-		}
-	}()
-	for _, err := range errs {
-		if err != nil {
-			return rejected(len(list)), err
-		}
-	}
-	return tiered.PutParts(ctx, t.under, coded)
+	outs, err := tiered.PutParts(ctx, t.under, w.coded)
+	return outs, errors.Join(err, t.unmix(ctx, w, outs))
 }
 
 func rejected(n int) []storage.Outcome {
@@ -256,10 +266,7 @@ func (s *Stage) encode(ctx context.Context, p storage.PartBytes) (storage.PartBy
 		st.EncodedBytes += int64(d.RawLength)
 		st.EncodedStored += int64(d.StoredLength)
 	})
-	s.mu.Lock()
-	s.raw += int64(d.RawLength)
-	s.stored += int64(d.StoredLength)
-	s.mu.Unlock()
+	s.wrote(int(d.RawLength), int(d.StoredLength))
 	p.Part = &d
 	return p, part.Seal(&d)
 }

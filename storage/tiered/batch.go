@@ -32,8 +32,8 @@ func PutParts(ctx context.Context, t storage.Tier, list []storage.PartBytes) ([]
 	return outs, nil
 }
 
-// batchBytes of parts are put at once; a part of more goes by itself. It bounds
-// the memory of a copy.
+// batchBytes of parts are put at once; a part of more goes by itself, and so do
+// parts that belong together. It bounds the memory of a copy.
 const batchBytes = 8 << 20
 
 // align keeps parts in a batch on pages, from where a device can take them.
@@ -46,9 +46,13 @@ func aligned(p *storage.PartSpec) int { return (int(p.RawLength) + align - 1) &^
 // the bytes that were kept.
 func (c *Chunk) put(ctx context.Context) (bytes int64, err error) {
 	for first := 0; first < len(c.Layout); {
-		n, total := 1, aligned(&c.Layout[first])
-		for ; first+n < len(c.Layout) && total+aligned(&c.Layout[first+n]) <= batchBytes; n++ {
-			total += aligned(&c.Layout[first+n])
+		n, total := c.joined(first)
+		for first+n < len(c.Layout) {
+			m, more := c.joined(first + n)
+			if total+more > batchBytes {
+				break
+			}
+			n, total = n+m, total+more
 		}
 		kept, err := c.putBatch(ctx, c.Layout[first:first+n], make([]byte, total))
 		bytes += kept
@@ -58,6 +62,16 @@ func (c *Chunk) put(ctx context.Context) (bytes int64, err error) {
 		first += n
 	}
 	return bytes, nil
+}
+
+// joined is how many parts from first on belong together, and what they take of
+// a batch.
+func (c *Chunk) joined(first int) (n, bytes int) {
+	n = together(c.To, c.Layout[first:])
+	for i := range n {
+		bytes += aligned(&c.Layout[first+i])
+	}
+	return n, bytes
 }
 
 func (c *Chunk) putBatch(ctx context.Context, parts storage.Layout, buf []byte) (bytes int64, err error) {

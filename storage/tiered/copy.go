@@ -60,12 +60,22 @@ func (c *Chunk) copy(ctx context.Context, g *Gate) (bytes int64, err error) {
 	return c.put(ctx)
 }
 
-// fill brings the parts one by one into the memory of the tier.
+// fill brings the parts one by one, or those that belong together, into the memory
+// of the tier.
 func (c *Chunk) fill(ctx context.Context, to Filler) (bytes int64, err error) {
-	for i := range c.Layout {
+	for i := 0; i < len(c.Layout); i++ {
 		p := &c.Layout[i]
 		if err := ctx.Err(); err != nil {
 			return bytes, fault.Wrap(fault.Unavailable, err, "copy", "stopped")
+		}
+		if n := together(c.From, c.Layout[i:]); n > 1 {
+			kept, err := c.fillTogether(ctx, to, c.Layout[i:i+n])
+			bytes += kept
+			if err != nil {
+				return bytes, err
+			}
+			i += n - 1
+			continue
 		}
 		out, err := to.Fill(ctx, c.id(p), func(d *part.Descriptor, dst []byte) (int, error) {
 			return c.From.Get(ctx, c.id(p), d, dst)

@@ -80,6 +80,9 @@ func formOf(d *part.Descriptor) string {
 	if d.Coded() {
 		form = fmt.Sprintf("coded %.2fx", float64(d.RawLength)/float64(d.StoredLength))
 	}
+	if d.Bundled() {
+		form = fmt.Sprintf("bundled %.2fx", float64(d.RawLength)/float64(d.StoredLength))
+	}
 	if d.Quality > 0 {
 		form += fmt.Sprintf(", L%d", d.Quality-1)
 	}

@@ -14,8 +14,10 @@ from larder.errors import CorruptError, InvalidError, MissError
 
 ENCODING_RAW = 1
 ENCODING_CODEC = 2
+ENCODING_BUNDLE = 3
 RAW_VERSION = 1
 CODEC_VERSION = 1
+BUNDLE_VERSION = 1
 QUALITY_EXACT = 0
 FORMAT_VERSION = 1
 ID_BYTES = 36
@@ -114,7 +116,7 @@ class PartDescriptor:
     @property
     def known(self) -> bool:
         """Whether this version can verify the stored bytes; else they are a miss."""
-        return self.raw or self.coded
+        return self.raw or self.coded or self.bundled
 
     @property
     def raw(self) -> bool:
@@ -125,6 +127,11 @@ class PartDescriptor:
     def coded(self) -> bool:
         """Whether the stored bytes are an object of the codec (larder.codec)."""
         return self.encoding == ENCODING_CODEC and self.encoding_version == CODEC_VERSION
+
+    @property
+    def bundled(self) -> bool:
+        """Whether the stored bytes are a slice of an object of the codec that has all head groups."""
+        return self.encoding == ENCODING_BUNDLE and self.encoding_version == BUNDLE_VERSION
 
     def seal(self) -> PartDescriptor:
         """Return the descriptor with its checksum; INVALID if a field is."""
@@ -173,7 +180,7 @@ class PartDescriptor:
             if not low <= value <= high:
                 raise InvalidError("out of range", f"part.{name}", str(value), f"{low}..{high}")
         layers = len(self.table)
-        if self.coded:
+        if self.coded or self.bundled:
             if self.stored_length >= self.raw_length:
                 raise InvalidError(
                     "a part that does not shrink is stored raw",
@@ -181,8 +188,8 @@ class PartDescriptor:
                     str(self.stored_length),
                     str(self.raw_length),
                 )
-            if layers not in (2, 3):
-                raise InvalidError("wrong number of checksums", "part.table", str(layers), "2..3")
+            if not 2 <= layers <= (3 if self.coded else 2):
+                raise InvalidError("wrong number of checksums", "part.table", str(layers), "2..3" if self.coded else "2")
         if not self.raw:
             return
         if self.stored_length != self.raw_length:
@@ -248,7 +255,7 @@ class PartDescriptor:
         """
         if not self.known:
             raise MissError("unknown encoding", "part.encoding", str(self.encoding), "1")
-        if self.coded:
+        if not self.raw:
             if first or len(data) != self.stored_length:
                 raise CorruptError("wrong number of bytes", "part.stored_length", str(len(data)))
             if crc64(data) != self.table[1]:
