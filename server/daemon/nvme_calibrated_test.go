@@ -117,17 +117,40 @@ func testCalibrated(t *testing.T, unit basis.Unit) {
 		parts, quality := load(t, b, p, n, 2)
 		require.EqualValues(t, 2, quality)
 		for i, got := range parts {
-			want := rawtest.KV(p.Keys[i/rawtest.Parts], i%rawtest.Parts)
-			for k := 0; k < len(want); k += 2 {
-				w, g := number(want[k:]), number(got[k:])
-				require.InDelta(t, w, g, .5*3*.1*1.01+max(w, -w)/128, "part %d, number %d", i, k/2)
-			}
-			require.NotEqual(t, want, got)
+			nearBy(t, rawtest.KV(p.Keys[i/rawtest.Parts], i%rawtest.Parts), got, .5*3*.1)
 		}
 		require.Equal(t, objects, metric(t, d.MetricsAddr(), used+`decoded"}`))
 		require.NoError(t, b.End())
 		d.Close()
 	}
+}
+
+// Bundles are right or not there after any kill: no chunk has some of its slices.
+func TestNVMeKilledBundling(t *testing.T) {
+	dir := t.TempDir()
+	folder := filepath.Join(dir, "bases")
+	id := writeBasis(t, folder, basis.Bundle, .1)
+	weights := rawtest.Namespace().WeightsID
+	killedCoding(t, dir, 2, func(c *rawtest.Client, p rawtest.Prompt, chunks int) {
+		if chunks == 0 {
+			return
+		}
+		parts, _ := load(t, c, p, chunks, 2)
+		for i, got := range parts {
+			nearBy(t, rawtest.KV(p.Keys[i/rawtest.Parts], i%rawtest.Parts), got, .5*3*.1)
+		}
+	}, "NVME_CODEC=calibrated:L1", "CODEC_BASES_DIR="+folder, "CODEC_BASES="+hex.EncodeToString(weights[:4])+"="+id[:8])
+}
+
+// nearBy says that got is want but for so much, and what the number type rounds.
+func nearBy(t testing.TB, want, got []byte, most float64) {
+	t.Helper()
+	require.Len(t, got, len(want))
+	for k := 0; k < len(want); k += 2 {
+		w, g := number(want[k:]), number(got[k:])
+		require.InDelta(t, w, g, most*1.01+math.Abs(w)/128, "number %d", k/2)
+	}
+	require.NotEqual(t, want, got, "nothing was lost: this is not the disk's")
 }
 
 // A model without a rule has plain chunks of the same level, and somebody is told.
