@@ -11,6 +11,11 @@
 //   - Bytes are verified before they are encoded, and before they are decoded.
 //     An object that does not decode is Corrupt and its chunk is dropped; one of
 //     an unknown version, or that wants a basis, is a Miss.
+//   - A basis codes the KV of a model for which it is named and which it fits. All
+//     other parts are plain, of the same level and quality. Where the basis joins
+//     the heads of several parts, an object has all parts of a chunk's group and
+//     span, and each of them stores a slice of it (part.EncodingBundle): none is
+//     there without the others, and damage of one is damage of all.
 //   - What is not shorter when coded is written raw. Namespaces that the codec
 //     cannot look into (opaque layouts, types that it does not know) are coded
 //     without loss in every mode but raw, and stay exact. What is coded on the
@@ -26,5 +31,5 @@
 // the way out.
 //
 // It does not: choose what is written (storage/tiered), code what lies in the
-// host tier, keep several levels of a chunk, code by a basis.
+// host tier, keep several levels of a chunk, read bases (storage/bases).
 package coded
