@@ -98,7 +98,7 @@ def test_bundles_in_real_engines(
     short, long = ids[:3000], ids[:3200]
     bases = tmp_path / "bases"
     bases.mkdir()
-    basis = calibrate(binaries, test_model, ids[4000:7000], bases, "bundle")
+    basis = calibrate(binaries, test_model, ids[4000:5500], bases, "bundle")
     weights = weights_id(find_weight_files(test_model)).hex()
     by_basis = {"bases_dir": str(bases), "bases": f"{weights}={basis}"}
 
