@@ -31,6 +31,9 @@ type bundle struct {
 // bundlesOf are the sections of a namespace that could be bundles.
 func bundlesOf(d *namespace.Descriptor, shapes map[place]*codec.Shape) map[section]*bundle {
 	found := map[section]*bundle{}
+	if opaque(shapes) {
+		return found // bytes, of which heads mean nothing
+	}
 	for _, p := range d.Parts() {
 		s := shapes[place{p.Group, p.Span, p.HeadGroup}]
 		if s == nil || p.FirstHead != 0 || p.Heads == d.Groups[p.Group].KVHeads {
