@@ -189,7 +189,9 @@ class PartDescriptor:
                     str(self.raw_length),
                 )
             if not 2 <= layers <= (3 if self.coded else 2):
-                raise InvalidError("wrong number of checksums", "part.table", str(layers), "2..3" if self.coded else "2")
+                raise InvalidError(
+                    "wrong number of checksums", "part.table", str(layers), "2..3" if self.coded else "2"
+                )
         if not self.raw:
             return
         if self.stored_length != self.raw_length:

@@ -119,14 +119,12 @@ def test_bundles_in_real_engines(
         right = a.generate(long, TOKENS, larder={"skip_store": True})["token_ids"]
         codec = codec_of(binaries, first)
     assert codec == f"calibrated:L1 bundle {basis[:16]}"
-    print(f"float32 bytes {bytes_stored}, written {written}: {bytes_stored / written:.2f}x")
     assert written < bytes_stored / 4
 
     second = make_daemon("calibrated:L1", **by_basis)
     with engine("b", second, **L1) as b:
         answer = b.generate(long, TOKENS)
         assert answer["cached"] == 11 * CHUNK
-        print("exact", right, "L1", answer["token_ids"])
         assert len(set(answer["token_ids"])) > 4
         assert answer["token_ids"][:4] == right[:4]
         assert b.stats()["chunks_loaded"] == 11
