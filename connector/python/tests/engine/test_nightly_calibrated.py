@@ -53,7 +53,7 @@ def calibrate(binaries: Path, model: Path, ids: list[int], folder: Path, unit: s
 
 @pytest.fixture
 def make_daemon(binaries: Path, tmp_path: Path, short_folder: Path) -> Iterator[Callable[..., Daemon]]:
-    """Daemons on one disk, one after the other."""
+    """Daemons of one state and one disk, one after the other."""
     made: list[Daemon] = []
 
     def make(codec: str, **flags: str) -> Daemon:
@@ -62,6 +62,7 @@ def make_daemon(binaries: Path, tmp_path: Path, short_folder: Path) -> Iterator[
         folder = short_folder / f"calibrated{len(made)}"
         folder.mkdir()
         settings = {
+            "state_dir": str(tmp_path / "state"),
             "nvme.path": str(tmp_path / "nvme"), "nvme.bytes": "256MiB", "nvme.reserve_bytes": "1MiB",
             "nvme.buffered": "true", "nvme.write_back": "always", "nvme.codec": codec,
         } | {f"codec.{name}": value for name, value in flags.items()}  # fmt: skip
