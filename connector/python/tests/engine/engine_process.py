@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
+import gc
 import hashlib
 import itertools
 import json
@@ -139,6 +141,12 @@ class Server:
             return method(*args, **more)
 
         setattr(owner, name, counted)
+
+    def trim(self) -> None:
+        """Gives back to the system what the C library keeps of freed memory: about 40 MiB for 100 requests, with
+        Larder and without."""
+        gc.collect()
+        ctypes.CDLL(None).malloc_trim(0)
 
     def leftovers(self) -> dict[str, int]:
         """What must be zero once all is done."""

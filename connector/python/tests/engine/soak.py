@@ -195,7 +195,9 @@ class Soak:
         def arenas() -> Any:
             return (now := Used.of(self.engine.pid).arenas) == 1 or now
 
+        # Before the garbage collector runs, on which nothing may depend.
         eventually(arenas, "arenas, of daemons that are gone")
+        self.engine.ask("trim")
         return Used.of(self.engine.pid)
 
     def missing(self) -> list[str]:
