@@ -25,6 +25,7 @@ func TestAlertsNameSeriesThatExist(t *testing.T) {
 		},
 		Lanes:    func() int { return 0 },
 		Sessions: func() (open, quarantined int) { return 0, 0 },
+		Ahead:    func() (limit int64, short uint64) { return 0, 0 },
 	})
 	families, err := registry.Gather()
 	require.NoError(t, err)
