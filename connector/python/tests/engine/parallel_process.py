@@ -40,7 +40,7 @@ def of_rank(worker: Any) -> dict[str, Any]:
 def has_slots(client: Any) -> bool:
     """Whether at least half of the slots are here that a client keeps ahead: a store without one is dropped."""
     pool = client._present().pool
-    return all(2 * len(pool._idle[length]) > target for length, target in pool._targets.items())
+    return all(2 * len(pool._idle[length]) > kept for length, kept in pool._kept.items())
 
 
 def pages_of_rank(worker: Any, blocks: list[list[int]]) -> Layers:

@@ -85,7 +85,8 @@ class Server:
 def larderd(binaries: Path, short_folder: Path) -> Iterator[Daemon]:
     work = short_folder / "data"
     work.mkdir()
-    daemon = Daemon(binaries, work, host_bytes="1GiB")
+    # Each rank of each engine is to store what a step fills at once.
+    daemon = Daemon(binaries, work, host_bytes="1GiB", flags={"host.granted_percent": "100"})
     daemon.start()
     yield daemon
     daemon.stop()

@@ -38,7 +38,8 @@ def work(short_folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def larderd(binaries: Path, work: Path) -> Iterator[Daemon]:
-    daemon = Daemon(binaries, work, host_bytes="1GiB")
+    # Each rank of each engine is to store what a step fills at once.
+    daemon = Daemon(binaries, work, host_bytes="1GiB", flags={"host.granted_percent": "100"})
     daemon.start()
     yield daemon
     daemon.stop()
