@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Prints the packages that CI runs under the race detector: all but those where it has nothing to
+# Prints, on one line, the packages that CI runs under the race detector: all but those where it has nothing to
 # find. make nightly races all of them.
 #
 #   bench   measures what its own packages test
@@ -13,5 +13,4 @@ if ! grep -rqE --include='*.go' '^\s*go |"sync|errgroup|t\.Parallel\(' codec; th
 fi
 # The longest first, so that the others run beside them.
 module=$(go list -m)
-printf '%s\n' "$module/storage/nvme"
-go list ./... | grep -vE "^$module($omit)"
+echo "$module/storage/nvme" $(go list ./... | grep -vE "^$module($omit)")
