@@ -140,7 +140,7 @@ def test_half_a_chunk_is_invisible(real: Real, client_of: Connect) -> None:
 
 
 def test_a_full_arena_loses_nothing(real: Real, client_of: Connect) -> None:
-    real(host__bytes="8MiB")
+    real(host__bytes="8MiB", host__granted_percent="100")
     client = client_of(credits={PART_BYTES: 8})
     prompt = keys("a", 40)  # 5 MiB
     store_in_pieces(client, prompt)
@@ -148,10 +148,13 @@ def test_a_full_arena_loses_nothing(real: Real, client_of: Connect) -> None:
     assert held.chunks == 40
     # What is held cannot be evicted, so credits run out, and only credits.
     taken = []
-    while client.stats.failures.get("FULL", 0) == 0:
-        credit = client.take_credit(PART_BYTES)
-        if credit is not None:
+
+    def refused() -> bool:
+        while (credit := client.take_credit(PART_BYTES)) is not None:
             taken.append(credit)
+        return client.stats.failures.get("FULL", 0) > 0
+
+    eventually(refused)
     assert load(client, prompt, held.hold_id, 40)
     for credit in taken:
         client.return_credit(credit)
