@@ -40,7 +40,8 @@ func (c *Config) checkBases() error {
 		return fault.New(fault.Invalid, "nvme.codec", "is calibrated, and codec.bases_dir has no bases").With(c.NVMe.Codec, nil)
 	}
 	for _, rule := range c.NVMe.Codecs {
-		if _, name, _ := strings.Cut(rule, "="); strings.HasPrefix(name, "calibrated") {
+		_, name, _ := strings.Cut(rule, "=")
+		if mode, _ := coded.ParseMode(name); mode.Calibrated() {
 			return fault.New(fault.Invalid, "nvme.codecs", "is calibrated, and codec.bases_dir has no bases").With(rule, nil)
 		}
 	}

@@ -5,7 +5,6 @@ import (
 	"github.com/larderkv/larder/server/config"
 	"github.com/larderkv/larder/server/metrics"
 	"github.com/larderkv/larder/storage/bases"
-	"github.com/larderkv/larder/storage/coded"
 )
 
 // openBases reads the bases of calibrated coding. A directory that cannot be read
@@ -39,5 +38,3 @@ func (d *Daemon) basesShown() (list []metrics.Basis) {
 	}
 	return list
 }
-
-var _ coded.Bases = (*bases.Store)(nil)

@@ -40,7 +40,7 @@ func codecMetrics() []family[Workers] {
 			"stopped": func(s *Workers) float64 { return float64(s.Codec.Stopped) },
 			"encode":  func(s *Workers) float64 { return float64(s.Codec.EncodeFailed) },
 		}),
-		metric("larder_codec_fallbacks_total", "Parts that nvme.codec wants calibrated and that were coded plain at the same level, by reason. no_basis: codec.bases names none for the model, or it was left out. shape, rope: the basis is not for such KV, or the model's RoPE kind is not implemented; calibrate anew, or choose a plain level. position: the prompt is longer than the basis's positions (larder calibrate --positions). apart: a bundle's parts came one by one; many are a bug.", counter, "reason", values{
+		metric("larder_codec_fallbacks_total", "Parts that nvme.codec wants calibrated and that were coded plain at the same level, by reason. no_basis: codec.bases names none for the model, or it was left out. shape, rope: the basis is not for such KV, or the model's RoPE is of a kind that is never calibrated (all but default, linear and llama3); calibrate anew, or choose a plain level. position: the prompt is longer than the basis's positions (larder calibrate --positions). apart: a bundle's parts came one by one; many are a bug.", counter, "reason", values{
 			"no_basis": func(s *Workers) float64 { return float64(s.Codec.Fallbacks.NoBasis) },
 			"shape":    func(s *Workers) float64 { return float64(s.Codec.Fallbacks.Shape) },
 			"rope":     func(s *Workers) float64 { return float64(s.Codec.Fallbacks.Rope) },

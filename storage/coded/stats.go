@@ -120,5 +120,19 @@ type Fallbacks struct{ NoBasis, Shape, Rope, Position, Apart uint64 }
 
 // add parts.
 func (f *Fallbacks) add(why Fallback, parts int) {
-	*map[Fallback]*uint64{NoBasis: &f.NoBasis, OtherShape: &f.Shape, OtherRope: &f.Rope, Position: &f.Position, Apart: &f.Apart}[why] += uint64(parts)
+	n := uint64(parts)
+	switch why {
+	case NoBasis:
+		f.NoBasis += n
+	case OtherShape:
+		f.Shape += n
+	case OtherRope:
+		f.Rope += n
+	case Position:
+		f.Position += n
+	case Apart:
+		f.Apart += n
+	default:
+		panic("coded: plain for no reason")
+	}
 }

@@ -143,8 +143,8 @@ class Server:
         setattr(owner, name, counted)
 
     def trim(self) -> None:
-        """Gives back to the system what the C library keeps of freed memory: about 40 MiB for 100 requests, with
-        Larder and without."""
+        """Gives back to the system what the C library keeps of freed memory, which grows with Larder and
+        without (bench/RESULTS.md)."""
         gc.collect()
         ctypes.CDLL(None).malloc_trim(0)
 
