@@ -19,16 +19,15 @@ from larder.codec import (
     DIGITS_RAW,
     DIGITS_ZERO,
     DTYPES,
-    LANES,
     LOSSLESS,
     PLAIN,
     RAW,
     REPEAT,
     Field,
     Object,
-    Table,
 )
 from larder.errors import CorruptError, InvalidError, MissError
+from larder.rans import LANES, Table
 
 Array = NDArray[Any]
 
