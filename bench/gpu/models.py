@@ -1,8 +1,8 @@
 """Models without downloads: a shape, with weights drawn from a seed.
 
-LARGE is shaped as an 8B Llama, for times; its weights are drawn in the engine
-itself (inside/drawn_weights.py). small and latent write a checkpoint, so that engines of any
-number of ranks have the same model.
+LARGE is shaped as an 8B Llama, for times; its weights, and those of models with
+windows, are drawn in the engine itself (inside/drawn_weights.py). small and latent
+write a checkpoint, so that engines of any number of ranks have the same model.
 """
 
 from __future__ import annotations
@@ -79,6 +79,57 @@ LATENT: dict[str, Any] = {
 """DeepSeek's attention (MLA: one latent of 576 elements a token), no experts."""
 
 
+WINDOW = 512
+_WINDOWS: dict[str, Any] = {
+    "torch_dtype": "bfloat16",
+    "hidden_size": 1024,
+    "intermediate_size": 2048,
+    "num_hidden_layers": 6,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+    "head_dim": 128,
+    "vocab_size": 4096,
+    "max_position_embeddings": 8192,
+    "sliding_window": WINDOW,
+    "layer_types": ["sliding_attention", "sliding_attention", "full_attention"] * 2,
+    "hidden_activation": "gelu_pytorch_tanh",
+    "rms_norm_eps": 1e-6,
+    "tie_word_embeddings": False,
+}
+
+GEMMA3 = _WINDOWS | {
+    "architectures": ["Gemma3ForCausalLM"],
+    "model_type": "gemma3_text",
+    "query_pre_attn_scalar": 128,
+    "rope_parameters": {
+        "full_attention": {"rope_type": "default", "rope_theta": 1000000.0},
+        "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
+    },
+}
+"""Gemma 3's attention: a group of full layers and two of windows, all pages of one size."""
+
+GEMMA4 = _WINDOWS | {
+    "architectures": ["Gemma4ForCausalLM"],
+    "model_type": "gemma4_text",
+    # transformers keeps the wide heads for itself, and vLLM looks for them (GEMMA4_OVERRIDES).
+    "global_head_dim": 256,
+    "allow_global_per_layer_attribute_access": True,
+    "num_global_key_value_heads": 4,
+    "hidden_size_per_layer_input": 0,
+    "vocab_size_per_layer_input": 4096,
+    "num_kv_shared_layers": 0,
+    "attention_k_eq_v": False,
+    "enable_moe_block": False,
+    "final_logit_softcapping": None,
+    "rope_parameters": {
+        "full_attention": {"rope_type": "default", "rope_theta": 1000000.0},
+        "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
+    },
+}
+"""Gemma 4's attention: heads of full layers are twice as wide, so that their blocks have half the tokens."""
+GEMMA4_OVERRIDES = {"global_head_dim": 256}
+
+
 def shape(folder: Path, config: dict[str, Any]) -> Path:
     """A model of a config alone."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -86,8 +137,8 @@ def shape(folder: Path, config: dict[str, Any]) -> Path:
     return folder
 
 
-def small(folder: Path) -> Path:
-    """A Llama of 4 layers with 8 KV heads, with its weights."""
+def small(folder: Path, seed: int = 1) -> Path:
+    """A Llama of 4 layers with 8 KV heads, with its weights, which are others for another seed."""
     c = SMALL
     hidden, inner, q, kv = c["hidden_size"], c["intermediate_size"], 16 * 128, 8 * 128
     layer = {
@@ -101,7 +152,7 @@ def small(folder: Path) -> Path:
         "input_layernorm": (hidden,),
         "post_attention_layernorm": (hidden,),
     }
-    return _checkpoint(folder, c, layer)
+    return _checkpoint(folder, c, layer, seed)
 
 
 def latent(folder: Path) -> Path:
@@ -124,7 +175,7 @@ def latent(folder: Path) -> Path:
     return _checkpoint(folder, c, layer)
 
 
-def _checkpoint(folder: Path, config: dict[str, Any], layer: dict[str, tuple[int, ...]]) -> Path:
+def _checkpoint(folder: Path, config: dict[str, Any], layer: dict[str, tuple[int, ...]], seed: int = 1) -> Path:
     import torch
     from safetensors.torch import save_file
 
@@ -133,7 +184,7 @@ def _checkpoint(folder: Path, config: dict[str, Any], layer: dict[str, tuple[int
     shapes = {"model.embed_tokens": (vocabulary, hidden), "lm_head": (vocabulary, hidden), "model.norm": (hidden,)}
     for i in range(config["num_hidden_layers"]):
         shapes |= {f"model.layers.{i}.{name}": size for name, size in layer.items()}
-    random = torch.Generator().manual_seed(1)
+    random = torch.Generator().manual_seed(seed)
     tensors = {}
     for name, size in shapes.items():
         # Wide enough that attention looks at some tokens more than at others.

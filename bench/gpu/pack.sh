@@ -2,7 +2,8 @@
 # Packs vLLM and Larder for a GPU host (Hopper, x86-64) without network that has
 # CPython 3.12, CUDA 13, torch 2.11, Triton and transformers.
 # usage: bench/gpu/pack.sh WORKDIR OUTDIR [VERSION]
-# VERSION: of vLLM, built for torch 2.11 as well (0.25.1 is); else that of requirements.txt.
+# VERSION: of vLLM, else that of requirements.txt. 0.25.1 is built for torch 2.11 as well,
+# 0.32.0 for 2.13, by whose stable interface its libraries load beside 2.11.
 # OUTDIR receives engine.tar.xz (what requirements.txt names, ready to import; changes only
 # with it, and is kept if it is there) and larder.tar.xz (this tree's commit, with static
 # binaries in bin/). Other versions want other folders.
@@ -14,7 +15,10 @@ here=$(cd "$(dirname "$0")" && pwd)
 top=$(cd "$here/../.." && pwd)
 work=$1 out=$2 version=${3:-}
 mkdir -p "$work/wheels" "$out"
-sed "${version:+s/^vllm==.*/vllm==$version/}" "$here/requirements.txt" >"$work/requirements.txt"
+change="${version:+s/^vllm==.*/vllm==$version/}"
+# Another name of the same module.
+if [[ $version == 0.32.* ]]; then change+=';s/^openai-harmony==.*/oss-harmony==0.0.11/'; fi
+sed "$change" "$here/requirements.txt" >"$work/requirements.txt"
 
 if [ ! -f "$out/engine.tar.xz" ]; then
   select=(--no-deps --only-binary=:all: --implementation cp --python-version 3.12)

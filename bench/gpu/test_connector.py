@@ -10,7 +10,7 @@ tokens, K and V, so orders of pages can be compared with each other.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 import models
-from rig import Daemon, Engine, await_that, daemon, with_larder
-
-CHUNK = 256
-LENGTH = 3000
-WHOLE = LENGTH // CHUNK * CHUNK
-
-Start = Callable[..., Engine]
+from checks import LENGTH, WHOLE, answers_as, load, pages, store
+from rig import Daemon, Engine, daemon, with_larder
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +45,7 @@ def engines(work: Path, larderd: Daemon) -> Iterator[dict[str, Engine]]:
         "plain": (llama, nhd, {}),
         "nhd": (llama, nhd, larder),
         "hnd": (llama, hnd, larder),
+        "triton": (llama, {}, {**larder, "attention_backend": "TRITON_ATTN"}),
         "sleeper": (llama, nhd, {**larder, "enable_sleep_mode": True}),
         "latent": (mla, {}, larder),
         "latent.fresh": (mla, {}, larder),
@@ -65,46 +61,16 @@ def engines(work: Path, larderd: Daemon) -> Iterator[dict[str, Engine]]:
         engine.kill()
 
 
-def loaded(engine: Engine) -> int:
-    return int(engine.call("counts")["workers"][0]["chunks_loaded"])
-
-
-def store(engine: Engine, prompt: list[int]) -> dict[str, Any]:
-    """Computes a prompt, and waits until its chunks are stored."""
-    before = engine.call("counts")["workers"][0]["chunks_stored"]
-    answer: dict[str, Any] = engine.call("ask", prompt=prompt, tokens=8)
-
-    def stored() -> bool:
-        engine.call("settle")
-        return bool(engine.call("counts")["workers"][0]["chunks_stored"] >= before + prompt[1] // CHUNK)
-
-    await_that("the prompt is stored", stored)
-    return answer
-
-
-def load(engine: Engine, prompt: list[int]) -> dict[str, Any]:
-    """Asks for a prompt where nothing right is left in any page; all whole chunks must come from Larder."""
-    engine.call("reset")
-    engine.call("overwrite", value=3.0)
-    before = loaded(engine)
-    answer: dict[str, Any] = engine.call("ask", prompt=prompt, tokens=8, logprobs=1)
-    assert answer["cached"] == WHOLE
-    assert loaded(engine) - before == WHOLE // CHUNK
-    return answer
-
-
-def pages(engine: Engine, prompt: list[int]) -> Any:
-    """Digests of the whole chunks' blocks, by block and head."""
-    return engine.call("pages", prompt=prompt, tokens=WHOLE)[0]
-
-
-@pytest.mark.parametrize(("writer", "reader"), [("nhd", "nhd"), ("nhd", "hnd"), ("hnd", "nhd")])
+@pytest.mark.parametrize(
+    ("writer", "reader"), [("nhd", "nhd"), ("nhd", "hnd"), ("hnd", "nhd"), ("nhd", "triton"), ("triton", "nhd")]
+)
 def test_pages_come_back_as_they_left(engines: dict[str, Engine], writer: str, reader: str) -> None:
     a, b = engines[writer].ready(), engines[reader].ready()
+    print(writer, a.call("form"), a.call("versions"))
     prompt = [ord(writer[0]) * 1000 + ord(reader[0]), LENGTH]
     store(a, prompt)
     written = pages(a, prompt)
-    assert len({head for block in written for head in block}) == len(written) * 8
+    assert len({page for digests in written.values() for page in digests}) == 4 * 8 * (WHOLE // 16)
     load(b, prompt)
     assert pages(b, prompt) == written
 
@@ -113,12 +79,7 @@ def test_the_answer_is_that_of_an_engine_without(engines: dict[str, Engine]) -> 
     plain, ours = engines["plain"].ready(), engines["nhd"].ready()
     prompt = [77, LENGTH]
     store(ours, prompt)
-    got = load(ours, prompt)
-    # As many tokens from the engine's own cache: the same shapes are computed.
-    plain.call("ask", prompt=prompt, cut=WHOLE)
-    want = plain.call("ask", prompt=prompt, tokens=8, logprobs=1)
-    assert want["cached"] == WHOLE
-    assert (got["token_ids"], got["scores"]) == (want["token_ids"], want["scores"])
+    answers_as(plain, prompt, load(ours, prompt))
 
 
 def test_latent_pages(engines: dict[str, Engine]) -> None:

@@ -1,14 +1,16 @@
-"""Pages across tensor-parallel sizes, on real GPUs: byte for byte.
+"""Pages across tensor- or pipeline-parallel sizes, on real GPUs: byte for byte.
 
-    make build && python3 bench/gpu/two.py --out FOLDER
+    make build && python3 bench/gpu/two.py --out FOLDER [--pipeline]
 
-An engine of --ranks GPUs and one of a single GPU serve the same checkpoint
-(models.small, 4 layers, 8 KV heads) over one larderd. One computes a prompt and
-stores it; the other, whose pages were overwritten, loads it. Digests of each block
-and KV head, taken by plain indexing in either engine, must be equal; then the
-same the other way round. What both generate is said, not judged: with bf16 each
-number of ranks rounds its sums in another way. That a recompute would have made
-other pages is said too (.differ): equal digests can then come from a load only.
+An engine of --ranks GPUs, tensor-parallel or with --pipeline in stages of layers,
+and one of a single GPU serve the same checkpoint (models.small, 4 layers, 8 KV
+heads) over one larderd. One computes a prompt and stores it; the other, whose
+pages were overwritten, loads it. Digests of each layer, KV head and block, taken
+by plain indexing in either engine, must be equal; then the same the other way
+round. What both generate is said, not judged: with bf16 each number of tensor
+ranks rounds its sums in another way. That a recompute would have made other pages
+is said too (.differ): equal digests can then come from a load only. Stages compute
+what one GPU computes, so there only the counts and the overwritten pages say so.
 Ends with an error unless all pages were loaded and are equal.
 """
 
@@ -25,14 +27,25 @@ import models
 from rig import Engine, await_that, daemon, with_larder
 
 CHUNK = 256
-Digests = list[list[str]]
-"""[block][KV head of the model]"""
+Digests = dict[tuple[int, int], list[str]]
+"""Of each layer and KV head of the model, by block."""
 
 
 def digests(engine: Engine, prompt: list[int], tokens: int) -> Digests:
-    """Of the model's heads, over all ranks."""
-    ranks: list[list[list[str]]] = engine.call("pages", prompt=prompt, tokens=tokens)
-    return [[head for rank in ranks for head in rank[block]] for block in range(len(ranks[0]))]
+    """Of the whole model, over all ranks."""
+    ranks = engine.call("pages", prompt=prompt, tokens=tokens)
+    return {(layer, head): blocks for rank in ranks for layer, head, blocks in rank}
+
+
+def count(digests: Digests) -> int:
+    """Pages of all layers and heads."""
+    return sum(map(len, digests.values()))
+
+
+def equal(a: Digests, b: Digests) -> int:
+    """How many pages are equal."""
+    assert a.keys() == b.keys()
+    return sum(x == y for key in a for x, y in zip(a[key], b[key], strict=True))
 
 
 def stored(engine: Engine, chunks: int) -> None:
@@ -66,18 +79,18 @@ def across(writer: Engine, reader: Engine, seed: int, length: int, had: int) -> 
     got = reader.call("ask", prompt=prompt, tokens=8)
     each = [b - a for a, b in zip(before, loaded(reader), strict=True)]
     read = digests(reader, prompt, tokens)
-    equal = sum(a == b for x, y in zip(written, read, strict=True) for a, b in zip(x, y, strict=True))
+    same = equal(written, read)
     return {
         "name": f"across.{writer.name}.{reader.name}",
         "cached": got["cached"],
         "chunks": chunks,
         "loaded_by_rank": each,
-        "pages_equal": equal,
-        "pages": sum(len(x) for x in written),
-        "heads": len(written[0]),
+        "pages_equal": same,
+        "pages": count(written),
+        "layers_and_heads": len(written),
         "ttft_ms": round(1000 * got["ttft_s"], 2),
         "tokens_equal": got["token_ids"] == first["token_ids"],
-        "ok": equal == sum(len(x) for x in written) and got["cached"] >= tokens and min(each) >= chunks,
+        "ok": same == count(written) and got["cached"] >= tokens and min(each) >= chunks,
     }
 
 
@@ -89,8 +102,7 @@ def differ(a: Engine, b: Engine, seed: int) -> dict[str, Any]:
         engine.call("reset")
         engine.call("ask", prompt=prompt)
     x, y = digests(a, prompt, tokens), digests(b, prompt, tokens)
-    pairs = [(p, q) for i, j in zip(x, y, strict=True) for p, q in zip(i, j, strict=True)]
-    return {"name": "differ", "pages_that_differ": sum(p != q for p, q in pairs), "pages": len(pairs)}
+    return {"name": "differ", "pages_that_differ": count(x) - equal(x, y), "pages": count(x)}
 
 
 def main() -> None:
@@ -98,6 +110,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--work", type=Path, default=Path("/tmp/larder-two"), help="scratch folder, emptied")  # noqa: S108
     parser.add_argument("--ranks", type=int, default=2)
+    parser.add_argument("--pipeline", action="store_true", help="ranks are stages of layers")
     parser.add_argument("--length", type=int, default=4000)
     parser.add_argument("--pages", type=int, default=1 << 30)
     args = parser.parse_args()
@@ -113,7 +126,10 @@ def main() -> None:
         "max_num_seqs": 8,
         "kv_cache_memory_bytes": args.pages,
         "disable_custom_all_reduce": True,
-        "kv_transfer_config": with_larder(larderd.socket, credit_mib=1024),
+        # Engines of several stages share with those that cut their parts as they do.
+        "kv_transfer_config": with_larder(
+            larderd.socket, credit_mib=1024, layer_spans=args.ranks if args.pipeline else 0
+        ),
     }
     engines: list[Engine] = []
     rows: list[dict[str, Any]] = []
@@ -123,9 +139,10 @@ def main() -> None:
         print(f"{time.monotonic() - began:6.1f} {json.dumps(row)}", flush=True)
 
     try:
+        size = "pipeline_parallel_size" if args.pipeline else "tensor_parallel_size"
         for ranks in (args.ranks, 1):
-            name = f"tp{ranks}"
-            engines.append(Engine(name, model, args.out / f"{name}.log", tensor_parallel_size=ranks, **options))
+            name = f"{'pp' if args.pipeline else 'tp'}{ranks}"
+            engines.append(Engine(name, model, args.out / f"{name}.log", **(options | {size: ranks})))
         many, one = engines
         for engine in engines:
             say({"name": f"{engine.name}.start", "value": engine.ready().start_s, "unit": "s"})

@@ -38,12 +38,19 @@ class Server:
         self.count = 0
 
     def ask(
-        self, prompt: Prompt, tokens: int = 1, logprobs: int | None = None, cut: int | None = None, other_head: int = 0
+        self,
+        prompt: Prompt,
+        tokens: int = 1,
+        logprobs: int | None = None,
+        cut: int | None = None,
+        other_head: int = 0,
+        drop_after: int = 0,
     ) -> dict[str, Any]:
         """One request alone: its time, how many tokens were reused, what was generated.
 
         cut: only so many of the prompt's tokens. other_head: so many of the first
-        tokens are others."""
+        tokens are others. drop_after: after so many steps the engine's cache is emptied,
+        the connector told, and the request begins anew."""
         ids = (
             tokens_of([prompt[0] + 1, other_head], self.vocabulary) + tokens_of(prompt, self.vocabulary)[other_head:cut]
         )
@@ -53,6 +60,8 @@ class Server:
         final: Any = None
         while self.engine.has_unfinished_requests():
             steps += 1
+            if steps == drop_after and not self.llm.reset_prefix_cache(True, True):
+                raise RuntimeError("the cache was not emptied")
             for output in self.engine.step():
                 if output.request_id == name and output.outputs[0].token_ids:
                     first = first or time.perf_counter() - start
@@ -122,22 +131,24 @@ class Server:
         half._loader._ahead_s = load_ahead_ms / 1000
         half._path.by_layer = load_layers != "off" and half.layers is not None
 
-    def pages(self, prompt: Prompt, tokens: int) -> list[list[list[str]]]:
+    def pages(self, prompt: Prompt, tokens: int) -> list[list[Any]]:
         """For each rank, the digests (engine_pages.Pages) of the blocks that the engine's own
-        cache has for a prompt's first tokens."""
+        cache has for a prompt's first tokens, of all KV cache groups."""
         from vllm import SamplingParams
         from vllm.v1.request import Request
 
         ids = tokens_of(prompt, self.vocabulary)
         request = Request("pages", ids, SamplingParams(max_tokens=1), None, block_hasher=self.core.request_block_hasher)
         manager = self.core.scheduler.kv_cache_manager
-        blocks, cached, _ = manager.get_computed_blocks(request)
+        found, cached, *_ = manager.get_computed_blocks(request)
         if cached < tokens:
             raise RuntimeError(f"the engine has {cached} of {tokens} tokens")
-        block = self.llm.llm_engine.vllm_config.cache_config.block_size
-        digests: list[list[list[str]]] = self.llm.collective_rpc(
-            "page_digests", args=(blocks.get_block_ids()[0][: tokens // block],)
-        )
+        groups = manager.kv_cache_config.kv_cache_groups
+        blocks = [
+            some[: tokens // group.kv_cache_spec.block_size]
+            for some, group in zip(found.get_block_ids(), groups, strict=True)
+        ]
+        digests: list[list[Any]] = self.llm.collective_rpc("page_digests", args=(blocks,))
         return digests
 
     def overwrite(self, value: float) -> None:
@@ -153,9 +164,17 @@ class Server:
         """The engine's sleep mode."""
         self.llm.sleep(level=level)
 
-    def wake(self) -> None:
-        """The opposite."""
-        self.llm.wake_up()
+    def wake(self, tags: list[str] | None = None) -> None:
+        """The opposite. tags: only weights, or kv_cache."""
+        self.llm.wake_up(tags)
+
+    def reload(self, path: str | None = None) -> None:
+        """Loads weights anew, into what is there. path: of other ones of the same shape."""
+        self.llm.collective_rpc("reload_weights", kwargs={"weights_path": path})
+
+    def drop(self) -> bool:
+        """Empties the engine's own prefix cache and says so to its connector: whether it is empty."""
+        return bool(self.llm.reset_prefix_cache(reset_connector=True))
 
     def versions(self) -> dict[str, str]:
         """Of what runs here."""
