@@ -53,8 +53,16 @@ class Engine:
     """engine_server.py in a process of its own. It starts beside others: ready waits."""
 
     def __init__(
-        self, name: str, model: Path, log: Path, environment: dict[str, str] | None = None, **options: Any
+        self,
+        name: str,
+        model: Path,
+        log: Path,
+        environment: dict[str, str] | None = None,
+        *,
+        site: Path | None = None,
+        **options: Any,
     ) -> None:
+        """site: a folder whose vLLM it is, in place of the one that is there."""
         self.name = name
         self._log = log
         config: dict[str, Any] = {
@@ -71,7 +79,8 @@ class Engine:
         }
         # The engine must see no module of this folder: some names are others' too.
         here = str(Path(__file__).parent / "inside")
-        paths = [here, str(REPOSITORY / "connector/python/src"), *filter(None, [os.environ.get("PYTHONPATH")])]
+        ours = [here, str(REPOSITORY / "connector/python/src")]
+        paths = [*ours, *map(str, filter(None, [site])), *filter(None, [os.environ.get("PYTHONPATH")])]
         env = {**ENVIRONMENT, **os.environ, "PYTHONPATH": os.pathsep.join(paths), **(environment or {})}
         env.pop("PYTHONHASHSEED", None)
         with log.open("ab") as sink:

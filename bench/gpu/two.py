@@ -1,10 +1,10 @@
-"""Pages across tensor- or pipeline-parallel sizes, on real GPUs: byte for byte.
+"""Pages across tensor- or pipeline-parallel sizes, or versions, on real GPUs: byte for byte.
 
-    make build && python3 bench/gpu/two.py --out FOLDER [--pipeline]
+    make build && python3 bench/gpu/two.py --out FOLDER [--pipeline | --ranks 1 --site FOLDER]
 
 An engine of --ranks GPUs, tensor-parallel or with --pipeline in stages of layers,
-and one of a single GPU serve the same checkpoint (models.small, 4 layers, 8 KV
-heads) over one larderd. One computes a prompt and stores it; the other, whose
+and one of a single GPU, with --site of that folder's vLLM, serve the same
+checkpoint (models.small, 4 layers, 8 KV heads) over one larderd. One computes a prompt and stores it; the other, whose
 pages were overwritten, loads it. Digests of each layer, KV head and block, taken
 by plain indexing in either engine, must be equal; then the same the other way
 round. What both generate is said, not judged: with bf16 each number of tensor
@@ -111,6 +111,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("/tmp/larder-two"), help="scratch folder, emptied")  # noqa: S108
     parser.add_argument("--ranks", type=int, default=2)
     parser.add_argument("--pipeline", action="store_true", help="ranks are stages of layers")
+    parser.add_argument("--site", type=Path, default=None, help="whose vLLM the second engine is")
     parser.add_argument("--length", type=int, default=4000)
     parser.add_argument("--pages", type=int, default=1 << 30)
     args = parser.parse_args()
@@ -140,13 +141,13 @@ def main() -> None:
 
     try:
         size = "pipeline_parallel_size" if args.pipeline else "tensor_parallel_size"
-        for ranks in (args.ranks, 1):
-            name = f"{'pp' if args.pipeline else 'tp'}{ranks}"
-            engines.append(Engine(name, model, args.out / f"{name}.log", **(options | {size: ranks})))
+        for ranks, site in ((args.ranks, None), (1, args.site)):
+            name = f"{'pp' if args.pipeline else 'tp'}{ranks}" + (".site" if site else "")
+            engines.append(Engine(name, model, args.out / f"{name}.log", site=site, **(options | {size: ranks})))
         many, one = engines
         for engine in engines:
             say({"name": f"{engine.name}.start", "value": engine.ready().start_s, "unit": "s"})
-            say({"name": f"{engine.name}.pages", "form": engine.call("form")})
+            say({"name": f"{engine.name}.pages", "form": engine.call("form"), **engine.call("versions")})
         say(across(many, one, 11, args.length, 0))
         say(across(one, many, 12, args.length, 0))
         say(differ(many, one, 13))

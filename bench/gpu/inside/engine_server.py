@@ -15,6 +15,7 @@ import random
 import sys
 import time
 import traceback
+from contextlib import suppress
 from typing import Any
 
 Prompt = list[int]
@@ -180,8 +181,11 @@ class Server:
         """Of what runs here."""
         from importlib import metadata
 
-        found = {d.metadata["Name"]: d.version for d in metadata.distributions()}
-        return {name: found[name] for name in ("vllm", "torch", "triton", "transformers") if name in found}
+        found = {}
+        for name in ("vllm", "torch", "triton", "transformers"):
+            with suppress(metadata.PackageNotFoundError):
+                found[name] = metadata.version(name)
+        return found
 
     def _add(self, ids: list[int], tokens: int, logprobs: int | None = None) -> str:
         from vllm import SamplingParams
