@@ -20,10 +20,12 @@ def counted(engine: Engine, name: str) -> int:
     return int(engine.call("counts")["workers"][0][name])
 
 
-def store(engine: Engine, prompt: list[int], **how: Any) -> dict[str, Any]:
-    """Computes a prompt, all of it, and waits until its chunks are stored."""
+def store(engine: Engine, prompt: list[int]) -> dict[str, Any]:
+    """Computes a prompt's whole chunks, and waits until they are stored. Not the tokens after them, so that
+    answers_as computes the same shapes."""
+    await_that("the engine is connected", lambda: bool(engine.call("ready")))
     before = counted(engine, "chunks_stored")
-    answer: dict[str, Any] = engine.call("ask", prompt=prompt, tokens=8, logprobs=1, **how)
+    answer: dict[str, Any] = engine.call("ask", prompt=prompt, tokens=8, logprobs=1, cut=WHOLE)
     assert answer["cached"] == 0
 
     def stored() -> bool:

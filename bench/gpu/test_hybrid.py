@@ -56,8 +56,7 @@ def test_stored_killed_and_loaded(engines: dict[str, dict[str, Engine]], kind: s
     writer, reader, plain = (engines[kind][name].ready() for name in ("writer", "reader", "plain"))
     print(kind, writer.call("form"), writer.call("versions"))
     prompt = [10, LENGTH]
-    # In the shape in which the control computes it, too.
-    store(writer, prompt, cut=WHOLE)
+    store(writer, prompt)
     written = pages(writer, prompt)
     writer.kill()
 

@@ -67,6 +67,7 @@ def across(writer: Engine, reader: Engine, seed: int, length: int, had: int) -> 
     """writer stores, reader loads. had: chunks that writer has stored before."""
     prompt, chunks = [seed, length], length // CHUNK
     tokens = chunks * CHUNK
+    await_that(f"{writer.name} is connected", lambda: bool(writer.call("ready")))
     first = writer.call("ask", prompt=prompt, tokens=8)
     stored(writer, had + chunks)
     written = digests(writer, prompt, tokens)

@@ -58,6 +58,18 @@ class Pages:
         stats: Any = getattr(connector, "stats", None)
         return {} if stats is None else dataclasses.asdict(stats)
 
+    def larder_ready(self) -> bool:
+        """Whether this rank's half has a connection, and at least half of the slots that it keeps
+        granted ahead: what a step fills beyond them is not stored."""
+        from vllm.distributed.kv_transfer import get_kv_transfer_group
+
+        connector: Any = get_kv_transfer_group()
+        client = connector.worker_half._client
+        if client is None or not client.ready:
+            return False
+        pool = client._present().pool
+        return all(2 * len(pool._idle[length]) > kept for length, kept in pool._kept.items())
+
     def _groups(self) -> list[list[str]]:
         """The layers of this rank in each KV cache group."""
         groups = self.model_runner.kv_cache_config.kv_cache_groups

@@ -123,6 +123,12 @@ class Server:
         scheduler = {} if stats is None else dataclasses.asdict(stats)
         return {"scheduler": scheduler, "workers": self.llm.collective_rpc("larder_counts")}
 
+    def ready(self) -> bool:
+        """Whether all that is computed from now on is stored."""
+        half: Any = self.core.scheduler.connector.scheduler_half
+        client = half._client
+        return client is not None and client.ready and all(self.llm.collective_rpc("larder_ready"))
+
     def tune(self, load_ahead_ms: float, load_layers: str) -> None:
         """Changes settings of Larder's worker half, in this process."""
         from vllm.distributed.kv_transfer import get_kv_transfer_group
