@@ -22,7 +22,8 @@ from rig import Engine, daemon, with_larder
 
 KINDS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "one block size": (models.GEMMA3, {}),
-    "two block sizes": (models.GEMMA4, {"hf_overrides": models.GEMMA4_OVERRIDES}),
+    # FlashAttention 3 has no heads so wide together with others.
+    "two block sizes": (models.GEMMA4, {"hf_overrides": models.GEMMA4_OVERRIDES, "attention_backend": "TRITON_ATTN"}),
 }
 """Of models, with an engine's options."""
 WINDOWS = [i for i, kind in enumerate(models.GEMMA3["layer_types"]) if kind == "sliding_attention"]
