@@ -26,6 +26,9 @@ first hit of a process after it was warmed with another prompt. What a hit
 generates (16 tokens, with the score of each) must equal what the plain engine
 generates when as many tokens come from its own cache: then both compute the same
 shapes. Whether it equals a recompute as well is said too (bf16 rounds by shape).
+pages: whether the shortest prompt's pages are those that were stored, and whether
+the arm computes a short prompt as the plain engine does: with Inductor two
+processes may not, and answers after hits differ then, too.
 
 decode, after all else, since it fills the host's memory with its chunks: 16 requests
 at once, tokens of one second after all had their first; plain, larder and plain

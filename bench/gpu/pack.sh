@@ -34,8 +34,10 @@ if [ ! -f "$out/engine.tar.xz" ]; then
   python3 "$here/slim.py" "$work"/site/vllm/_{moe_C,C}_stable*.so "$work"/site/vllm/vllm_flash_attn/_vllm_fa3_C*.so
   # Structured output is imported but not used: an empty stand-in is enough.
   mkdir -p "$work/site/xgrammar"
-  printf 'def __getattr__(name):\n    if name.startswith("__"):\n        raise AttributeError(name)\n    return type(name, (), {})\n' \
-    >"$work/site/xgrammar/__init__.py"
+  for module in __init__ structural_tag openai_tool_call_schema; do
+    printf 'def __getattr__(name):\n    if name.startswith("__"):\n        raise AttributeError(name)\n    return type(name, (), {})\n' \
+      >"$work/site/xgrammar/$module.py"
+  done
   tar c --sort=name -C "$work/site" . | xz -T2 -3 --block-size=24MiB >"$out/engine.tar.xz.tmp"
   mv "$out/engine.tar.xz.tmp" "$out/engine.tar.xz"
 fi

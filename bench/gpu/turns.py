@@ -22,6 +22,8 @@ class Turns:
         self.rows = rows
         self.controls: dict[tuple[int, int], dict[str, Any]] = {}
         self.recomputed: dict[int, dict[str, Any]] = {}
+        # Digests of the shortest prompt's pages, as they were stored.
+        self.written: Any = None
 
     def ttft(self, names: list[str], repeats: int) -> None:
         """All lengths, arms in turns."""
@@ -96,6 +98,8 @@ class Turns:
 
         with suppress(EngineError):
             await_that(f"{wanted} chunks stored", all_stored, 10)
+        if length == self.args.lengths[0]:
+            self.written = self._pages(arm, length)
         self.rows.add(f"store.{length}.larder", **worker_counts(arm.engine.call("counts")["workers"][0]))
 
     def _least(self, length: int) -> int:
@@ -154,6 +158,26 @@ class Turns:
             tokens_equal_recompute=recomputed and recomputed["token_ids"] == got["token_ids"],
             distinct=len(set(got["token_ids"])),
         )
+        if length == self.args.lengths[0] and self.written is not None:
+            pages_equal = self._pages(arm, length) == self.written
+            self.rows.add(f"pages.{length}.{arm.name}", equal=pages_equal, computes_alike=self._alike(arm))
+
+    def _pages(self, arm: Arm, length: int) -> Any:
+        """Digests of a prompt's whole chunks."""
+        whole = self._least(length)
+        return arm.engine.call("pages", prompt=[self._prompt(length)[0], whole + 1], tokens=whole)
+
+    def _alike(self, arm: Arm) -> bool | None:
+        """Whether an arm computes what the plain engine does, without any cache: Inductor chooses kernels by
+        their time, in each process that compiles."""
+        plain = self.arms.live.get("plain")
+        if plain is None:
+            return None
+        answers = []
+        for engine in (plain.engine, arm.engine):
+            engine.call("reset")
+            answers.append(engine.call("ask", prompt=[3, CHUNK - 1], tokens=16, logprobs=1))
+        return same(*answers)
 
     def _controls(self, plain: Engine, length: int, cached: int) -> None:
         prompt = self._prompt(length)
