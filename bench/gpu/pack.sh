@@ -3,7 +3,7 @@
 # CPython 3.12, CUDA 13, torch 2.11, Triton and transformers.
 # usage: bench/gpu/pack.sh WORKDIR OUTDIR [VERSION]
 # VERSION: of vLLM, else that of requirements.txt. 0.25.1 is built for torch 2.11 as well,
-# 0.32.0 for 2.13, by whose stable interface its libraries load beside 2.11.
+# 0.32.0 for 2.13, though 2.11 has all symbols that its libraries ask for: not run.
 # OUTDIR receives engine.tar.xz (what requirements.txt names, ready to import; changes only
 # with it, and is kept if it is there) and larder.tar.xz (this tree's commit, with static
 # binaries in bin/). Other versions want other folders.
