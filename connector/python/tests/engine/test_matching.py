@@ -11,6 +11,7 @@ from stub_daemon import StubDaemon
 from vllm.v1.request import RequestStatus
 
 from larder.vllm.matching import Match
+from larder.vllm.scheduler import _KNOWN_S
 
 # A power of two, and clocks begin at whole seconds: no sum is rounded.
 STEP_S = 1 / 32
@@ -227,6 +228,70 @@ def test_the_hold_ends_where_the_engine_has_it_all(engine: MakeEngine, daemon: S
     e.generate("second", warm)
     assert e.external["second"] == 0
     assert not daemon.holds
+
+
+def test_a_prompt_that_the_engine_has_takes_no_hold(engine: MakeEngine, daemon: StubDaemon, prompt: MakePrompt) -> None:
+    e = engine()
+    e.generate("stored", prompt(300))
+    matches, daemon.silent = len(daemon.matches), True
+    e.add("again", prompt(300))
+    daemon.answer()
+    # What it stored, but was never told of, is asked for.
+    assert daemon.matches[matches:][0][1] == 4
+    assert not daemon.holds
+    e.run()
+    assert e.outputs["again"] == expected_output(prompt(300), 4)
+
+
+def test_a_prompt_that_both_are_known_to_have_is_not_asked_for_again_soon(
+    engine: MakeEngine, daemon: StubDaemon, warm: list[int]
+) -> None:
+    e = engine()
+    clock = e.connector.scheduler_half._clock = Clock()
+    assert e.generate("loaded", warm) == expected_output(warm, 4)
+    assert e.external["loaded"] == 256
+    matches = len(daemon.matches)
+    assert e.generate("again", warm) == expected_output(warm, 4)
+    assert len(daemon.matches) == matches
+    clock.now += _KNOWN_S + 1
+    assert e.generate("later", warm) == expected_output(warm, 4)
+    assert len(daemon.matches) == matches + 1
+    # What the daemon lost meanwhile is noticed, and stored again.
+    clock.now += _KNOWN_S + 1
+    daemon.evict(next(key for key, _, ordinal, _ in daemon.commits if ordinal == 3))
+    commits = len(daemon.commits)
+    e.generate("and later", warm, max_tokens=2)
+    assert [ordinal for *_, ordinal, _ in daemon.commits[commits:]] == [3]
+
+
+def test_a_prompt_that_the_engine_lost_before_its_turn_is_loaded(
+    engine: MakeEngine, daemon: StubDaemon, warm: list[int]
+) -> None:
+    e = engine()
+    e.generate("loaded", warm)
+    for name in ("not asked for", "asked for without a hold"):
+        if name != "not asked for":
+            e.connector.scheduler_half._present.clear()
+        e.add(name, warm)
+        assert (e.connector.scheduler_half._states[name].match is None) == (name == "not asked for")
+        assert not daemon.holds
+        e.drop_own_cache()
+        e.run()
+        assert e.external[name] == 256
+        assert e.outputs[name] == expected_output(warm, 4)
+
+
+def test_an_answer_that_has_less_makes_an_earlier_one_void(
+    engine: MakeEngine, daemon: StubDaemon, warm: list[int], prompt: MakePrompt
+) -> None:
+    e = engine()
+    e.generate("loaded", warm)
+    daemon.evict(next(key for key, _, ordinal, _ in daemon.commits if ordinal == 2))
+    # Asked for since it is longer than what the engine has.
+    e.generate("longer", warm[:256] + prompt(100, seed=1), params={"larder": {"skip_store": True}})
+    matches = len(daemon.matches)
+    e.generate("again", warm)
+    assert len(daemon.matches) == matches + 1
 
 
 def test_a_waiting_request_keeps_its_hold(engine: MakeEngine, daemon: StubDaemon, warm: list[int]) -> None:

@@ -176,8 +176,9 @@ class LarderConnector(KVConnectorBase_V1, SupportsHMA):
         self.scheduler_half.start(m for m in metadata.values() if isinstance(m, Handshake))
 
     def bind_gpu_block_pool(self, gpu_block_pool: Any) -> None:
-        """Takes the engine's pool, to know whether a reset emptied it."""
+        """Takes the engine's pool, to know what is in it, and whether a reset emptied it."""
         self.scheduler_half.epochs.bind(gpu_block_pool)
+        self.scheduler_half.own_cache.bind(gpu_block_pool)
 
     def on_new_request(self, request: Any) -> None:
         """A request arrived."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from vllm.logger import init_logger
 
@@ -58,13 +58,15 @@ class Lineage:
             if end <= len(hashes):
                 self._note(self._chunks, hashes[end - 1], quality)
 
-    def brought(self, state: RequestState) -> bool:
-        """A request just got its pages: whether another connector fills some."""
-        begin, end = state.local + state.external, state.request.num_computed_tokens
-        if end <= begin:
-            return False
-        self.lost(state, begin // self._chunk_tokens, -(-end // self._chunk_tokens), UNKNOWN)
-        return True
+    def brought(self, states: Iterable[RequestState]) -> bool:
+        """Requests just got their pages: whether another connector fills some."""
+        any_brought = False
+        for state in states:
+            begin, end = state.local + state.external, state.request.num_computed_tokens
+            if end > begin:
+                self.lost(state, begin // self._chunk_tokens, -(-end // self._chunk_tokens), UNKNOWN)
+                any_brought = True
+        return any_brought
 
     def store(self, state: RequestState, chunks: Sequence[int]) -> list[int]:
         """The qualities of chunks that the request holds in pages, each noted for

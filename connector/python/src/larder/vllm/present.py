@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class PresentKeys:
@@ -12,9 +13,29 @@ class PresentKeys:
     def __init__(self, most: int = 1 << 16) -> None:
         self._most = most
         self._known: OrderedDict[bytes, float] = OrderedDict()
+        self._answered: OrderedDict[bytes, float] = OrderedDict()
 
     def __contains__(self, key: bytes) -> bool:
         return key in self._known
+
+    def matched(self, keys: Sequence[bytes], count: int, asked: float) -> None:
+        """The daemon had the first count of a prompt's chunks when asked, and not the
+        others; what is known of these since stays."""
+        self.add(keys[:count], asked)
+        for key in keys[count:]:
+            if self._known.get(key, asked) < asked:
+                del self._known[key]
+            self._answered.pop(key, None)
+        if count:
+            self._answered[keys[count - 1]] = asked
+            self._answered.move_to_end(keys[count - 1])
+        if len(self._answered) > self._most:
+            self._answered.popitem(last=False)
+
+    def since(self, last: bytes, when: float) -> bool:
+        """Whether it said, asked then or later, that it has a prompt's chunks up to this
+        one. What was only given to it may have been refused."""
+        return self._answered.get(last, -math.inf) >= when
 
     def add(self, keys: Iterable[bytes], now: float) -> None:
         """The daemon has these, or is just given them."""
@@ -24,16 +45,12 @@ class PresentKeys:
         while len(self._known) > self._most:
             self._known.popitem(last=False)
 
-    def discard(self, keys: Iterable[bytes], asked: float) -> None:
-        """The daemon did not have these when asked; what is known since stays."""
-        for key in keys:
-            if self._known.get(key, asked) < asked:
-                del self._known[key]
-
     def remove(self, key: bytes) -> None:
         """A store failed."""
         self._known.pop(key, None)
+        self._answered.pop(key, None)
 
     def clear(self) -> None:
         """Nothing is known of another daemon."""
         self._known.clear()
+        self._answered.clear()

@@ -23,6 +23,7 @@ from larder.vllm.lineage import Lineage
 from larder.vllm.lora import AdapterDigests
 from larder.vllm.matching import Match, MatchClient
 from larder.vllm.metadata import Handshake, LoadOp, StepMetadata, StoreOp, WorkerReport, common_namespace
+from larder.vllm.own_cache import OwnCache
 from larder.vllm.own_salt import OwnSalts
 from larder.vllm.page_groups import PageGroups
 from larder.vllm.pins import Pins
@@ -44,6 +45,8 @@ _GRACE_S = 1.0
 # Matches for one request at most: after each preemption, lapsed hold or new
 # connection another one.
 _MOST_MATCHES = 16
+# A prompt that the engine itself has, and Larder had less long ago, is not asked for.
+_KNOWN_S = 5.0
 
 
 class SchedulerHalf:
@@ -81,6 +84,7 @@ class SchedulerHalf:
         self._chunk_tokens = 0
         self._fingerprint = b""
         self.epochs = Epochs(settings.keep_on_reset)
+        self.own_cache = OwnCache(groups)
         self._generation = -1
         self._states: dict[str, RequestState] = {}
         self._inflight = InFlightLoads()
@@ -174,7 +178,7 @@ class SchedulerHalf:
         if state.apart:
             self._salts.set_apart(request, state.policy.worst_quality)
         if self._holds.has_room(state):
-            self._ask(state)
+            self._ask(state, early=True)
 
     @timed
     def matched_tokens(self, request: Any, local: int) -> tuple[int | None, bool]:
@@ -264,7 +268,10 @@ class SchedulerHalf:
         """Closes the scheduling of a step: what its workers do."""
         now = self._clock()
         self._meet()
-        self._note_brought()
+        # What other connectors bring, before a request can use pages of it.
+        if self._placed and self._lineage is not None and self._lineage.brought(self._placed):
+            self._warn("pages that another connector brings, and what is computed on top, are not stored")
+        self._placed.clear()
         loads, self._starting = self._starting, []
         self._unproven.scan(output, self._states)
         stores = self._plan(output, now)
@@ -324,8 +331,8 @@ class SchedulerHalf:
         self._states[request.request_id] = state
         return state
 
-    def _ask(self, state: RequestState) -> None:
-        """Starts a match, where one is of use."""
+    def _ask(self, state: RequestState, *, early: bool = False) -> None:
+        """Starts a match, where one is of use; early: before the engine says what it has."""
         client = self._client
         hello = None if client is None or not client.ready else client.hello
         stores = self._stores and not state.policy.skip_store
@@ -338,7 +345,10 @@ class SchedulerHalf:
         if not chunks:
             return
         self._meet()
-        hold_ms = NO_HOLD if state.no_load else self._settings.hold_ms
+        covered = early and self.own_cache.covers(state.request, chunks * self._chunk_tokens)
+        if covered and self._present.since(state.name(chunks - 1), self._clock() - _KNOWN_S):
+            return
+        hold_ms = NO_HOLD if state.no_load or covered else self._settings.hold_ms
         self.stats.matches += 1
         state.matches += 1
         state.waited, state.waiting_since = False, None
@@ -428,8 +438,7 @@ class SchedulerHalf:
         match.learnt = True
         keys = [match.keys[i : i + 32] for i in range(0, len(match.keys), 32)]
         names = [key + state.apart for key in keys] if state.apart else keys
-        self._present.add(names[: match.chunks], match.asked)
-        self._present.discard(names[match.chunks :], match.asked)
+        self._present.matched(names, match.chunks, match.asked)
         self.stats.answered(len(keys) * self._chunk_tokens, match.chunks * self._chunk_tokens, match.took_s)
         self.events.matched(state.request, keys, match.chunks, match.asked, self._clock())
 
@@ -444,50 +453,43 @@ class SchedulerHalf:
 
     # -- storing -------------------------------------------------------------
 
-    def _note_brought(self) -> None:
-        """Notes what other connectors bring, before a request can use pages of it."""
-        for state in self._placed:
-            if self._lineage is not None and self._lineage.brought(state):
-                self._warn("pages that another connector brings, and what is computed on top, are not stored")
-        self._placed.clear()
-
     def _plan(self, output: Any, now: float) -> list[StoreOp]:
         stores: list[StoreOp] = []
         scheduled = output.num_scheduled_tokens
+        client, planner = self._client, self._planner
+        hello = client.hello if client is not None and self._stores and client.ready else None
         for new in output.scheduled_new_reqs:
             state = self._states.get(new.req_id)
             if state is not None:
                 state.pages.set(new.block_ids)
-                stores += self._plan_one(state, new.num_computed_tokens, scheduled[new.req_id], now)
+                if planner is not None and hello is not None:
+                    after = new.num_computed_tokens + scheduled[new.req_id]
+                    stores += self._plan_one(planner, state, hello, new.num_computed_tokens, after, now)
         cached = output.scheduled_cached_reqs
-        for request_id, blocks, computed in zip(
-            cached.req_ids, cached.new_block_ids, cached.num_computed_tokens, strict=True
-        ):
-            state = self._states.get(request_id)
+        for name, ids, computed in zip(cached.req_ids, cached.new_block_ids, cached.num_computed_tokens, strict=True):
+            state = self._states.get(name)
             if state is None:
                 continue
-            if request_id in cached.resumed_req_ids:
+            if name in cached.resumed_req_ids:
                 state.pages.clear()
                 self.stats.preempted += 1
-            if blocks is not None:
-                state.pages.add(blocks)
-            stores += self._plan_one(state, computed, scheduled[request_id], now)
+            if ids is not None:
+                state.pages.add(ids)
+            after = computed + scheduled[name]
+            if planner is not None and hello is not None and planner.due(state, after):
+                stores += self._plan_one(planner, state, hello, computed, after, now)
         return stores
 
-    def _plan_one(self, state: RequestState, before: int, scheduled: int, now: float) -> list[StoreOp]:
-        client, planner = self._client, self._planner
+    def _plan_one(
+        self, planner: StorePlanner, state: RequestState, hello: Any, before: int, after: int, now: float
+    ) -> list[StoreOp]:
+        if state.policy.uncached or state.policy.skip_store:
+            return []
         state.pages.at_step(before)
-        if client is None or planner is None or not self._stores:
-            return []
-        if state.policy.uncached or state.policy.skip_store or not client.ready:
-            return []
-        hello = client.hello
-        if hello is None:
-            return []
         request = state.request
         # Tokens that were sampled ahead and may yet be rejected do not count.
         known = request.num_tokens if self._settings.store_generated else request.num_prompt_tokens
-        after = min(before + scheduled, known)
+        after = min(after, known)
         chunks = self._keys(state, hello, after)
         match = state.match
         if match is not None:

@@ -68,6 +68,16 @@ class StorePlanner:
         self._stats.stores_planned += len(stores)
         return stores
 
+    def due(self, state: RequestState, after: int) -> bool:
+        """Whether plan, for tokens up to `after` at most, has anything to look at: in
+        most steps of most requests it does not, and there may be hundreds in a step."""
+        return (
+            state.next_chunk is None
+            or after // self._chunk_tokens > state.next_chunk
+            or bool(state.backlog or state.unclear)
+            or (state.match is not None and not state.match.learnt)
+        )
+
     def unclear(self, state: RequestState, before: int, chunks: int) -> bool:
         """Whether the answer to a request's match decides on chunks of its local hit."""
         covered = before // self._chunk_tokens if state.next_chunk is None else state.unclear
