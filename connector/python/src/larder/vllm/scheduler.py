@@ -257,6 +257,7 @@ class SchedulerHalf:
         that it has ended; only then does the engine free its pages."""
         state = self._states.pop(request.request_id, None)
         if state is not None:
+            self._learn(state)
             self._pins.ask(self._client, state, self._chunk_tokens)
             if not state.loading:
                 self._holds.end_of(state)
@@ -401,7 +402,7 @@ class SchedulerHalf:
             self.stats.match_failures += 1
             state.no_load = True
             return 0
-        self._learn(state, match)
+        self._learn(state)
         return match.chunks
 
     def _await(self, state: RequestState, match: Match) -> None:
@@ -431,9 +432,10 @@ class SchedulerHalf:
         if state is not None:
             state.no_load = True
 
-    def _learn(self, state: RequestState, match: Match) -> None:
+    def _learn(self, state: RequestState) -> None:
         """Remembers what an answer says about the daemon, once."""
-        if match.learnt or not match.done or match.failed:
+        match = state.match
+        if match is None or match.learnt or not match.done or match.failed or match.generation != self._generation:
             return
         match.learnt = True
         keys = [match.keys[i : i + 32] for i in range(0, len(match.keys), 32)]
@@ -492,8 +494,7 @@ class SchedulerHalf:
         after = min(after, known)
         chunks = self._keys(state, hello, after)
         match = state.match
-        if match is not None:
-            if not match.done and planner.unclear(state, min(before, known), chunks):
-                self._await(state, match)
-            self._learn(state, match)
+        if match is not None and not match.done and planner.unclear(state, min(before, known), chunks):
+            self._await(state, match)
+        self._learn(state)
         return planner.plan(state, min(before, known), after, chunks, now)
