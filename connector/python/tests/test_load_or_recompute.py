@@ -17,7 +17,11 @@ HOUR = 3600.0
 seconds = st.floats(0, 1)
 small = st.floats(0, 0.05)
 runs_of = st.lists(
-    st.builds(Run, st.sampled_from(["host", "nvme", "peer"]), st.integers(1, 12), seconds, small), max_size=5
+    st.one_of(
+        st.builds(Run, st.sampled_from(["host", "nvme", "peer"]), st.integers(1, 12), seconds, small),
+        st.builds(Run, st.just(""), st.integers(1, 12), seconds, under_way=st.just(True)),
+    ),
+    max_size=5,
 )
 
 
@@ -26,12 +30,16 @@ def brute_load(runs: list[Run], chunks: int, copying: Copying) -> float:
     if chunks == 0:
         return 0.0
     flat = [run for run in runs for _ in range(run.chunks)][:chunks]
+    own = [run for run in flat if not run.under_way]
+    others = max((run.wait_s for run in flat if run.under_way), default=0.0)
+    if not own:
+        return others
     waits: dict[str, float] = {}
-    for run in flat:
+    for run in own:
         if run.tier not in waits:
             waits[run.tier] = run.wait_s
-    each = sum(run.cost_s + copying.chunk_s for run in flat)
-    return copying.fixed_s + each + max(copying.busy_s, sum(waits.values()))
+    each = sum(run.cost_s + copying.chunk_s for run in own)
+    return copying.fixed_s + each + max(copying.busy_s, sum(waits.values()), others)
 
 
 def late(chunks: int, copying: Copying) -> float:
@@ -192,6 +200,7 @@ def test_copies_that_were_slow_are_tried_again(costs: LoadCosts) -> None:
         for asked in range(1000):
             if costs.choose(host, 0, 0, 40 * CHUNK, 0, 0.0).chunks:
                 return asked
+            costs.declined()
         raise AssertionError("never tried again")
 
     assert 40 < declined() < 60

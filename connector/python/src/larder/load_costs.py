@@ -16,7 +16,7 @@ _MEMORY = 32
 # that takes so many times less makes the earlier ones void.
 _ODD = 3.0
 # While nothing is loaded, copies are taken to be twice as fast after each so many
-# choices: one that was slow for a while is tried again.
+# requests that compute: one that was slow for a while is tried again.
 _HALVED = 16
 
 
@@ -45,11 +45,13 @@ class LoadCosts:
             seconds = min(seconds, _ODD * expected)
         self._copies.add((1.0, float(chunks)), seconds, 1 / (1 + chunks) ** 2)
 
-    def started(self, runs: Sequence[Run], now: float) -> None:
-        """These are loaded; loads run one after the other."""
+    def started(self, runs: Sequence[Run], now: float) -> float:
+        """These are loaded; loads run one after the other. Returns when it is
+        expected to end."""
         copying = self._copying(now)
         seconds = copying.fixed_s + sum(run.chunks * (run.cost_s + copying.chunk_s) for run in runs)
         self._busy_until = max(self._busy_until, now) + seconds
+        return self._busy_until
 
     def idle(self) -> None:
         """Nothing is loaded any more."""
@@ -70,10 +72,11 @@ class LoadCosts:
             compute = self._compute(first, local, tokens, others)
             # A load's end is seen at the end of a step that others fill.
             copying = replace(copying, late_s=self.prefill.step(others, 0) / 2 if others else 0.0)
-        choice = choose(runs, copying, compute, self._deadline_s)
-        if not choice.chunks:
-            self._declined += 1
-        return choice
+        return choose(runs, copying, compute, self._deadline_s)
+
+    def declined(self) -> None:
+        """A request computes what it could have loaded, all of it."""
+        self._declined += 1
 
     def _compute(self, first: int, local: int, tokens: int, others: int) -> Callable[[int], float]:
         def compute(chunks: int) -> float:

@@ -10,12 +10,14 @@ from dataclasses import dataclass
 @dataclass(frozen=True)
 class Run:
     """Consecutive chunks in one tier. wait_s: seconds until the first chunk of
-    the tier can be in the arena; cost_s: seconds that each takes."""
+    the tier can be in the arena; cost_s: seconds that each takes. under_way:
+    another request loads them; they take wait_s in all, and no copies."""
 
     tier: str
     chunks: int
     wait_s: float = 0.0
     cost_s: float = 0.0
+    under_way: bool = False
 
 
 @dataclass(frozen=True)
@@ -49,14 +51,17 @@ def load_seconds(runs: Sequence[Run], copying: Copying) -> list[float]:
     """Expected seconds to load the first run, the first two, and so on; before
     them 0 for nothing."""
     loads = [0.0]
-    seconds, waits = copying.fixed_s, 0.0
+    seconds, waits, others = copying.fixed_s, 0.0, 0.0
     met = set()
     for run in runs:
-        if run.tier not in met:
-            met.add(run.tier)
-            waits += run.wait_s
-        seconds += run.chunks * (run.cost_s + copying.chunk_s)
-        loads.append(seconds + max(copying.busy_s, waits))
+        if run.under_way:
+            others = max(others, run.wait_s)
+        else:
+            if run.tier not in met:
+                met.add(run.tier)
+                waits += run.wait_s
+            seconds += run.chunks * (run.cost_s + copying.chunk_s)
+        loads.append(seconds + max(copying.busy_s, waits, others) if met else others)
     return loads
 
 
@@ -81,7 +86,7 @@ def choose(runs: Sequence[Run], copying: Copying, compute: Callable[[int], float
             # Some of the run may come; each chunk takes the same.
             each = max(run.cost_s + copying.chunk_s, 1e-12)
             some = run.chunks - math.ceil((load - deadline_s) / each)
-            if some > 0:
+            if some > 0 and not run.under_way:
                 points.append((begin + some, load - (run.chunks - some) * each))
             break
         if len(points) < _MOST_RUNS or end == total:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from simulated_engine import MakeEngine, MakePrompt, expected_output
+from simulated_engine import HEADS, MakeEngine, MakePrompt, expected_output
 from stub_daemon import StubDaemon
 from timed_engine import FIXED, Timed, seconds
 
@@ -29,8 +29,8 @@ def run(tier: part_pb2.Tier, chunks: int, cost_s: float = 0.0, wait_s: float = 0
 def timed(engine: MakeEngine, prompt: MakePrompt) -> MakeTimed:
     """Makes an engine with the choice on."""
 
-    def make(**extra: Any) -> Timed:
-        return Timed(engine(extra={"load_or_recompute": True} | extra, blocks=128), prompt)
+    def make(blocks: int = 128, **extra: Any) -> Timed:
+        return Timed(engine(extra={"load_or_recompute": True} | extra, blocks=blocks), prompt)
 
     return make
 
@@ -96,6 +96,64 @@ def test_a_prompt_half_in_the_host_ends_in_the_middle(timed: MakeTimed, daemon: 
     assert (first, key) == (half, stored[half])
     assert len(daemon.commits) == commits
     assert e.half.stats.chunks_skipped == {"nvme": CHUNKS - half}
+
+
+def test_what_another_request_loads_is_waited_for(timed: MakeTimed, daemon: StubDaemon, prompt: MakePrompt) -> None:
+    e = timed(blocks=1024)
+    prompts = [prompt(PROMPT, seed=1), prompt(PROMPT, seed=2)]
+    for i, tokens in enumerate(prompts):
+        e.answer(f"stored {i}", tokens)
+    # Two loads, one after the other, are quicker than one computation; a third is not.
+    cost_s = 0.4 * seconds(0, CHUNKS * CHUNK) / CHUNKS
+    daemon.tiers = lambda keys: [run(part_pb2.TIER_NVME, len(keys), cost_s)]
+    e.engine.drop_own_cache()
+    daemon.stuck = True
+    for i in range(8):
+        e.engine.add(f"again {i}", [*prompts[i % 2], i])
+    for _ in range(3):
+        assert e.engine.step().scheduled == {}
+    daemon.stuck = False
+    steps = e.engine.run()
+    assert len(daemon.loaded) == len(set(daemon.loaded)) == 2 * CHUNKS * HEADS
+    for i in range(8):
+        name = f"again {i}"
+        assert e.engine.outputs[name] == expected_output([*prompts[i % 2], i], 4)
+        # Three of its four new tokens are computed, too.
+        assert sum(step.scheduled.get(name, 0) for step in steps) <= PROMPT + 1 - CHUNKS * CHUNK + 3
+    assert daemon.skips == []
+    assert daemon.holds == {}
+
+
+def test_a_short_prompt_does_not_wait_for_a_long_load(timed: MakeTimed, daemon: StubDaemon, prompt: MakePrompt) -> None:
+    e = timed()
+    tokens = prompt(PROMPT)
+    e.answer("stored", tokens)
+    cost_s = 0.8 * seconds(0, CHUNKS * CHUNK) / CHUNKS
+    daemon.tiers = lambda keys: [run(part_pb2.TIER_NVME, len(keys), cost_s)]
+    e.engine.drop_own_cache()
+    daemon.stuck = True
+    e.engine.add("long", tokens)
+    e.engine.step()
+    e.engine.add("short", tokens[: CHUNK + 8])
+    assert e.engine.step().scheduled == {"short": CHUNK + 8}
+    daemon.stuck = False
+    e.engine.run()
+    assert e.engine.external == {**e.engine.external, "long": CHUNKS * CHUNK, "short": 0}
+    assert e.engine.outputs["short"] == expected_output(tokens[: CHUNK + 8], 4)
+    assert e.engine.outputs["long"] == expected_output(tokens, 4)
+
+
+def test_asking_again_makes_no_copy_cheaper(timed: MakeTimed, prompt: MakePrompt) -> None:
+    e = timed()
+    tokens = prompt(PROMPT)
+    e.answer("stored", tokens)
+    for _ in range(4):
+        e.half._choosing._costs.copied(CHUNKS, 60.0)
+    e.engine.drop_own_cache()
+    # As a request is asked for that finds no pages, in each step.
+    request = e.engine.add("again", tokens)
+    for _ in range(500):
+        assert e.engine.connector.get_num_new_matched_tokens(request, 0) == (0, False)
 
 
 def test_the_daemon_is_told_once(timed: MakeTimed, daemon: StubDaemon, prompt: MakePrompt) -> None:

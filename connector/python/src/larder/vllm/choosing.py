@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import groupby
 from typing import Any
 
 from larder.load_costs import LoadCosts
+from larder.load_or_recompute import Run
 from larder.vllm.inflight import InFlight, InFlightLoads
 from larder.vllm.metadata import WorkerReport
 from larder.vllm.request_state import RequestState
@@ -24,11 +26,21 @@ class Choosing:
         self._states = states
         self._stats = stats
 
-    def last(self, state: RequestState, first: int, last: int, now: float) -> int:
-        """Returns up to which of the chunks [first, last) to load."""
+    def last(self, state: RequestState, first: int, last: int, under_way: Mapping[int, InFlight], now: float) -> int:
+        """Returns up to which of the chunks [first, last) to load. under_way: other
+        requests' loads of some of them, by their distance from the first; what these
+        bring is not loaded again, so it takes no time but theirs."""
         if state.match is None:
             return last
-        runs = state.match.runs(first, last, now)
+        runs: list[Run] = []
+        begin = first
+        for load, chunks in groupby(range(last - first), under_way.get):
+            end = begin + len(list(chunks))
+            if load is None:
+                runs += state.match.runs(begin, end, now)
+            else:
+                runs.append(Run("", end - begin, max(0.0, load.ends - now), under_way=True))
+            begin = end
         choice = self._costs.choose(runs, first, state.local, state.request.num_tokens, self._steps.others, now)
         if first + choice.chunks < last:
             state.choice = first, choice
@@ -40,6 +52,8 @@ class Choosing:
         if state.choice is None or state.match is None:
             return
         (first, choice), state.choice = state.choice, None
+        if not choice.chunks:
+            self._costs.declined()
         if state.skip_told or (choice.chunks and not external):
             # Where another connector loads, nothing was chosen here.
             return
@@ -52,7 +66,7 @@ class Choosing:
 
     def started(self, load: InFlight, now: float) -> None:
         """A load begins."""
-        self._costs.started(load.runs, now)
+        load.ends = self._costs.started(load.runs, now)
 
     def begin_step(self, output: Any, loading: bool, now: float) -> int:
         """A step is built. Returns its number, 0 where its time is not measured."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ from vllm.v1.request import RequestStatus
 
 from larder.load_or_recompute import Run
 from larder.vllm.matching import Match
+from larder.vllm.request_state import RequestState
 
 
 @dataclass
@@ -18,8 +19,8 @@ class InFlight:
     have ended it; its request is then promoted by the engine. keys: its chunks, as
     RequestState names them; runs: where they lay. failed: some rank said that it
     did not get all of it. tokens: to load, less those that could not be; begun: its
-    start, on the deadline's clock; took_s: on the slowest rank of those that have
-    ended it."""
+    start, on the deadline's clock; ends: when it is expected to have ended, where
+    that is worked out; took_s: on the slowest rank of those that have ended it."""
 
     request: Any
     match: Match | None
@@ -29,6 +30,7 @@ class InFlight:
     failed: bool = False
     tokens: int = 0
     begun: float = 0.0
+    ends: float = 0.0
     lost_chunks: int = 0
     took_s: float = 0.0
 
@@ -50,9 +52,11 @@ class InFlight:
 
 
 class InFlightLoads:
-    """The loads of one engine, by request and by chunk."""
+    """The loads of one engine, by request and by chunk. patience_s: for which a
+    request waits for others' loads, all in all."""
 
-    def __init__(self) -> None:
+    def __init__(self, patience_s: float) -> None:
+        self._patience_s = patience_s
         self._loads: dict[str, InFlight] = {}
         self._by_key: dict[bytes, InFlight] = {}
         self._arrived: list[str] = []
@@ -87,16 +91,21 @@ class InFlightLoads:
         arrived, self._arrived = tuple(self._arrived), []
         return arrived
 
-    def blocker(self, keys: Iterable[bytes], now: float) -> InFlight | None:
-        """A load of another request worth waiting for."""
-        for key in keys:
+    def under_way(self, state: RequestState, keys: Sequence[bytes], now: float) -> dict[int, InFlight]:
+        """The loads of other requests that this one may wait for, by the places of
+        their chunks in keys."""
+        found: dict[int, InFlight] = {}
+        if not self._by_key:
+            return found
+        for i, key in enumerate(keys):
             load = self._by_key.get(key)
             if load is None:
                 continue
             if load.blocks_others(now):
-                return load
-            self._forget(load)
-        return None
+                found[i] = load
+            else:
+                self._forget(load)
+        return found if found and state.may_wait(now, self._patience_s) else {}
 
     def sweep(self, now: float) -> None:
         """Forgets chunks that block nobody any more."""

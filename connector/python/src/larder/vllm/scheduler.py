@@ -87,7 +87,7 @@ class SchedulerHalf:
         self.own_cache = OwnCache(groups)
         self._generation = -1
         self._states: dict[str, RequestState] = {}
-        self._inflight = InFlightLoads()
+        self._inflight = InFlightLoads(patience_s=2 * (settings.load_deadline_ms / 1000 + _GRACE_S))
         self._starting: list[LoadOp] = []
         self._present = PresentKeys()
         self._adapters = AdapterDigests()
@@ -199,12 +199,12 @@ class SchedulerHalf:
             return 0, False
         first = local // self._chunk_tokens
         last = -(-tokens // self._chunk_tokens)
-        if self._choosing is not None:
-            last = self._choosing.last(state, first, last, now)
-            tokens = min(tokens, last * self._chunk_tokens)
         keys = [state.name(c) for c in range(first, last)]
-        patience = 2 * (self._settings.load_deadline_ms / 1000 + _GRACE_S)
-        if self._inflight.blocker(keys, now) is not None and state.may_wait(now, patience):
+        under_way = self._inflight.under_way(state, keys, now)
+        if self._choosing is not None:
+            last = self._choosing.last(state, first, last, under_way, now)
+            tokens = min(tokens, last * self._chunk_tokens)
+        if any(first + i < last for i in under_way):
             self.stats.waits_for_load += 1
             return None, False
         resting = next((i for i, key in enumerate(keys) if self._resting.holds(key, now)), None)
