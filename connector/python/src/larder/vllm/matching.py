@@ -158,7 +158,10 @@ class Match:
             self._client.skip(self.hold_id, first_chunk, key, load_s, compute_s)
 
     def lapsed(self, now_ns: int) -> bool:
-        """Whether chunks matched, but their hold is gone or as good as gone."""
+        """Whether it was asked on another connection, or chunks matched, but their
+        hold is gone or as good as gone."""
+        if self.generation != self._client.generation:
+            return True
         return self.chunks > 0 and not self.holds(now_ns, min(500_000_000, self._hold_ms * 250_000))
 
     def holds(self, now_ns: int, margin_ns: int) -> bool:

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Iterable, Sequence
 
 
 class PresentKeys:
-    """Keys stored or matched lately, each with the time of that knowledge."""
+    """Keys stored or matched lately, each with the time of that knowledge.
 
-    def __init__(self, most: int = 1 << 16) -> None:
+    What a step stores counts as there from its planning on, whatever is answered
+    to who asked before the step's output came. under_way: steps that the engine
+    schedules before a step's output comes."""
+
+    def __init__(self, under_way: int, most: int = 1 << 16) -> None:
         self._most = most
+        self._under_way = under_way
+        self._step = 0
+        self._planned: deque[tuple[int, bytes]] = deque()
         self._known: OrderedDict[bytes, float] = OrderedDict()
         self._answered: OrderedDict[bytes, float] = OrderedDict()
 
@@ -38,12 +45,30 @@ class PresentKeys:
         return self._answered.get(last, -math.inf) >= when
 
     def add(self, keys: Iterable[bytes], now: float) -> None:
-        """The daemon has these, or is just given them."""
+        """The daemon has these."""
         for key in keys:
             self._known[key] = now
             self._known.move_to_end(key)
         while len(self._known) > self._most:
             self._known.popitem(last=False)
+
+    def storing(self, keys: Iterable[bytes]) -> None:
+        """The step that is being built stores these."""
+        keys = list(keys)
+        self.add(keys, math.inf)
+        self._planned.extend((self._step, key) for key in keys)
+
+    def built(self) -> None:
+        """A step is built."""
+        self._step += 1
+
+    def ended(self, now: float) -> None:
+        """The output of a step came."""
+        planned = self._planned
+        while planned and planned[0][0] <= self._step - self._under_way:
+            key = planned.popleft()[1]
+            if key in self._known:
+                self._known[key] = now
 
     def remove(self, key: bytes) -> None:
         """A store failed."""
@@ -54,3 +79,4 @@ class PresentKeys:
         """Nothing is known of another daemon."""
         self._known.clear()
         self._answered.clear()
+        self._planned.clear()

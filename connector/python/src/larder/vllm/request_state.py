@@ -20,8 +20,8 @@ class RequestState:
     local: tokens of the engine's own hit, as last heard. external: tokens after
     them that Larder loads, or loaded. loading: a load is under way. no_load:
     nothing is loaded for it any more. matches: asked so far; preemptions: as of
-    the last one. choice: from which chunk on, and how many, where less is loaded
-    than could be, until the request has its pages; skip_told: whether the daemon
+    the last one; outdated: chunks of the last answer that was, -1 before. choice:
+    from which chunk on, and how many, where less is loaded than could be, until the request has its pages; skip_told: whether the daemon
     heard of one. waited, waiting_since: for the present one. blocked_since: when
     it first waited for another request's load. lossy: by chunk, the qualities of
     those that are not exact, which Lineage notes. apart: what sets the names of
@@ -38,6 +38,7 @@ class RequestState:
         self.loading = False
         self.no_load = False
         self.matches = 0
+        self.outdated = -1
         self.choice: tuple[int, Choice] | None = None
         self.skip_told = False
         self.preemptions = 0

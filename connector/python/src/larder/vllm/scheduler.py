@@ -89,7 +89,7 @@ class SchedulerHalf:
         self._states: dict[str, RequestState] = {}
         self._inflight = InFlightLoads(patience_s=2 * (settings.load_deadline_ms / 1000 + _GRACE_S))
         self._starting: list[LoadOp] = []
-        self._present = PresentKeys()
+        self._present = PresentKeys(under_way)
         self._adapters = AdapterDigests()
         self._resting = RestingChunks()
         self._unproven = Unproven(groups, under_way)
@@ -275,7 +275,8 @@ class SchedulerHalf:
         self._placed.clear()
         loads, self._starting = self._starting, []
         self._unproven.scan(output, self._states)
-        stores = self._plan(output, now)
+        stores = self._plan(output)
+        self._present.built()
         self.events.storing(stores, self._states)
         self._holds.keep(now)
         idle = 0.0
@@ -304,6 +305,7 @@ class SchedulerHalf:
                 self.start(report.handshakes)
             if self._planner is not None:
                 self._planner.dropped(self._states, report.dropped)
+                self._present.ended(now)
             self.events.answered(report.published, report.dropped, now)
             for request_id, chunk in report.failed.items():
                 self._load_failed(request_id, chunk, now)
@@ -371,15 +373,16 @@ class SchedulerHalf:
 
     def _loadable(self, state: RequestState, now: float) -> int | None:
         """Leading chunks that can be loaded and are held; None: not known yet."""
-        client = self._client
-        if client is None or state.no_load or not client.ready:
+        client, planner = self._client, self._planner
+        if client is None or planner is None or state.no_load or not client.ready:
             return 0
         if state.request.num_tokens // self._chunk_tokens * self._chunk_tokens <= state.local:
             # The engine has all that there may be.
             return 0
         match = state.match
+        self._learn(state)
         preempted = state.request.num_preemptions != state.preemptions
-        if match is None or preempted or match.generation != client.generation or match.lapsed(time.monotonic_ns()):
+        if match is None or preempted or match.lapsed(time.monotonic_ns()) or planner.outdated(state, match):
             self._holds.end_of(state)
             state.match = None
             state.preemptions = state.request.num_preemptions
@@ -387,8 +390,7 @@ class SchedulerHalf:
             match = state.match
             if match is None or state.no_load:
                 return 0
-        if not match.done:
-            self._await(state, match)
+        self._await(state, match)
         if not match.done:
             if state.waiting_since is None:
                 state.waiting_since = now
@@ -408,7 +410,7 @@ class SchedulerHalf:
     def _await(self, state: RequestState, match: Match) -> None:
         """Waits once for a request, within what the step has left."""
         seconds = min(self._settings.match_wait_us / 1e6, self._step_wait_s)
-        if state.waited or seconds <= 0:
+        if match.done or state.waited or seconds <= 0:
             return
         state.waited = True
         start = time.perf_counter()
@@ -455,7 +457,7 @@ class SchedulerHalf:
 
     # -- storing -------------------------------------------------------------
 
-    def _plan(self, output: Any, now: float) -> list[StoreOp]:
+    def _plan(self, output: Any) -> list[StoreOp]:
         stores: list[StoreOp] = []
         scheduled = output.num_scheduled_tokens
         client, planner = self._client, self._planner
@@ -466,7 +468,7 @@ class SchedulerHalf:
                 state.pages.set(new.block_ids)
                 if planner is not None and hello is not None:
                     after = new.num_computed_tokens + scheduled[new.req_id]
-                    stores += self._plan_one(planner, state, hello, new.num_computed_tokens, after, now)
+                    stores += self._plan_one(planner, state, hello, new.num_computed_tokens, after)
         cached = output.scheduled_cached_reqs
         for name, ids, computed in zip(cached.req_ids, cached.new_block_ids, cached.num_computed_tokens, strict=True):
             state = self._states.get(name)
@@ -479,11 +481,11 @@ class SchedulerHalf:
                 state.pages.add(ids)
             after = computed + scheduled[name]
             if planner is not None and hello is not None and planner.due(state, after):
-                stores += self._plan_one(planner, state, hello, computed, after, now)
+                stores += self._plan_one(planner, state, hello, computed, after)
         return stores
 
     def _plan_one(
-        self, planner: StorePlanner, state: RequestState, hello: Any, before: int, after: int, now: float
+        self, planner: StorePlanner, state: RequestState, hello: Any, before: int, after: int
     ) -> list[StoreOp]:
         if state.policy.uncached or state.policy.skip_store:
             return []
@@ -497,4 +499,4 @@ class SchedulerHalf:
         if match is not None and not match.done and planner.unclear(state, min(before, known), chunks):
             self._await(state, match)
         self._learn(state)
-        return planner.plan(state, min(before, known), after, chunks, now)
+        return planner.plan(state, min(before, known), after, chunks)

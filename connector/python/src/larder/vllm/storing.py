@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from larder.keys import KEY_BYTES
 from larder.vllm.lineage import UNKNOWN, Lineage
+from larder.vllm.matching import Match
 from larder.vllm.metadata import StoreOp
 from larder.vllm.page_groups import PageGroups
 from larder.vllm.present import PresentKeys
 from larder.vllm.request_state import STORE_TRIES, RequestState
 from larder.vllm.stats import SchedulerStats
 from larder.vllm.unproven import Unproven
+
+# Matches for one request after which none is asked because of what was stored.
+MOST_ASKED_AGAIN = 8
 
 
 class StorePlanner:
@@ -39,7 +44,7 @@ class StorePlanner:
         self._present = present
         self._stats = stats
 
-    def plan(self, state: RequestState, before: int, after: int, chunks: int, now: float) -> list[StoreOp]:
+    def plan(self, state: RequestState, before: int, after: int, chunks: int) -> list[StoreOp]:
         """Returns what to store after the step.
 
         before, after: tokens whose KV is in pages before and after the step,
@@ -64,7 +69,7 @@ class StorePlanner:
         for chunk, quality in zip(chosen, self._lineage.store(state, chosen), strict=True):
             if quality != UNKNOWN:
                 stores += self._ops(state, chunk, quality)
-        self._present.add((state.name(s.ordinal) for s in stores), now)
+        self._present.storing(state.name(s.ordinal) for s in stores)
         self._stats.stores_planned += len(stores)
         return stores
 
@@ -82,6 +87,21 @@ class StorePlanner:
         """Whether the answer to a request's match decides on chunks of its local hit."""
         covered = before // self._chunk_tokens if state.next_chunk is None else state.unclear
         return any(state.name(c) not in self._present for c in range(min(covered, chunks)))
+
+    def outdated(self, state: RequestState, match: Match) -> bool:
+        """Whether a request that waited since its match was answered could load more
+        by now: the first chunk that it would compute is stored since. Said once for
+        answers of as many chunks, as a store takes its time."""
+        known = match.chunks
+        first = max(known, state.local // self._chunk_tokens)
+        if not match.learnt or known == state.outdated or state.matches >= MOST_ASKED_AGAIN:
+            return False
+        if (first + 1) * KEY_BYTES > len(state.keys):
+            return False
+        if not all(state.name(c) in self._present for c in range(known, first + 1)):
+            return False
+        state.outdated = known
+        return True
 
     def dropped(self, states: Mapping[str, RequestState], names: Iterable[tuple[str, int]]) -> None:
         """Ranks did not store chunks of a step, by request and ordinal.
