@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -25,6 +26,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,7 @@ PROMPTS = 4
 KILLS = 5
 PATIENCE_S = 90.0
 PARTS = ["killed", "loads", "stopped", "damaged"]
+TURNS_STORED = 8
 Prompt = dict[str, int]
 
 
@@ -372,8 +375,9 @@ def throughput(
     sides: dict[str, Side | None], model: str, say: Callable[..., None], repeats: int, *, wait: bool
 ) -> None:
     """Eight requests at once, three times over four beginnings of 1500 tokens with ends of their own, which are stored
-    but not in the engine's own cache; interleaved, medians."""
-    families = range(repeats * 4)
+    but not in the engine's own cache; in turns, each with the arms in an order of its own."""
+    # The pages of an engine hold what it answered in three turns.
+    families = range(min(repeats, TURNS_STORED) * 4)
     # Pages for 20480 tokens: eight requests, not what an engine has answered before.
     options: dict[str, Any] = {"dtype": "bfloat16", "block_size": 128, "num_gpu_blocks_override": 160}
     with ExitStack() as stack:
@@ -395,15 +399,16 @@ def throughput(
         if wait:
             say("ready", side="all")
             sys.stdin.readline()
+        chance = random.Random()  # noqa: S311
         results: dict[str, list[float]] = {name: [] for name in engines}
         reused: dict[str, list[int]] = {name: [] for name in engines}
         for repeat in range(repeats):
             # "then" ends a prompt with a token of its own: a chunk of its own besides.
-            batch = [
-                {"seed": 1100 + 4 * repeat + i % 4, "tokens": 1500, "then": 5000 + 100 * repeat + i} for i in range(24)
-            ]
+            first = 1100 + 4 * (repeat % TURNS_STORED)
+            batch = [{"seed": first + i % 4, "tokens": 1500, "then": 5000 + 100 * repeat + i} for i in range(24)]
             order = list(engines)
-            for name in order if repeat % 2 else reversed(order):
+            chance.shuffle(order)
+            for name in order:
                 answer = engines[name].ask(batch, 32)
                 results[name].append(24 * (1501 + 32) / answer["seconds"])
                 reused[name].append(sum(answer["reused"]))
@@ -412,6 +417,11 @@ def throughput(
                 "throughput", side=name, tokens_per_s=round(statistics.median(values)), all=[round(v) for v in values],
                 reused=reused[name],
             )  # fmt: skip
+        for one, other in combinations(results, 2):
+            ratios = [a / b for a, b in zip(results[one], results[other], strict=True)]
+            medians = sorted(statistics.median(chance.choices(ratios, k=len(ratios))) for _ in range(2000))
+            interval = [round(medians[i], 3) for i in (100, 1899)]
+            say("ratio", side=one, to=other, median=round(statistics.median(ratios), 3), interval=interval)
 
 
 @contextmanager
@@ -431,6 +441,7 @@ def main() -> None:
     parser.add_argument("--skip", choices=("treatment", "throughput"))
     parser.add_argument("--parts", nargs="*", default=PARTS, choices=PARTS, help="of the treatment")
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--control", action="store_true", help="a second arm of Larder, and of no connector, each")
     parser.add_argument("--wait", action="store_true", help="for a line on standard input before what is timed")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
@@ -447,7 +458,7 @@ def main() -> None:
 
         def make(name: str) -> Side:
             work = stack.enter_context(folder(name))
-            return Larder(work, options.binaries) if name == "larder" else LMCache(work)
+            return LMCache(work) if name == "lmcache" else Larder(work, options.binaries)
 
         if options.skip != "treatment":
             plain = Engine(options.model, None, stack.enter_context(folder("plain")) / "engine.log")
@@ -463,7 +474,9 @@ def main() -> None:
                     if treatment.engine is not None:
                         treatment.engine.close()
         if options.skip != "throughput":
-            sides: dict[str, Side | None] = {"plain": None} | {name: make(name) for name in names}
+            again = [name for name in ("plain", "larder") if options.control and name in ("plain", *names)]
+            arms = ["plain", *names, *(f"{name}-again" for name in again)]
+            sides = {name: None if name.startswith("plain") else make(name) for name in arms}
             throughput(sides, options.model, say, options.repeats, wait=options.wait)
 
 

@@ -20,12 +20,13 @@ class RequestState:
     local: tokens of the engine's own hit, as last heard. external: tokens after
     them that Larder loads, or loaded. loading: a load is under way. no_load:
     nothing is loaded for it any more. matches: asked so far; preemptions: as of
-    the last one; outdated: chunks of the last answer that was, -1 before. choice:
-    from which chunk on, and how many, where less is loaded than could be, until the request has its pages; skip_told: whether the daemon
-    heard of one. waited, waiting_since: for the present one. blocked_since: when
-    it first waited for another request's load. lossy: by chunk, the qualities of
-    those that are not exact, which Lineage notes. apart: what sets the names of
-    its chunks apart from those of requests that take worse ones.
+    the last one; outdated: chunks of the last answer that was, -1 before.
+    choice: from which chunk on, and how many, where less is loaded than could
+    be, until the request has its pages; skip_told: whether the daemon heard of
+    one. waited, waiting_since: for the present one. blocked_since: when it first
+    waited for another request's load. lossy: by chunk, the qualities of those
+    that are not exact, which Lineage notes. apart: what sets the names of its
+    chunks apart from those of requests that take worse ones.
     """
 
     def __init__(self, request: Any, policy: RequestPolicy, apart: bytes = b"") -> None:
