@@ -106,6 +106,7 @@ class RequestState:
         as it computes from now on."""
         self.match = self.choice = self.next_chunk = self.waiting_since = self.blocked_since = None
         self.waited = False
+        self.outdated = -1
         self.unclear = 0
         self.gap = False
         self.backlog = []
