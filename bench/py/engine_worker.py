@@ -32,6 +32,8 @@ ENVIRONMENT = {
     "LMCACHE_MP_TRANSFER_MODE": "engine_driven",
 }
 
+REQUESTS = ("loads", "loads_failed", "skips", "match_timeouts", "match_failures", "waits_for_load", "stores_planned")
+
 
 class Worker:
     """The engine, once it is started."""
@@ -107,6 +109,7 @@ class Worker:
             "chunks_loaded": worker.chunks_loaded,
             "chunks_stored": worker.chunks_stored,
             "dropped": worker.dropped_no_credit + worker.dropped_rejected + worker.dropped_failed,
+            "requests": {name: getattr(scheduler, name) for name in REQUESTS},
         }
 
     def _prompt(self, p: Answer) -> list[int]:

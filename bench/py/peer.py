@@ -417,6 +417,8 @@ def throughput(
                 "throughput", side=name, tokens_per_s=round(statistics.median(values)), all=[round(v) for v in values],
                 reused=reused[name],
             )  # fmt: skip
+            if name.startswith("larder"):
+                say("requests", side=name, **engines[name].do("stats")["requests"])
         for one, other in combinations(results, 2):
             ratios = [a / b for a, b in zip(results[one], results[other], strict=True)]
             medians = sorted(statistics.median(chance.choices(ratios, k=len(ratios))) for _ in range(2000))
