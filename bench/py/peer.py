@@ -32,6 +32,7 @@ from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 ANSWER_S = 400.0  # LMCache's own timeout of a call is 300 s
+TURN_S = 60.0
 TOKENS, NEW = 2000, 16
 PROMPTS = 4
 KILLS = 5
@@ -60,12 +61,12 @@ class Engine:
             )  # fmt: skip
         self.do("start", config=config)
 
-    def do(self, name: str, **arguments: Any) -> Any:
+    def do(self, name: str, limit_s: float = ANSWER_S, **arguments: Any) -> Any:
         """One of the worker's commands. Raises TimeoutError, with the engine killed, or RuntimeError."""
         stdin, stdout = self.process.stdin, self.process.stdout
         assert stdin is not None
         assert stdout is not None
-        timer = threading.Timer(ANSWER_S, self.process.kill)
+        timer = threading.Timer(limit_s, self.process.kill)
         timer.start()
         try:
             stdin.write(json.dumps({"do": name, **arguments}) + "\n")
@@ -77,7 +78,7 @@ class Engine:
             late = timer.finished.is_set()
             timer.cancel()
         if late:
-            raise TimeoutError(f"no answer to {name} in {ANSWER_S:.0f} s")
+            raise TimeoutError(f"no answer to {name} in {limit_s:.0f} s")
         if not line:
             raise RuntimeError("the engine ended")
         answer = json.loads(line)
@@ -85,9 +86,9 @@ class Engine:
             raise RuntimeError(answer["error"])
         return answer
 
-    def ask(self, prompts: list[Prompt], new: int = NEW) -> Any:
+    def ask(self, prompts: list[Prompt], new: int = NEW, limit_s: float = ANSWER_S) -> Any:
         """As engine_worker.Worker.ask."""
-        return self.do("ask", prompts=prompts, new=new)
+        return self.do("ask", limit_s, prompts=prompts, new=new)
 
     def close(self) -> None:
         """Ends the process."""
@@ -409,18 +410,26 @@ def throughput(
             order = list(engines)
             chance.shuffle(order)
             for name in order:
-                answer = engines[name].ask(batch, 32)
+                try:
+                    answer = engines[name].ask(batch, 32, TURN_S)
+                except (RuntimeError, TimeoutError) as error:
+                    say("turn", side=name, number=repeat, error=str(error)[:200])
+                    del engines[name]
+                    continue
+                say("turn", side=name, number=repeat, seconds=round(answer["seconds"], 2), reused=sum(answer["reused"]))
                 results[name].append(24 * (1501 + 32) / answer["seconds"])
                 reused[name].append(sum(answer["reused"]))
+        results = {name: values for name, values in results.items() if values}
         for name, values in results.items():
             say(
                 "throughput", side=name, tokens_per_s=round(statistics.median(values)), all=[round(v) for v in values],
                 reused=reused[name],
             )  # fmt: skip
-            if name.startswith("larder"):
+            if name.startswith("larder") and name in engines:
                 say("requests", side=name, **engines[name].do("stats")["requests"])
         for one, other in combinations(results, 2):
-            ratios = [a / b for a, b in zip(results[one], results[other], strict=True)]
+            # An arm whose engine gave no answer has fewer turns.
+            ratios = [a / b for a, b in zip(results[one], results[other], strict=False)]
             medians = sorted(statistics.median(chance.choices(ratios, k=len(ratios))) for _ in range(2000))
             interval = [round(medians[i], 3) for i in (100, 1899)]
             say("ratio", side=one, to=other, median=round(statistics.median(ratios), 3), interval=interval)
