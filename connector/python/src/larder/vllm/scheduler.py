@@ -182,8 +182,7 @@ class SchedulerHalf:
 
     @timed
     def matched_tokens(self, request: Any, local: int) -> tuple[int | None, bool]:
-        """How many tokens after the first local ones can be loaded; None: ask
-        again later."""
+        """How many tokens after the first local ones can be loaded; None: ask again later."""
         state = self._states.get(request.request_id) or self._admit(request)
         state.local, state.external, state.choice = local, 0, None
         now = self._clock()
@@ -361,8 +360,7 @@ class SchedulerHalf:
         self._holds.add(state.request_id, match)
 
     def _keys(self, state: RequestState, hello: Any, tokens: int) -> int:
-        """Makes a request's keys for so many tokens; returns how many chunks
-        have one."""
+        """Makes a request's keys for so many tokens; returns how many chunks have one."""
         if state.policy.uncached:
             return 0
         try:
@@ -418,8 +416,7 @@ class SchedulerHalf:
         self._step_wait_s -= time.perf_counter() - start
 
     def _load_failed(self, request_id: str, chunk: int, now: float) -> None:
-        """A load failed from a chunk on: it is recomputed and stored again,
-        and nobody loads it for a while."""
+        """A load failed from a chunk on: it is recomputed and stored again, and nobody loads it for a while."""
         load = self._inflight.get(request_id)
         if load is None:
             return
