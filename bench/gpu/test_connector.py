@@ -61,6 +61,26 @@ def engines(work: Path, larderd: Daemon) -> Iterator[dict[str, Engine]]:
         engine.kill()
 
 
+@pytest.fixture(scope="module")
+def followers(work: Path, larderd: Daemon) -> Iterator[dict[str, Engine]]:
+    """Engines whose stores and loads go by layer: eager, and with graphs of pieces."""
+    llama = models.small(work / "followed")
+    config = with_larder(larderd.socket, credit_mib=512, store_layers="auto", load_layers="auto")
+    pieces: dict[str, Any] = {"mode": 3, "backend": "eager", "cudagraph_mode": "FULL_AND_PIECEWISE"}
+    pieces["cudagraph_capture_sizes"] = [1, 8, 4096]
+    graphs: dict[str, Any] = {"enforce_eager": False, "compilation_config": pieces}
+    made = {
+        name: Engine(
+            name, llama, work / f"{name}.log", kv_transfer_config=config, max_model_len=4096,
+            max_num_batched_tokens=4096, max_num_seqs=8, kv_cache_memory_bytes=1 << 30, **options,
+        )
+        for name, options in {"follower": {}, "follower.graphs": graphs}.items()
+    }  # fmt: skip
+    yield made
+    for engine in made.values():
+        engine.kill()
+
+
 @pytest.mark.parametrize(
     ("writer", "reader"), [("nhd", "nhd"), ("nhd", "hnd"), ("hnd", "nhd"), ("nhd", "triton"), ("triton", "nhd")]
 )
@@ -73,6 +93,26 @@ def test_pages_come_back_as_they_left(engines: dict[str, Engine], writer: str, r
     assert len({page for digests in written.values() for page in digests}) == 4 * 8 * (WHOLE // 16)
     load(b, prompt)
     assert pages(b, prompt) == written
+
+
+@pytest.mark.parametrize(("writer", "reader"), [("follower", "follower"), ("follower.graphs", "follower")])
+def test_stores_that_follow_the_layers(followers: dict[str, Engine], writer: str, reader: str) -> None:
+    """In the fourth prompt, since modes of steps must be proven first; the last step's KV is stored as it comes."""
+    a, b = followers[writer].ready(), followers[reader].ready()
+    for i in range(3):
+        store(a, [2000 + 100 * len(writer) + i, LENGTH])
+    prompt = [3000 + len(writer), LENGTH]
+    before = _followed(a)
+    store(a, prompt)
+    assert _followed(a) > before
+    written = pages(a, prompt)
+    assert len({page for digests in written.values() for page in digests}) == 4 * 8 * (WHOLE // 16)
+    load(b, prompt)
+    assert pages(b, prompt) == written
+
+
+def _followed(engine: Engine) -> float:
+    return float(engine.call("counts")["workers"][0]["hook_s"].get("save_layers", 0))
 
 
 def test_the_answer_is_that_of_an_engine_without(engines: dict[str, Engine]) -> None:

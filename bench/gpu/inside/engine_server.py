@@ -37,6 +37,7 @@ class Server:
         self.core = self.engine.engine_core.engine_core
         self.vocabulary = llm.model_config.get_vocab_size()
         self.count = 0
+        self.by_layer: Any = None
 
     def ask(
         self,
@@ -142,14 +143,40 @@ class Server:
         client = half._client
         return client is not None and client.ready and all(self.llm.collective_rpc("larder_ready"))
 
-    def tune(self, load_ahead_ms: float, load_layers: str) -> None:
-        """Changes settings of Larder's worker half, in this process."""
+    def tune(self, load_ahead_ms: float = 3.0, load_layers: str = "off", store_layers: str = "off") -> None:
+        """Changes settings of Larder's worker half, in this process; what goes by
+        layer only where the engine was started so."""
+        half = self._worker_half()
+        if self.by_layer is None:
+            self.by_layer = half.layers, half.saves
+        loads, stores = load_layers != "off", store_layers != "off"
+        half._loader._ahead_s = load_ahead_ms / 1000
+        half.layers = self.by_layer[0] if loads or stores else None
+        half.saves = self.by_layer[1] if stores else None
+        half._path.by_layer = loads and half.layers is not None
+
+    def cold(self, prompt: Prompt, chunks: int, timeout_s: float = 10.0) -> dict[str, float]:
+        """One request alone, for one token: the time to it, and until so many more
+        chunks are published, without a step in between."""
+        stats = self._worker_half().stats
+        ids = tokens_of(prompt, self.vocabulary)
+        wanted = stats.chunks_stored + chunks
+        start = time.perf_counter()
+        self._add(ids, 1)
+        while self.engine.has_unfinished_requests():
+            self.engine.step()
+        first = time.perf_counter() - start
+        while stats.chunks_stored < wanted:
+            if time.perf_counter() > start + timeout_s:
+                raise RuntimeError(f"{stats.chunks_stored - wanted + chunks} of {chunks} chunks stored")
+            time.sleep(0.0002)
+        return {"ttft_s": first, "stored_s": time.perf_counter() - start}
+
+    def _worker_half(self) -> Any:
         from vllm.distributed.kv_transfer import get_kv_transfer_group
 
         connector: Any = get_kv_transfer_group()
-        half = connector.worker_half
-        half._loader._ahead_s = load_ahead_ms / 1000
-        half._path.by_layer = load_layers != "off" and half.layers is not None
+        return connector.worker_half
 
     def pages(self, prompt: Prompt, tokens: int) -> list[list[Any]]:
         """For each rank, the digests (engine_pages.Pages) of the blocks that the engine's own

@@ -5,7 +5,7 @@ scheduling."""
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,10 @@ class GpuEngine(HybridEngine):
         self.wrong: list[AssertionError] = []
         # Whether copies stand still now and then, for some steps.
         self.holds = False
+        # The layer at which the computation fails; layers whose hooks are not called; what is to happen after one's.
+        self.fails_at = ""
+        self.skipped: set[str] = set()
+        self.after_layer: Callable[[str], object] = lambda _: None
         super().__init__(*args)
         larder(self.connector)._on_device = True
 
@@ -75,6 +79,20 @@ class GpuEngine(HybridEngine):
         """As HybridEngine.close."""
         self.device.release()
         super().close()
+
+    def _through_layers(self, puts: Sequence[tuple[Any, Hashes, int, int]]) -> None:
+        """One layer after the other, as a model."""
+        for name, layer in self.layers.items():
+            if name == self.fails_at:
+                raise RuntimeError("the model failed")
+            if self.layer_hooks and name not in self.skipped:
+                self.worker.wait_for_layer_load(name)
+            for blocks, hashes, begin, end in puts:
+                now = list(blocks[layer.group])
+                self.device.give(self.device.compute, partial(layer.put, layer.cache, now, hashes, begin, end))
+            if self.layer_hooks and name not in self.skipped:
+                self.worker.save_kv_layer(name, layer.cache, None)
+                self.after_layer(name)
 
     def _put(self, blocks: Any, hashes: Hashes, begin: int, end: int) -> None:
         now = [list(some) for some in blocks]

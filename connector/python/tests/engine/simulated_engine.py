@@ -31,6 +31,7 @@ from vllm.distributed.kv_transfer.kv_connector.factory import KVConnectorFactory
 from vllm.distributed.kv_transfer.kv_connector.utils import KVOutputAggregator
 from vllm.distributed.kv_transfer.kv_connector.v1.base import KVConnectorRole
 from vllm.engine.arg_utils import EngineArgs
+from vllm.forward_context import override_forward_context
 from vllm.utils.hashing import get_hash_fn_by_name
 from vllm.v1.core.kv_cache_utils import get_request_block_hasher, init_none_hash
 from vllm.v1.core.sched.scheduler import Scheduler
@@ -338,17 +339,19 @@ class SimulatedEngine:
         for request_id in output.finished_req_ids:
             self._shadows.pop(request_id, None)
         sampled: list[list[int]] = []
+        context = self._forward_context if output.total_num_scheduled_tokens else SimpleNamespace(attn_metadata=None)
         with ExitStack() as after:
+            after.enter_context(override_forward_context(context))
             for worker in workers:
                 worker.bind_connector_metadata(metadata)
                 if starts_first(output):
-                    worker.start_load_kv(self._forward_context)
+                    worker.start_load_kv(context)
                 after.callback(worker.clear_connector_metadata)
             if output.total_num_scheduled_tokens:
                 sampled = self._compute(output)
             for worker in workers:
                 if not starts_first(output):
-                    worker.start_load_kv(self._forward_context)
+                    worker.start_load_kv(context)
                 if output.total_num_scheduled_tokens or NEWER:
                     worker.wait_for_save()
             reports = [self._report(rank, output) for rank in self.workers]
@@ -389,28 +392,30 @@ class SimulatedEngine:
 
     def _compute(self, output: Any) -> list[list[int]]:
         """Checks the past, writes the present, and says what comes next."""
-        for name in self.pages if self.layer_hooks else ():
-            self.worker.wait_for_layer_load(name)
         computed = {n.req_id: n.num_computed_tokens for n in output.scheduled_new_reqs}
         cached = output.scheduled_cached_reqs
         computed |= dict(zip(cached.req_ids, cached.num_computed_tokens, strict=True))
         plan = []
         for request_id, count in output.num_scheduled_tokens.items():
-            request = self.scheduler.requests[request_id]
-            hashes = self._hashes_of(request)
+            hashes, past = self._hashes_of(self.scheduler.requests[request_id]), computed[request_id]
             if self.others_bring and request_id not in cached.req_ids:
-                self._put(self._shadows[request_id].blocks, hashes, 0, computed[request_id])
-            plan.append((request_id, hashes, computed[request_id], count))
-            self._put(self._shadows[request_id].blocks, hashes, computed[request_id], computed[request_id] + count)
+                self._put(self._shadows[request_id].blocks, hashes, 0, past)
+            plan.append((request_id, hashes, past, count))
+        self._through_layers([(self._shadows[name].blocks, h, past, past + count) for name, h, past, count in plan])
+        # After all writes: a request may read what another one writes in this step.
+        for request_id, hashes, past, _ in plan:
+            self.check(request_id, hashes, past)
+        ends = [(hashes, past + count) for _, hashes, past, count in plan]
+        return [[int(hashes[end - 1] % VOCABULARY)] if end == len(hashes) else [] for hashes, end in ends]
+
+    def _through_layers(self, puts: Sequence[tuple[Any, Hashes, int, int]]) -> None:
+        """Writes the present: blocks, hashes, and which of their tokens."""
+        for name in self.pages if self.layer_hooks else ():
+            self.worker.wait_for_layer_load(name)
+        for put in puts:
+            self._put(*put)
         for name, cache in self.pages.items() if self.layer_hooks else ():
             self.worker.save_kv_layer(name, cache, None)
-        # After all writes: a request may read what another one writes in this step.
-        sampled = []
-        for request_id, hashes, past, count in plan:
-            self.check(request_id, hashes, past)
-            end = past + count
-            sampled.append([int(hashes[end - 1] % VOCABULARY)] if end == len(hashes) else [])
-        return sampled
 
     def _hashes_of(self, request: Any) -> Hashes:
         """prefix_hashes of a request's tokens, of which only the new ones are hashed."""

@@ -124,11 +124,15 @@ class StubClient:
         self.lock = threading.Lock()
         # Slots taken and neither committed nor given back, by length.
         self.out: Counter[int] = Counter()
+        # In which slots are written.
+        self.sections = 0
 
     # What Credit needs of its connection.
-    def enter(self) -> None: ...
+    def enter(self) -> None:
+        self.sections += 1
 
-    def leave(self) -> None: ...
+    def leave(self) -> None:
+        self.sections -= 1
 
     def answer(self, credit: Credit) -> None: ...
 

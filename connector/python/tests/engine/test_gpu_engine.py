@@ -168,7 +168,7 @@ def test_a_copy_that_does_not_start_is_a_store_dropped_and_a_load_failed(
     tokens = prompt(200)
     half = engine.worker.worker_half
 
-    def broken(*_: Any) -> None:
+    def broken(*_: Any, **__: Any) -> None:
         raise RuntimeError("no such kernel")
 
     with monkeypatch.context() as patch:
@@ -186,7 +186,7 @@ def test_a_copy_that_does_not_start_is_a_store_dropped_and_a_load_failed(
 
 
 @pytest.mark.parametrize(
-    ("seed", "windows", "ahead_ms"), [(0, 0, 3), (1, 0, 3), (2, 1, 3), (3, 2, 3), (4, 0, 0), (6, 0, 3)]
+    ("seed", "windows", "ahead_ms"), [(0, 0, 3), (1, 0, 3), (2, 1, 3), (3, 2, 3), (4, 0, 0), (6, 0, 3), (7, 0, 3)]
 )
 def test_random_run(gpu: MakeGpuEngine, daemon: StubDaemon, seed: int, windows: int, ahead_ms: float) -> None:
     device = FakeDevice(seed)
@@ -194,8 +194,8 @@ def test_random_run(gpu: MakeGpuEngine, daemon: StubDaemon, seed: int, windows: 
     make = gpu(device, ["staged", "zero_copy"][seed % 2])
 
     def engine(extra: dict[str, Any], **options: Any) -> Any:
-        layers = "auto" if seed == 6 else "off"
-        return make(extra=extra | {"load_ahead_ms": ahead_ms, "load_layers": layers}, **options)
+        layers = {"load_layers": "auto" if seed == 6 else "off", "store_layers": "auto" if seed >= 6 else "off"}
+        return make(extra=extra | layers | {"load_ahead_ms": ahead_ms}, **options)
 
     run = Run(engine, daemon, 200 + seed, windows)
     assert isinstance(run.engine, GpuEngine)

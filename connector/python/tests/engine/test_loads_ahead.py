@@ -46,12 +46,16 @@ def loader(engine: SimulatedEngine) -> Any:
     return engine.worker.worker_half._loader
 
 
-@pytest.mark.parametrize("layers", ["off", "auto"])
-def test_a_request_goes_on_before_its_bytes_are_there(gpu: MakeGpuEngine, prompt: MakePrompt, layers: str) -> None:
+@pytest.mark.parametrize(("layers", "hooks"), [("off", True), ("auto", True), ("auto", False)])
+def test_a_request_goes_on_before_its_bytes_are_there(
+    gpu: MakeGpuEngine, prompt: MakePrompt, layers: str, hooks: bool
+) -> None:
     tokens = prompt(300)
     gpu(FakeDevice())().generate("stored", tokens)
     device = FakeDevice(8)
     e = gpu(device)(extra={"load_layers": layers})
+    # Under full graphs none is called.
+    e.layer_hooks = hooks
     e.generate("other", prompt(40, seed=3))
     device.hold()
     e.add("a", tokens)

@@ -15,6 +15,7 @@ import vllm
 from vllm.config import set_current_vllm_config
 from vllm.distributed.kv_transfer.kv_connector.utils import get_current_attn_backends
 from vllm.distributed.kv_transfer.kv_connector.v1.base import KVConnectorBase_V1, SupportsHMA
+from vllm.forward_context import get_forward_context, is_forward_context_available
 from vllm.v1.core import kv_cache_utils
 from vllm.v1.kv_cache_interface import MLAAttentionSpec
 
@@ -92,6 +93,13 @@ def attention_backends(vllm_config: Any, layers: list[str]) -> list[Any]:
     engine's configuration, as it is where the model's layers are made."""
     with set_current_vllm_config(vllm_config):
         return list(get_current_attn_backends(vllm_config, layers))
+
+
+def forward_context() -> Any:
+    """Returns what the engine says of the computation that begins, None where it
+    says nothing. Before 0.32 it comes with start_load_kv, too, which is called
+    after the computation from then on."""
+    return get_forward_context() if is_forward_context_available() else None
 
 
 def attention_dtype(model_config: Any) -> str | None:

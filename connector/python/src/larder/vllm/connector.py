@@ -98,7 +98,7 @@ class LarderConnector(KVConnectorBase_V1, SupportsHMA):
     @classmethod
     def requires_piecewise_for_cudagraph(cls, extra_config: dict[str, Any]) -> bool:
         """Whether the hooks for layers must be called under CUDA graphs."""
-        return extra_config.get("load_layers") == "piecewise"
+        return "piecewise" in (extra_config.get("load_layers"), extra_config.get("store_layers"))
 
     @property
     def requires_kv_delivery(self) -> bool:
@@ -120,12 +120,19 @@ class LarderConnector(KVConnectorBase_V1, SupportsHMA):
         step = kv_connector_metadata
         self.worker_half.settle(getattr(step, "writes", None), getattr(step, "arrived", ()))
 
+    def bind_connector_metadata(self, connector_metadata: Any) -> None:
+        """A step's computation begins."""
+        super().bind_connector_metadata(connector_metadata)
+        half = self._worker
+        if half is not None and half.layers is not None:
+            half.settle(connector_metadata.writes, connector_metadata.arrived)
+            half.begin(connector_metadata, compat.forward_context())
+
     def start_load_kv(self, forward_context: Any, **kwargs: Any) -> None:  # noqa: ARG002
         """Starts loads; they run beside this and later steps."""
         step, half = self._step(), self.worker_half
-        half.settle(step.writes, step.arrived)
-        if half.layers is not None:
-            half.layers.begin(forward_context)
+        if half.layers is None:
+            half.settle(step.writes, step.arrived)
         half.start_loads(step)
 
     def wait_for_layer_load(self, layer_name: str) -> None:
@@ -134,11 +141,16 @@ class LarderConnector(KVConnectorBase_V1, SupportsHMA):
         if layers is not None:
             layers.layer(layer_name)
 
-    def save_kv_layer(self, layer_name: str, kv_layer: Any, attn_metadata: Any, **kwargs: Any) -> None:
-        """Nothing to do: chunks are stored after the step, all layers at once."""
+    def save_kv_layer(self, layer_name: str, kv_layer: Any, attn_metadata: Any, **kwargs: Any) -> None:  # noqa: ARG002
+        """On GPUs stores may follow the layers; else chunks are stored after the
+        step, all layers at once."""
+        saves = self.worker_half.saves
+        if saves is not None:
+            saves.layer(layer_name)
 
     def wait_for_save(self) -> None:
-        """Starts to store what the step computed; settled before the next one."""
+        """Starts to store what the step computed, or the rest of it; settled before
+        the next one."""
         self._after_layers()
         self.worker_half.save(self._step())
 

@@ -175,6 +175,12 @@ class PageCopies:
         self._all = _Form(0, rows, mover, device.address(self._addresses))
         self._cut: list[_Form] = []
 
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """With how many layers each step through them is complete; none where cut
+        was not called."""
+        return tuple(form.layer + form.rows.layers for form in self._cut)
+
     def cut(self, times: int) -> None:
         """Lets start go through the layers, in so many steps."""
         every, rows = self._all, self._all.rows
@@ -193,11 +199,19 @@ class PageCopies:
             with self._device.on(lane.stream):
                 self._launch(lane, form, np.zeros((1, 2), np.int64), 1 if form.rows.whole else heads, 0)
 
-    def start(self, copies: Sequence[PartCopy], after: Sequence[Event], *, by_layer: bool = False) -> list[Piece]:
+    def start(
+        self,
+        copies: Sequence[PartCopy],
+        after: Sequence[Event],
+        *,
+        by_layer: bool = False,
+        steps: slice = slice(None),
+    ) -> list[Piece]:
         """Starts copies, which begin after the given events, and returns them, in
         order. Until they are over pages and views belong to them. If it raises,
         Lanes.stop must be called before they may be used. by_layer: the first
-        layers of all go first, where cut was called."""
+        layers of all go first, where cut was called; only these steps through
+        them."""
         used: set[int] = set()
         pieces: list[Piece] = []
 
@@ -210,7 +224,7 @@ class PageCopies:
             return lane
 
         direct = self._variant == "zero_copy" and all(self._registered(c.at, c.view.nbytes) for c in copies)
-        for form in self._cut if by_layer and self._cut else [self._all]:
+        for form in self._cut[steps] if by_layer and self._cut else [self._all]:
             mine = copies if form is self._all else [form.of(copy) for copy in copies]
             for some in [mine] if direct else self._pieces(mine):
                 lane = enter()

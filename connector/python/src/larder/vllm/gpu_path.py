@@ -80,8 +80,18 @@ class Direction:
             for where, adapter in adapters.items()
         }
 
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """PageCopies.steps."""
+        return next(iter(self._copies.values())).steps
+
     def start(
-        self, copies: Mapping[Where, Sequence[PartCopy]], after: Sequence[Event], *, by_layer: bool = False
+        self,
+        copies: Mapping[Where, Sequence[PartCopy]],
+        after: Sequence[Event],
+        *,
+        by_layer: bool = False,
+        steps: slice = slice(None),
     ) -> list[Piece]:
         """Starts copies: PageCopies.start. Where one fails, waits for what was
         started before it raises."""
@@ -92,7 +102,7 @@ class Direction:
                 raise UnavailableError("the engine sleeps, and has no pages")
             try:
                 for where, some in copies.items():
-                    pieces += self._copies[where].start(some, after, by_layer=by_layer)
+                    pieces += self._copies[where].start(some, after, by_layer=by_layer, steps=steps)
             except BaseException:
                 self.lanes.stop()
                 raise
@@ -129,10 +139,12 @@ class GpuPath:
         order: Order = Order.WRITES,
         *,
         by_layer: bool = False,
+        stores_by_layer: bool = False,
     ) -> None:
         """heads: of a part. load, store: auto, staged or zero_copy.
         order: who may write pages that are being read, and so who waits. by_layer:
-        the last copies of loads go through the layers."""
+        the last copies of loads go through the layers; stores_by_layer: those of
+        stores may follow the computation through them."""
         self.device = device = next(iter(adapters.values())).device
         self.registered = RegisteredMemory(driver)
         self.reads = PageReads()
@@ -140,14 +152,18 @@ class GpuPath:
         self._order = order
         self._begun = False
 
-        self.by_layer = by_layer and self.may_report_ahead and len(adapters) == 1
+        # Where others write pages, the engine waits for reads as soon as they are
+        # started: in the middle of its computation.
+        may_cut = self.may_report_ahead and len(adapters) == 1
+        self.by_layer = by_layer and may_cut
+        self.stores_by_layer = stores_by_layer and may_cut
 
         def make(setting: str, auto: Variant, *, to_parts: bool, cut: int = 0) -> Direction:
             return Direction(adapters, heads, _variant(setting, auto), self.registered, to_parts=to_parts, cut=cut)
 
-        cut = _LAYER_STEPS if self.by_layer else 0
-        self.loads = _elsewhere(device.bind, lambda: make(load, AUTO_LOAD, to_parts=False, cut=cut))
-        self.stores = _elsewhere(device.bind, lambda: make(store, AUTO_STORE, to_parts=True))
+        cuts = [_LAYER_STEPS if cut else 0 for cut in (self.by_layer, self.stores_by_layer)]
+        self.loads = _elsewhere(device.bind, lambda: make(load, AUTO_LOAD, to_parts=False, cut=cuts[0]))
+        self.stores = _elsewhere(device.bind, lambda: make(store, AUTO_STORE, to_parts=True, cut=cuts[1]))
 
     def ready(self) -> None:
         """The engine goes on to start: what is mapped by now is registered, and
@@ -218,8 +234,17 @@ def gpu_path(
         order = Order.EVERYTHING
     heads = {where: namespace.groups[where[0]].head_group for where in ours}
     driver = next(iter(ours.values())).device.driver()
-    by_layer = settings.load_layers != "off" and layer_hooks(vllm_config)
-    path = GpuPath(ours, heads, settings.gpu_load, settings.gpu_store, driver, order, by_layer=by_layer)
+    hooks = layer_hooks(vllm_config)
+    path = GpuPath(
+        ours,
+        heads,
+        settings.gpu_load,
+        settings.gpu_store,
+        driver,
+        order,
+        by_layer=hooks and settings.load_layers != "off",
+        stores_by_layer=hooks and settings.store_layers != "off",
+    )
     watch_sleep(vllm_config.model_config, path)
     return path
 

@@ -1,10 +1,25 @@
-"""Stores from pages on a GPU: started after the step's computation, read beside
-the next ones."""
+"""Stores from pages on a GPU: started after the step's computation, or as it goes
+through the layers, and read beside the next steps.
+
+A step's stores end in one of these ways, on the engine's thread:
+
+    save        the rest of the copies is started
+    give_up     the step has failed, or is followed by another one, or by the end
+                of the session, without save: nothing is committed
+
+Then a thread waits for the copies that were started, leaves the slots' sections,
+and commits or gives the credits back. So a section is open from the start of the
+first copy of its slot to the end of the last. A slot that is revoked meanwhile is
+answered after that, and if the engine's thread is stopped for longer than the
+daemon waits, the session ends and the slots are in quarantine
+(storage/arena/PROTOCOL.md, section 2).
+"""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import Any, NamedTuple
 
@@ -30,11 +45,26 @@ class Opened(NamedTuple):
 
 
 class Started(NamedTuple):
-    """Chunks whose copies end with some events."""
+    """Chunks whose copies end with some events; good: and are to be committed."""
 
     batch: Batch
     chunks: list[Opened]
     events: list[Event]
+    good: bool = True
+
+
+@dataclass
+class UnderWay:
+    """Chunks of a step whose copies are being started. blocks: the pages to read.
+    events: with which what was started is over. steps: of those through the
+    layers, how many were started."""
+
+    batch: Batch
+    chunks: list[Opened]
+    copies: dict[tuple[int, int], list[PartCopy]]
+    blocks: frozenset[int]
+    events: list[Event] = field(default_factory=list)
+    steps: int = 0
 
 
 class GpuSaver(Saver):
@@ -48,6 +78,9 @@ class GpuSaver(Saver):
     def __init__(self, path: GpuPath, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._path = path
+        # What the step that has begun stores, where that may follow its layers.
+        self._follows: Sequence[StoreOp] = ()
+        self._under_way: UnderWay | None = None
         self._started: SimpleQueue[Started | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="larder-store", daemon=True)
         self._thread.start()
@@ -58,14 +91,51 @@ class GpuSaver(Saver):
         """The engine may go on: its device waits, not its thread."""
         self._path.order(writes)
 
+    def follow(self, ops: Sequence[StoreOp]) -> bool:
+        """See Saver. Credits are taken, and slots' sections entered, only when the
+        first copies start: a step that never comes so far leaves nothing behind."""
+        self.give_up()
+        self._follows = ops if self._parts else ()
+        return bool(self._follows)
+
+    def reached(self, step: int) -> None:
+        """What the current stream was given brings the KV of the layers of so many
+        steps through them: starts their copies."""
+        one = self._under_way
+        if one is None:
+            ready = self._take_all(self._follows)
+            one = self._under_way = self._open_all(Batch(len(ready)), ready)
+        self._launch(one, step)
+
+    def save(self, ops: Sequence[StoreOp]) -> None:
+        """See Saver; or starts what is left of the copies."""
+        one, self._under_way, self._follows = self._under_way, None, ()
+        if one is None:
+            super().save(ops)
+            return
+        if one.steps < len(self._path.stores.steps):
+            self._launch(one)
+        self._hand_over(one)
+
+    def give_up(self) -> None:
+        """See Saver."""
+        one, self._under_way, self._follows = self._under_way, None, ()
+        if one is not None:
+            self._hand_over(one, good=False)
+
     def close(self) -> None:
         """Ends the thread after what was started."""
+        self.give_up()
         self._started.put(None)
         self._thread.join(30.0)
         super().close()
 
     def _start(self, batch: Batch, ready: Sequence[tuple[StoreOp, list[Credit]]]) -> None:
-        path = self._path
+        one = self._open_all(batch, ready)
+        self._launch(one)
+        self._hand_over(one)
+
+    def _open_all(self, batch: Batch, ready: Sequence[tuple[StoreOp, list[Credit]]]) -> UnderWay:
         opened: list[Opened] = []
         copies: dict[tuple[int, int], list[PartCopy]] = {}
         for op, taken in ready:
@@ -79,23 +149,40 @@ class GpuSaver(Saver):
             for part, view in zip(self._parts, views, strict=True):
                 copy = part_copy(op.blocks[part.group], 0, part.heads, view)
                 copies.setdefault((part.group, part.span), []).append(copy)
-        if not opened:
+        blocks = frozenset(block for one in opened for blocks in one.op.blocks for block in blocks)
+        return UnderWay(batch, opened, copies, blocks)
+
+    def _launch(self, one: UnderWay, step: int | None = None) -> None:
+        """Starts the copies that are left, of the layers before the end of a step
+        through them, or of all, after what the current stream was given."""
+        if not one.chunks:
             return
+        path = self._path
+        by_layer = step is not None or one.steps > 0
         try:
-            events = ends(path.stores.start(copies, [path.device.record(path.device.current_stream())]))
+            now = [path.device.record(path.device.current_stream())]
+            pieces = path.stores.start(one.copies, now, by_layer=by_layer, steps=slice(one.steps, step))
         except Exception:
-            logger.exception("Larder: %d chunks are not stored", len(opened))
-            self._finish(batch, opened, good=False)
+            logger.exception("Larder: %d chunks are not stored", len(one.chunks))
+            # What was started before is over, too.
+            chunks, one.chunks = one.chunks, []
+            self._finish(one.batch, chunks, good=False)
             return
-        path.reading(events, (block for one in opened for blocks in one.op.blocks for block in blocks))
-        self._started.put(Started(batch, opened, events))
+        one.steps = step or one.steps
+        one.events += ends(pieces)
+        path.reading(ends(pieces), one.blocks)
+
+    def _hand_over(self, one: UnderWay, *, good: bool = True) -> None:
+        """To the storing thread."""
+        if one.chunks:
+            self._started.put(Started(one.batch, one.chunks, one.events, good))
 
     # -- the storing thread ----------------------------------------------------
 
     def _run(self) -> None:
         self._path.device.bind()
         while (started := self._started.get()) is not None:
-            good = True
+            good = started.good
             try:
                 wait_all(started.events)
             except Exception:

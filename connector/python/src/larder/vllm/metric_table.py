@@ -190,7 +190,7 @@ METRICS = (
         (
             "scheduler_new_request", "scheduler_matched_tokens", "scheduler_allocated", "scheduler_finished",
             "scheduler_build", "scheduler_output", "worker_settle", "worker_start_loads", "worker_save",
-            "worker_idle", "worker_finished", OTHER,
+            "worker_begin", "worker_save_layers", "worker_idle", "worker_finished", OTHER,
         ),
     ),
     Metric(

@@ -106,6 +106,20 @@ class Saver:
         of its request is dropped too: chunks after a gap are of no use yet."""
         if not self._parts:
             return
+        ready = self._take_all(ops)
+        self._start(Batch(len(ready)), ready)
+
+    def follow(self, ops: Sequence[StoreOp]) -> bool:  # noqa: ARG002
+        """A step begins that stores these chunks; whether their copies can start
+        while it goes through the layers. On processors they cannot: they would
+        take them from the computation."""
+        return False
+
+    def give_up(self) -> None:
+        """The step that began does not come to its end: nothing of it is stored."""
+
+    def _take_all(self, ops: Sequence[StoreOp]) -> list[tuple[StoreOp, list[Credit]]]:
+        """Credits for chunks, as far as there are any."""
         gap: set[str] = set()
         ready: list[tuple[StoreOp, list[Credit]]] = []
         for op in ops:
@@ -115,7 +129,7 @@ class Saver:
             else:
                 gap.add(op.request_id)
                 self._drop(op)
-        self._start(Batch(len(ready)), ready)
+        return ready
 
     def _start(self, batch: Batch, ready: Sequence[tuple[StoreOp, list[Credit]]]) -> None:
         """Starts the copies of one step."""

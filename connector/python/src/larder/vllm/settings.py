@@ -10,7 +10,7 @@ from typing import Any, get_type_hints
 from larder.errors import InvalidError
 
 DEFAULT_CHUNK_TOKENS = 256
-_LOAD_LAYERS = ("auto", "piecewise", "off")
+_LAYERS = ("auto", "piecewise", "off")
 _GPU_COPIES = ("auto", "staged", "zero_copy")
 # Named as their index, which is the API's worst quality (api/PART.md).
 LEVELS = ("exact", "L0", "L1", "L2", "L3")
@@ -115,6 +115,9 @@ class Settings:
     # graphs, which call none. Hazard of it: decoding becomes slower. off: for all copies
     # at its begin, which was faster where it was measured.
     load_layers: str = "off"
+    # The same of stores from a GPU, auto: the copies of a step's stores start as its
+    # computation goes through the layers. off: all of them after it.
+    store_layers: str = "off"
     # Seconds for which chunks whose load failed are not loaded again.
     failed_pause_s: float = 10.0
     # Milliseconds that a step without computation waits for loads, at most; it
@@ -160,7 +163,8 @@ class Settings:
             raise InvalidError(
                 "unknown level", "kv_connector_extra_config.lowest_level", self.lowest_level, ", ".join(LEVELS)
             )
-        for name, known in (("gpu_load", _GPU_COPIES), ("gpu_store", _GPU_COPIES), ("load_layers", _LOAD_LAYERS)):
+        copies = {"gpu_load": _GPU_COPIES, "gpu_store": _GPU_COPIES, "load_layers": _LAYERS, "store_layers": _LAYERS}
+        for name, known in copies.items():
             value = getattr(self, name)
             if value not in known:
                 raise InvalidError("unknown kind of copy", f"kv_connector_extra_config.{name}", value, ", ".join(known))

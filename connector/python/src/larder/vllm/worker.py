@@ -20,6 +20,7 @@ from larder.vllm.gpu_path import GpuPath, gpu_path
 from larder.vllm.gpu_saver import GpuSaver
 from larder.vllm.groups import GroupSpan, identify
 from larder.vllm.identity import RankPart
+from larder.vllm.layer_saves import LayerSaves
 from larder.vllm.layer_waits import LayerWaits
 from larder.vllm.layout import LayoutAdapter
 from larder.vllm.loader import LoadClient, Loader, LoadResult
@@ -72,8 +73,9 @@ class WorkerHalf:
         self._unsaid: tuple[Handshake, ...] = ()
         self._client: WorkerClient | None = None
         self._path: GpuPath | None = None
-        # None: no layer is ever waited for.
+        # None: no layer is ever waited for, or stored by itself.
         self.layers: LayerWaits | None = None
+        self.saves: LayerSaves | None = None
         self._loader: Loader | None = None
         self._saver: Saver | None = None
         self._adapters: Mapping[GroupSpan, LayoutAdapter] = {}
@@ -107,10 +109,13 @@ class WorkerHalf:
         self._say(Handshake(namespace.encode()))
         self._adapters, self._parts, self._here = adapters, parts, here
         self._path = gpu_path(self._vllm_config, self._kv_cache_config, self._settings, adapters, namespace)
-        if self._path is not None and self._path.by_layer:
+        if self._path is not None and (self._path.by_layer or self._path.stores_by_layer):
             names = [name for group in self._kv_cache_config.kv_cache_groups for name in group.layer_names]
             ascending = sorted(names, key=identity.layer_ids(names).__getitem__)
-            self.layers = LayerWaits(self._path.arrivals, {name: i for i, name in enumerate(ascending)})
+            layers = {name: i for i, name in enumerate(ascending)}
+            self.layers = LayerWaits(self._path.arrivals, layers)
+            if self._path.stores_by_layer:
+                self.saves = LayerSaves(layers, self._path.stores.steps, self.save_layers, self.give_up)
         self._attach(namespace)
         if self._path is not None and self._client is not None:
             # So that what there is to register is registered before the first step.
@@ -223,6 +228,16 @@ class WorkerHalf:
             self._saver.settle(writes)
 
     @timed
+    def begin(self, step: StepMetadata, forward_context: Any) -> None:
+        """A step's computation begins. forward_context: LayerWaits.begin's."""
+        self._follow(step)
+        proven = self.layers is not None and self.layers.begin(forward_context)
+        if self.saves is not None:
+            self.saves.begin(
+                follows=self._saver is not None and self._saver.follow(step.stores if proven else ()),
+            )
+
+    @timed
     def start_loads(self, step: StepMetadata) -> None:
         """Starts the step's loads."""
         self._follow(step)
@@ -237,8 +252,20 @@ class WorkerHalf:
             return
         if sys.exc_info()[1] is not None:
             # Called on the way out of a computation that failed.
+            self._saver.give_up()
             return
         self._saver.save(step.stores)
+
+    @timed
+    def save_layers(self, step: int) -> None:
+        """Starts to store what the computation has brought, GpuSaver.reached."""
+        if isinstance(self._saver, GpuSaver):
+            self._saver.reached(step)
+
+    def give_up(self) -> None:
+        """Nothing of what was started to be stored in this step is right."""
+        if self._saver is not None:
+            self._saver.give_up()
 
     @timed
     def idle(self, step: StepMetadata) -> None:
