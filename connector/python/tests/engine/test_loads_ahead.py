@@ -18,7 +18,7 @@ from test_gpu_copies import Transfer, raw
 from vllm.distributed.kv_transfer.kv_connector.v1.multi_connector import MultiConnector
 
 from larder.errors import InvalidError
-from larder.vllm import LarderConnector
+from larder.vllm import LarderConnector, gpu_loader
 from larder.vllm.arrivals import Arrivals
 from larder.vllm.gpu_copies import Piece, ends
 from larder.vllm.gpu_path import Order
@@ -48,8 +48,10 @@ def loader(engine: SimulatedEngine) -> Any:
 
 @pytest.mark.parametrize(("layers", "hooks"), [("off", True), ("auto", True), ("auto", False)])
 def test_a_request_goes_on_before_its_bytes_are_there(
-    gpu: MakeGpuEngine, prompt: MakePrompt, layers: str, hooks: bool
+    gpu: MakeGpuEngine, prompt: MakePrompt, monkeypatch: pytest.MonkeyPatch, layers: str, hooks: bool
 ) -> None:
+    # All copies start once everything has come, so they go by layer where asked to.
+    monkeypatch.setattr(gpu_loader, "_WINDOW_BYTES", -1)
     tokens = prompt(300)
     gpu(FakeDevice())().generate("stored", tokens)
     device = FakeDevice(8)
@@ -63,6 +65,10 @@ def test_a_request_goes_on_before_its_bytes_are_there(
     device.run(1000)
     assert device.compute.work, "the computation waits for the copies"
     assert [one.reported for one in loader(e)._landings] == [True]
+    work, copies = list(device.compute.work), {id(piece.event) for piece in loader(e)._landings[0].pieces}
+    begins = next(i for i, one in enumerate(work) if not isinstance(one, FakeEvent))
+    waits = [i for i, one in enumerate(work) if id(one) in copies]
+    assert (max(waits) > begins) == (layers == "auto" and hooks), "where it waits for the last layers"
     e.run()
     assert e.outputs["a"] == expected_output(tokens, 4)
     assert e.external["a"] == e.worker.stats.chunks_loaded * 64 == 256

@@ -115,8 +115,10 @@ class Settings:
     # graphs, which call none. Hazard of it: decoding becomes slower. off: for all copies
     # at its begin, which was faster where it was measured.
     load_layers: str = "off"
-    # The same of stores from a GPU, auto: the copies of a step's stores start as its
-    # computation goes through the layers. off: all of them after it.
+    # The same of stores from a GPU. auto: copies of what a step stores start as its
+    # computation goes through the layers. Hazard: chunks are there some milliseconds
+    # earlier, but prompts' first tokens may come a little later. off: all of them
+    # start after the step.
     store_layers: str = "off"
     # Seconds for which chunks whose load failed are not loaded again.
     failed_pause_s: float = 10.0
