@@ -14,7 +14,7 @@ import models
 from rig import Daemon, Engine, EngineError, daemon, offloading, tiering, with_larder
 
 # Settings of the connector that variants may have otherwise, by default.
-TUNED = {"load_ahead_ms": 3.0, "load_layers": "off", "store_layers": "off"}
+TUNED = {"load_ahead_ms": 3.0, "load_layers": "off", "store_layers": "off", "load_in_step_ms": 80.0}
 # How engines are compiled, by the name of the mode.
 COMPILED: dict[str, dict[str, Any]] = {
     "graphs": {"mode": 3, "backend": "eager"},

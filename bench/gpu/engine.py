@@ -14,7 +14,7 @@ ttft: the time from the arrival of one request to its first token, of prompts of
     larder           after it stored the prompt itself; larder.fresh: a process that
                      started after it was stored, and saw it never
     larder.X         the same engine as larder with other settings, while it has its
-                     turn: --variant X:load_ahead_ms=0
+                     turn: --variant X:load_in_step_ms=0
     offloading       vLLM's OffloadingConnector, host memory
     tiering          its TieringOffloadingSpec with a folder below; .fresh as above
 

@@ -143,14 +143,21 @@ class Server:
         client = half._client
         return client is not None and client.ready and all(self.llm.collective_rpc("larder_ready"))
 
-    def tune(self, load_ahead_ms: float = 3.0, load_layers: str = "off", store_layers: str = "off") -> None:
-        """Changes settings of Larder's worker half, in this process; what goes by
+    def tune(
+        self,
+        load_ahead_ms: float = 3.0,
+        load_layers: str = "off",
+        store_layers: str = "off",
+        load_in_step_ms: float = 80.0,
+    ) -> None:
+        """Changes settings of Larder's halves, in this process; what goes by
         layer only where the engine was started so."""
         half = self._worker_half()
         if self.by_layer is None:
             self.by_layer = half.layers, half.saves
         loads, stores = load_layers != "off", store_layers != "off"
         half._loader._ahead_s = load_ahead_ms / 1000
+        self.core.scheduler.connector.scheduler_half._in_step.wait_s = load_in_step_ms / 1000
         half.layers = self.by_layer[0] if loads or stores else None
         half.saves = self.by_layer[1] if stores else None
         half._path.by_layer = loads and half.layers is not None

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from larder.fading_fit import FadingFit
-from larder.load_or_recompute import Choice, Copying, Run, choose
+from larder.load_or_recompute import Choice, Copying, Run, choose, load_seconds
 from larder.prefill_cost import PrefillCost
 
 # Loads from the host until their time is used, and how many it remembers.
@@ -56,6 +56,10 @@ class LoadCosts:
     def idle(self) -> None:
         """Nothing is loaded any more."""
         self._busy_until = 0.0
+
+    def expected(self, runs: Sequence[Run], now: float) -> float | None:
+        """Seconds to load these; None: not known yet."""
+        return load_seconds(runs, self._copying(now))[-1] if self._copies.samples >= _ENOUGH else None
 
     def _copying(self, now: float) -> Copying:
         fixed, each = self._copies.parameters() if self._copies.samples >= _ENOUGH else (0.0, 0.0)

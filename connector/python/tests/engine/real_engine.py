@@ -19,6 +19,7 @@ SOURCES = Path(__file__).resolve().parents[2] / "src"
 # Patience: these tests are about what is loaded, and a busy machine may take its time.
 PATIENT = {
     "match_deadline_ms": 20_000, "load_deadline_ms": 20_000, "call_timeout_ms": 5_000, "load_or_recompute": False,
+    "load_in_step_ms": 0,
 }  # fmt: skip
 
 

@@ -122,7 +122,7 @@ def make_config(
     MultiConnector, in order; {} stands for Larder's."""
     # What a load brings, and whether there is one, must not depend on how busy the machine is.
     settings = {"weights_id": "simulated", "chunk_tokens": 64, "socket": "/nowhere", "load_deadline_ms": 60_000}
-    settings |= {"load_or_recompute": False} | (extra or {})
+    settings |= {"load_or_recompute": False, "load_in_step_ms": 0} | (extra or {})
     own = {
         "kv_connector": "LarderConnector",
         "kv_connector_module_path": "larder.vllm",
@@ -186,6 +186,7 @@ class SimulatedEngine:
 
     # Full CUDA graphs leave out the hooks for layers.
     layer_hooks = True
+    scheduler_kind: type[Scheduler] = Scheduler
 
     def __init__(self, vllm_config: Any, connect: Any = None, cache_config: Any = None) -> None:
         self.config = vllm_config
@@ -198,7 +199,7 @@ class SimulatedEngine:
         self.workers = self._make_workers(connect)
         self.worker = next(iter(self.workers.values()))
         unit, hashed = self._block_sizes()
-        self.scheduler = Scheduler(
+        self.scheduler = self.scheduler_kind(
             vllm_config=vllm_config,
             kv_cache_config=self.cache_config,
             structured_output_manager=StructuredOutputManager(vllm_config),
@@ -317,6 +318,11 @@ class SimulatedEngine:
         metadata = pickle.loads(pickle.dumps(output.kv_connector_metadata))
         assert len(pickle.dumps(metadata)) < 65536
         result, reported = self._execute(output, metadata)
+        finished = self._update(output, result)
+        return Step(dict(output.num_scheduled_tokens), metadata, reported, finished)
+
+    def _update(self, output: Any, result: ModelRunnerOutput) -> list[str]:
+        """The scheduler hears of a step's end; returns the requests that are gone."""
         before = set(self.scheduler.requests)
         core = self.scheduler.update_from_output(output, result)
         for outputs in core.values():
@@ -327,9 +333,7 @@ class SimulatedEngine:
                     self.external[one.request_id] = one.prefill_stats.num_external_cached_tokens
                 if one.finish_reason is not None:
                     self.ended.add(one.request_id)
-        return Step(
-            dict(output.num_scheduled_tokens), metadata, reported, sorted(before - set(self.scheduler.requests))
-        )
+        return sorted(before - set(self.scheduler.requests))
 
     def _execute(self, output: Any, metadata: Any) -> tuple[ModelRunnerOutput, KVConnectorOutput]:
         workers = list(self.workers.values())

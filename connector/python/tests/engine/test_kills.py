@@ -200,6 +200,39 @@ def test_a_last_daemon_is_used_as_if_nothing_had_been(engine: RealEngine, larder
     larderd.stop()
 
 
+def test_a_daemon_that_is_stopped_while_a_step_waits_for_its_load(
+    engine: RealEngine, larderd: Daemon, cases: list[Case]
+) -> None:
+    started(engine, larderd)
+    prompt, want = cases[3]
+    chunks = len(prompt) // CHUNK
+    ask_until_stored(engine, larderd, cases[3])
+    engine.ask("load_in_step", ms=120_000)
+    before, told = engine.stats(), engine.stats("scheduler")
+    assert engine.ask("reset")
+    assert engine.generate(prompt, TOKENS) == {"token_ids": want, "cached": chunks * CHUNK}
+    assert engine.stats()["chunks_loaded"] - before["chunks_loaded"] == chunks
+    assert engine.stats("scheduler")["loads_in_step"] - told["loads_in_step"] == 1
+    engine.ask("load_in_step", ms=300)
+    engine.ask("kill_at", moment="load", nth=1, pid=larderd.pid, by=signal.SIGSTOP)
+    assert engine.ask("reset")
+    try:
+        assert engine.generate(prompt, TOKENS)["token_ids"] == want
+        after = engine.stats("scheduler")
+        assert after["loads_in_step"] - told["loads_in_step"] == 2
+        assert after["loads_failed"] - told["loads_failed"] == 1
+        assert engine.stats()["chunks_loaded"] - before["chunks_loaded"] == chunks
+    finally:
+        os.kill(larderd.pid, signal.SIGCONT)
+    assert engine.generate(prompt, TOKENS)["token_ids"] == want
+    engine.ask("load_in_step", ms=0)
+    until = time.monotonic() + 60
+    while engine.ask("leftovers") != NOTHING and time.monotonic() < until:
+        engine.ask("step", times=1)
+    assert engine.ask("leftovers") == NOTHING
+    larderd.stop()
+
+
 def test_a_daemon_that_is_stopped_for_a_while(engine: RealEngine, larderd: Daemon, cases: list[Case]) -> None:
     """SIGSTOP: nothing is answered, nothing is lost."""
     larderd.start()

@@ -1,7 +1,8 @@
 """The hooks that the engine calls for each layer, on which nothing depends.
 
-Claims are asynchronous: a synchronous one lets a slow load hold up every request of
-a step, and where it fails the engine keeps the unfilled pages in its prefix cache.
+Claims are asynchronous but for a request that is alone (test_in_step.py): a synchronous
+one lets a slow load hold up every request of a step, and where it fails the engine keeps
+the unfilled pages in its prefix cache.
 What the hooks are used for on GPUs is tested in test_loads_ahead.py.
 """
 
@@ -71,7 +72,7 @@ def test_without_the_hooks_for_layers_everything_is_there(
 def test_the_engine_keeps_what_a_synchronous_load_did_not_fill(
     both: MakeEngine, prompt: MakePrompt, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of the engine, not of Larder: should this fail, synchronous claims can be thought of again."""
+    """Of the engine, not of Larder: should this fail, larder.vllm.in_step has less to take back."""
     e = both("other", "larder")
     monkeypatch.setitem(CLAIM, "tokens", 128)
     monkeypatch.setitem(CLAIM, "fails", 1)

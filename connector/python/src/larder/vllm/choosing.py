@@ -76,15 +76,6 @@ class Choosing:
         """A step's workers reported, before loads that ended leave inflight."""
         said = report if isinstance(report, WorkerReport) else WorkerReport()
         self._stats.steps_measured += self._steps.end(said.number, bool(inflight), now)
-        for request_id, seconds in said.took_s.items():
-            load = inflight.get(request_id)
-            if (
-                load is not None
-                and not load.failed
-                and request_id not in said.failed
-                and all(run.tier == "host" for run in load.runs)
-            ):
-                self._costs.copied(len(load.keys), seconds)
         if not inflight:
             self._costs.idle()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import time
 from typing import Any
 
 import vllm
@@ -86,6 +87,35 @@ def _takes(ours: Any, theirs: Any) -> bool:
         elif i >= len(named) or named[i].name != p.name:
             return False
     return all(p.default is not p.empty for p in named[len(want) :])
+
+
+def can_take_back(scheduler: Any, request: Any) -> bool:
+    """Whether take_back can be asked of the engine's scheduler, None where that is
+    not known, for a request."""
+    known = all(hasattr(scheduler, name) for name in ("_preempt_request", "running", "prev_step_scheduled_req_ids"))
+    evicts = hasattr(getattr(scheduler, "kv_cache_manager", None), "evict_blocks")
+    return known and evicts and (_drops(scheduler._preempt_request) or hasattr(request, "async_tokens_to_discard"))
+
+
+def take_back(scheduler: Any, request: Any, sampled: int) -> None:
+    """A running request gives its pages back and waits anew, and what steps under
+    way sample for it is dropped: as the scheduler itself does with all of them where
+    it resets its cache. sampled: tokens of the step whose output it left out."""
+    scheduler.running = [other for other in scheduler.running if other is not request]
+    preempt = scheduler._preempt_request
+    if _drops(preempt):
+        preempt(request, time.monotonic(), drop_stale_output=True)
+    else:
+        preempt(request, time.monotonic())
+        # One for each step under way that samples.
+        request.async_tokens_to_discard = max(0, request.num_output_placeholders - sampled)
+        request.num_output_placeholders = 0
+    scheduler.prev_step_scheduled_req_ids.discard(request.request_id)
+
+
+def _drops(preempt: Any) -> bool:
+    """Whether the scheduler itself drops what is under way: from 0.32 on."""
+    return "drop_stale_output" in inspect.signature(preempt).parameters
 
 
 def attention_backends(vllm_config: Any, layers: list[str]) -> list[Any]:

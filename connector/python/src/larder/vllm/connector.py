@@ -12,7 +12,7 @@ from vllm.logger import init_logger
 
 from larder.client import Options
 from larder.namespace import NamespaceDescriptor
-from larder.vllm import compat, identity, support
+from larder.vllm import compat, identity, in_step, support
 from larder.vllm.engine_stats import EngineStats, Reporter
 from larder.vllm.failure_policy import set_recompute
 from larder.vllm.metadata import Handshake, StepMetadata, WorkerReport
@@ -60,6 +60,7 @@ class LarderConnector(KVConnectorBase_V1, SupportsHMA):
                 events=support.publishes_events(vllm_config),
                 under_way=vllm_config.max_concurrent_batches,
                 restarts=Restarts.of_caller(),
+                in_step=in_step.possible(vllm_config, kv_cache_config),
             )
         else:
             self._worker = WorkerHalf(vllm_config, kv_cache_config, settings)
@@ -197,7 +198,8 @@ class LarderConnector(KVConnectorBase_V1, SupportsHMA):
         self.scheduler_half.new_request(request)
 
     def get_num_new_matched_tokens(self, request: Any, num_computed_tokens: int) -> tuple[int | None, bool]:
-        """Tokens that can be loaded, always asynchronously."""
+        """Tokens that can be loaded; inside of the step for a request that is alone,
+        else asynchronously."""
         return self.scheduler_half.matched_tokens(request, num_computed_tokens)
 
     def update_state_after_alloc(self, request: Any, blocks: Any, num_external_tokens: int) -> None:

@@ -37,19 +37,19 @@ class _Launched:
     """Copies that end with some events."""
 
     def __init__(self, pieces: Sequence[Piece]) -> None:
-        self._events = [piece.event for piece in pieces]
+        self.events = [piece.event for piece in pieces]
 
     def exception(self) -> BaseException | None:
         """Waits; what went wrong."""
         try:
-            wait_all(self._events)
+            wait_all(self.events)
         except Exception as error:  # noqa: BLE001
             return error
         return None
 
     def result(self) -> None:
         """Waits; raises what went wrong."""
-        wait_all(self._events)
+        wait_all(self.events)
 
 
 class GpuLoader(Loader):
@@ -129,6 +129,29 @@ class GpuLoader(Loader):
             return False
         return landing.near if idle else self._rate.seconds(left) <= self._ahead_s
 
+    def _has_landed(self, op: LoadOp) -> bool:
+        """See Loader: its last copy is started."""
+        return super()._has_landed(op) or any(one.op is op for one in self._landings)
+
+    def _take_landed(self, op: LoadOp) -> LoadResult:
+        """See Loader."""
+        left = 0
+        for landing in self._landings:
+            left += landing.left()
+            if landing.op is op:
+                landing.reported = True
+                self._forget(op)
+                return landing.ends(self._rate.seconds(left))
+        return super()._take_landed(op)
+
+    def _outlast(self, copies: Sequence[Copy]) -> None:
+        """See Loader; on the device."""
+        device = self._path.device
+        for copy in copies:
+            if isinstance(copy, _Launched):
+                for event in copy.events:
+                    device.wait(device.current_stream(), event)
+
     def close(self) -> None:
         """See Loader."""
         super().close()
@@ -191,7 +214,11 @@ class GpuLoader(Loader):
             return
         landing = Landing(op, result, begun, pieces, stack)
         with self._changed:
+            if op.request_id in self._given_up:
+                landing.reported = True
+                self._forget(op)
             self._landings.append(landing)
+            self._changed.notify_all()
         self._handed.put(landing)
 
     # -- the landing thread ----------------------------------------------------

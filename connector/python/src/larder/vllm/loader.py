@@ -8,7 +8,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from typing import Any, NamedTuple, Protocol
 
@@ -61,6 +62,17 @@ class LoadResult:
     chunks: int
     invalid: frozenset[int]
     took_s: float
+
+
+def nothing(op: LoadOp) -> LoadResult:
+    """What becomes of a load inside of a step where nothing is loaded."""
+    (blocks,) = op.blocks
+    return LoadResult(op.request_id, op.chunks, 0, frozenset(blocks), 0.0)
+
+
+def until_step(op: LoadOp) -> LoadOp:
+    """A load as its step begins: no longer than that waits."""
+    return replace(op, deadline=min(op.deadline, time.monotonic() + op.in_step_s))
 
 
 @dataclass(frozen=True)
@@ -141,6 +153,12 @@ class Loader:
         self._done: list[LoadResult] = []
         self._closed = False
         self._void = False
+        # Loads that their steps gave up, and copies of those that steps wait for.
+        # Copies of a load begin under the gate: after it was given up there are no
+        # more than are known here.
+        self._gate = threading.Lock()
+        self._given_up: set[str] = set()
+        self._copies: dict[str, list[Copy]] = {}
         self._thread = threading.Thread(target=self._run, name="larder-loader", daemon=True)
         self._thread.start()
 
@@ -190,6 +208,51 @@ class Loader:
                 self._cancelled.discard(result.request_id)
             return done
 
+    def land(self, ops: Sequence[LoadOp]) -> list[LoadResult]:
+        """Waits for loads that were just submitted, for each until its time in the
+        step is over, and returns what became of them; take_done does not. What is
+        not over by then is given up and counts as not loaded; no copy for it begins
+        any more, and none touches its pages once the engine goes on."""
+        return [self._land_one(op) for op in ops]
+
+    def _land_one(self, op: LoadOp) -> LoadResult:
+        start = time.perf_counter()
+        result = None
+        with self._changed:
+            self._changed.wait_for(lambda: self._has_landed(op), op.in_step_s)
+            if self._has_landed(op):
+                result = self._take_landed(op)
+            else:
+                self._given_up.add(op.request_id)
+        with self._gate:
+            copies = self._copies.pop(op.request_id, [])
+        self._outlast(copies)
+        if result is not None:
+            return result
+        logger.warning("Larder: %s: not loaded within its step, which computes", op.request_id)
+        return self._nothing(op, time.perf_counter() - start)
+
+    def _has_landed(self, op: LoadOp) -> bool:
+        """Whether a load is over, as far as a step is concerned that waits for it."""
+        return any(result.request_id == op.request_id for result in self._done)
+
+    def _take_landed(self, op: LoadOp) -> LoadResult:
+        """Takes its result."""
+        (result,) = (result for result in self._done if result.request_id == op.request_id)
+        self._done.remove(result)
+        self._forget(op)
+        return result
+
+    def _forget(self, op: LoadOp) -> None:
+        """Nobody asks for a load's result any more."""
+        self._pending.pop(op.request_id, None)
+        self._cancelled.discard(op.request_id)
+        self._given_up.discard(op.request_id)
+
+    def _outlast(self, copies: Sequence[Copy]) -> None:
+        """What the engine does from now on comes after these copies."""
+        end(copies)
+
     def close(self) -> None:
         """Ends the thread after the copy under way; what is left fails."""
         with self._changed:
@@ -218,7 +281,10 @@ class Loader:
         with self._changed:
             if self._void:
                 result = self._nothing(op, result.took_s)
-            self._done.append(result)
+            if op.request_id in self._given_up:
+                self._forget(op)
+            else:
+                self._done.append(result)
             self._changed.notify_all()
 
     def _nothing(self, op: LoadOp, took_s: float) -> LoadResult:
@@ -300,7 +366,7 @@ class Loader:
                     if self._whole:
                         waiting += batch
                     else:
-                        copies += self._start(op, batch)
+                        self._go(op, copies, partial(self._start, op, batch))
                 if load.failed:
                     # One line: a long prompt has thousands of parts.
                     failed = load.failed[0]
@@ -319,12 +385,21 @@ class Loader:
             last = self._complete(ranges, seen)
             if self._whole and last < ranges[-1].last:
                 return last
-            copies += self._start(op, waiting)
-            copies += self._start_rest(op)
+            self._go(op, copies, partial(self._start, op, waiting))
+            self._go(op, copies, partial(self._start_rest, op))
             self._started(Started(loads, copies), stack)
         self._stats.chunks_loaded += last - ranges[0].first
         self._stats.bytes_loaded += size
         return last
+
+    def _go(self, op: LoadOp, copies: list[Copy], start: Callable[[], Sequence[Copy]]) -> None:
+        """Starts copies, unless the load was given up."""
+        with self._gate:
+            self._check(op)
+            started = start()
+            copies += started
+            if op.in_step_s:
+                self._copies.setdefault(op.request_id, []).extend(started)
 
     def _started(self, started: Started, stack: ExitStack) -> None:
         """All copies of some ranges were started; stack waits for them, and then
@@ -343,6 +418,8 @@ class Loader:
     def _check(self, op: LoadOp) -> None:
         if self._closed or op.request_id in self._cancelled:
             raise _CancelledError
+        if op.request_id in self._given_up:
+            raise UnavailableError("the load's step has not waited longer")
         if self._clock() >= op.deadline:
             raise UnavailableError("the load's deadline has passed")
 

@@ -44,7 +44,9 @@ class LoadOp:
     blocks: for each KV cache group, ids of the pages to write: the chunks'
     blocks without the first skip_blocks, which a local hit covers or which lie
     behind the group's window. deadline: time.monotonic() seconds. priority:
-    among the loads that wait, the lowest goes first.
+    among the loads that wait, the lowest goes first. in_step_s: seconds that the
+    step itself, which computes on top of these pages, waits for them; 0: it
+    does not.
     """
 
     request_id: str
@@ -55,6 +57,7 @@ class LoadOp:
     blocks: tuple[tuple[int, ...], ...]
     deadline: float
     priority: int = 0
+    in_step_s: float = 0.0
 
 
 @dataclass(frozen=True)

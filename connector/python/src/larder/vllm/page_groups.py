@@ -120,6 +120,14 @@ class RequestPages:
         ]
         return min(found, default=None)
 
+    def after(self, groups: PageGroups, token: int) -> Set[int]:
+        """All from that on which holds a token."""
+        return {
+            page
+            for group, ids in zip(groups.groups, self._blocks, strict=False)
+            for page in ids[token // group.block_tokens :]
+        }
+
     def of(self, groups: PageGroups, begin: int, end: int) -> tuple[tuple[int, ...], ...] | None:
         """The pages of tokens [begin, end), whole blocks, for each group; None
         where some are gone."""

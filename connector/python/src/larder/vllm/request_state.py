@@ -18,7 +18,8 @@ class RequestState:
     """Lives from on_new_request to request_finished.
 
     local: tokens of the engine's own hit, as last heard. external: tokens after
-    them that Larder loads, or loaded. loading: a load is under way. no_load:
+    them that Larder loads, or loaded. in_step: as was last said, inside of the step
+    that computes the others. loading: a load is under way. no_load:
     nothing is loaded for it any more. matches: asked so far; preemptions: as of
     the last one; outdated: chunks of the last answer that was, -1 before.
     choice: from which chunk on, and how many, where less is loaded than could
@@ -36,6 +37,7 @@ class RequestState:
         self.match: Match | None = None
         self.local = 0
         self.external = 0
+        self.in_step = False
         self.loading = False
         self.no_load = False
         self.matches = 0
@@ -114,6 +116,14 @@ class RequestState:
         self.lossy = {}
         self._chain = None
         self.keys = bytearray()
+
+    def unfilled(self) -> None:
+        """Its pages did not get what they should have: it has none, and computes
+        anew what a match does not bring."""
+        self.next_chunk = None
+        self.unclear = 0
+        self.backlog = []
+        self.pages.clear()
 
     def may_wait(self, now: float, seconds: float) -> bool:
         """Whether the request has not waited for others' loads as long."""

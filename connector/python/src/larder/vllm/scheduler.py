@@ -14,9 +14,11 @@ from larder.keys import KEY_BYTES
 from larder.load_costs import LoadCosts
 from larder.namespace import NamespaceDescriptor
 from larder.stats import ClientStats
+from larder.vllm.answer_waits import AnswerWaits
 from larder.vllm.choosing import Choosing
 from larder.vllm.epochs import Epochs
 from larder.vllm.holds import Holds
+from larder.vllm.in_step import InStep
 from larder.vllm.inflight import InFlight, InFlightLoads
 from larder.vllm.kv_events import KVEvents
 from larder.vllm.lineage import Lineage
@@ -66,6 +68,7 @@ class SchedulerHalf:
         events: bool = False,
         under_way: int = 2,
         restarts: Restarts | None = None,
+        in_step: bool = False,
         connect: Callable[[Options], MatchClient] = Client,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -100,8 +103,8 @@ class SchedulerHalf:
         self._placed: list[RequestState] = []
         # With a connection, unless everything is to be loaded.
         self._choosing: Choosing | None = None
-        self._step_wait_s = settings.step_wait_us / 1e6
-        self._answers_awaited = False
+        self._waits = AnswerWaits(settings)
+        self._in_step = InStep(self._restarts.scheduler, groups, settings, self.stats, on=in_step)
         self._warn = WarnOnce(logger)
         self._holds = Holds(settings, self._states, self.stats)
         self._salts = OwnSalts()
@@ -122,8 +125,9 @@ class SchedulerHalf:
         self.epochs.start(namespace)
         self._chunk_tokens = namespace.chunk_tokens
         self.events.start(namespace.chunk_tokens)
+        costs = LoadCosts(namespace.chunk_tokens, self._step_tokens, self._settings.load_deadline_ms / 1000)
+        self._in_step.start(costs, namespace.chunk_tokens)
         if self._settings.load_or_recompute:
-            costs = LoadCosts(namespace.chunk_tokens, self._step_tokens, self._settings.load_deadline_ms / 1000)
             self._choosing = Choosing(costs, self._states, self.stats)
         self._open()
 
@@ -184,8 +188,11 @@ class SchedulerHalf:
     def matched_tokens(self, request: Any, local: int) -> tuple[int | None, bool]:
         """How many tokens after the first local ones can be loaded; None: ask again later."""
         state = self._states.get(request.request_id) or self._admit(request)
-        state.local, state.external, state.choice = local, 0, None
+        state.local, state.external, state.choice, state.in_step = local, 0, None, False
         now = self._clock()
+        if self._in_step.under_way:
+            self.stats.waits_for_load += 1
+            return None, False
         chunks = self._loadable(state, now)
         if chunks is None:
             return None, False
@@ -209,7 +216,9 @@ class SchedulerHalf:
         resting = next((i for i, key in enumerate(keys) if self._resting.holds(key, now)), None)
         if resting is not None:
             tokens = min(tokens, (first + resting) * self._chunk_tokens)
-        return (tokens - local, True) if tokens > local else (0, False)
+        alone = tokens > local and len(self._states) == 1 and not self._inflight
+        here = self._in_step.fits(state, first, tokens, now) if alone else 0
+        return (here or max(tokens, local)) - local, tokens > local and not here
 
     @timed
     def allocated(self, request: Any, blocks: Sequence[Sequence[int]], external: int) -> None:
@@ -234,9 +243,7 @@ class SchedulerHalf:
         deadline = now + self._settings.load_deadline_ms / 1000
         # Without a hold the load fails, and the engine computes.
         hold = match.hold_id if match is not None else 0
-        priority = state.policy.priority
-        load_op = LoadOp(request.request_id, hold, first, last - first, skips, pages, deadline, priority)
-        self._starting.append(load_op)
+        op = LoadOp(request.request_id, hold, first, last - first, skips, pages, deadline, state.policy.priority)
         if self._lineage is not None and match is not None:
             # Before any other request can use the pages.
             self._lineage.lost(state, first, last, match.quality)
@@ -244,6 +251,7 @@ class SchedulerHalf:
         runs = () if match is None else tuple(match.runs(first, last, now))
         load = InFlight(request, match, keys, deadline + _GRACE_S, runs, tokens=external, begun=now)
         self._inflight.start(load)
+        self._starting.append(self._in_step.begin(state, load, op))
         if self._choosing is not None:
             self._choosing.started(load, now)
         state.loading = True
@@ -273,16 +281,16 @@ class SchedulerHalf:
             self._warn("pages that another connector brings, and what is computed on top, are not stored")
         self._placed.clear()
         loads, self._starting = self._starting, []
-        self._unproven.scan(output, self._states)
+        self._in_step.built(output)
+        self._unproven.scan(output, self._states, self._in_step.loads)
         stores = self._plan(output)
         self._present.built()
         self.events.storing(stores, self._states)
         self._holds.keep(now)
         idle = 0.0
         if not output.total_num_scheduled_tokens:
-            idle = self._settings.idle_wait_s(loading=bool(self._inflight), asking=self._answers_awaited)
-        self._step_wait_s = self._settings.step_wait_us / 1e6
-        self._answers_awaited = False
+            idle = self._settings.idle_wait_s(loading=bool(self._inflight), asking=self._waits.awaited)
+        self._waits.begin_step()
         number, arrived = 0, self._inflight.take_arrived()
         if self._choosing is not None:
             number = self._choosing.begin_step(output, bool(self._inflight or arrived), now)
@@ -309,7 +317,8 @@ class SchedulerHalf:
             for request_id, chunk in report.failed.items():
                 self._load_failed(request_id, chunk, now)
             self._inflight.took(report.took_s)
-        for request_id in connector_output.finished_recving or ():
+        here = self._in_step.ended(report, connector_output.invalid_block_ids, self._inflight, now)
+        for request_id in (*here, *(connector_output.finished_recving or ())):
             load = self._inflight.end(request_id)
             if load is None:
                 continue
@@ -388,13 +397,13 @@ class SchedulerHalf:
             match = state.match
             if match is None or state.no_load:
                 return 0
-        self._await(state, match)
+        self._waits.wait(state, match)
         if not match.done:
             if state.waiting_since is None:
                 state.waiting_since = now
             if now - state.waiting_since < self._settings.match_deadline_ms / 1000:
                 self.stats.waits_for_match += 1
-                self._answers_awaited = True
+                self._waits.awaited = True
                 return None
             self.stats.match_timeouts += 1
             return 0
@@ -404,16 +413,6 @@ class SchedulerHalf:
             return 0
         self._learn(state)
         return match.chunks
-
-    def _await(self, state: RequestState, match: Match) -> None:
-        """Waits once for a request, within what the step has left."""
-        seconds = min(self._settings.match_wait_us / 1e6, self._step_wait_s)
-        if match.done or state.waited or seconds <= 0:
-            return
-        state.waited = True
-        start = time.perf_counter()
-        match.wait(seconds)
-        self._step_wait_s -= time.perf_counter() - start
 
     def _load_failed(self, request_id: str, chunk: int, now: float) -> None:
         """A load failed from a chunk on: it is recomputed and stored again, and nobody loads it for a while."""
@@ -494,6 +493,6 @@ class SchedulerHalf:
         chunks = self._keys(state, hello, after)
         match = state.match
         if match is not None and not match.done and planner.unclear(state, min(before, known), chunks):
-            self._await(state, match)
+            self._waits.wait(state, match)
         self._learn(state)
         return planner.plan(state, min(before, known), after, chunks)

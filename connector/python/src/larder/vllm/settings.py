@@ -120,6 +120,12 @@ class Settings:
     # earlier, but prompts' first tokens may come a little later. off: all of them
     # start after the step.
     store_layers: str = "off"
+    # Milliseconds that a step may wait for the load of the request that it begins to
+    # compute. Where nothing else runs or waits, and all of a load lies in host memory
+    # and is expected in half of this, it is done inside of the step that computes the
+    # rest, which spares two steps; what is not there in time is recomputed. 0: never.
+    # Hazard: requests that arrive meanwhile wait as long, and for the step itself.
+    load_in_step_ms: float = 80.0
     # Seconds for which chunks whose load failed are not loaded again.
     failed_pause_s: float = 10.0
     # Milliseconds that a step without computation waits for loads, at most; it

@@ -34,6 +34,8 @@ class SchedulerStats:
     waits_for_match: int = 0
     waits_for_load: int = 0
     loads: int = 0
+    # Of those, inside of the step that computed the rest.
+    loads_in_step: int = 0
     tokens_claimed: int = 0
     tokens_loaded: int = 0
     # Loads of which a part or all was recomputed.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,15 +11,22 @@ from larder.vllm.page_groups import NULL_PAGE, PageGroups, RequestPages
 from larder.vllm.request_state import RequestState
 
 
+def _nobody(request_id: str) -> bool:
+    del request_id
+    return False
+
+
 @dataclass(frozen=True)
 class _Brought:
     """until: the step before which it is known. pages: each with the first of its
-    tokens; end: of all that are claimed."""
+    tokens; end: of all that are claimed. ours: Larder itself brings them, and sees
+    to it that they are not kept (larder.vllm.in_step)."""
 
     until: int
     state: RequestState
     pages: dict[int, int]
     end: int
+    ours: bool
 
 
 class Unproven:
@@ -38,14 +45,16 @@ class Unproven:
         self._brought: list[_Brought] = []
         self._pages: set[int] = set()
 
-    def scan(self, output: Any, states: Mapping[str, RequestState]) -> None:
-        """A step is scheduled: looks for what others bring in it."""
+    def scan(self, output: Any, states: Mapping[str, RequestState], ours: Callable[[str], bool] = _nobody) -> None:
+        """A step is scheduled: looks for what others bring in it, and Larder itself
+        for these requests."""
         self._step += 1
         if self._brought:
             self._brought = [b for b in self._brought if b.until > self._step]
             self._pages = {page for b in self._brought for page in b.pages}
         for new in output.scheduled_new_reqs:
-            self._look(states.get(new.req_id), new.block_ids, new.num_computed_tokens)
+            state, mine = states.get(new.req_id), ours(new.req_id)
+            self._look(state, new.block_ids, new.num_computed_tokens, ours=mine)
         cached = output.scheduled_cached_reqs
         if cached.resumed_req_ids:
             for name, blocks, computed in zip(
@@ -63,19 +72,20 @@ class Unproven:
         """A step's output names pages that were not filled."""
         if not invalid or lineage is None:
             return
-        for b in self._brought:
+        for b in (b for b in self._brought if not b.ours):
             bad = [token for page, token in b.pages.items() if page in invalid]
             if bad:
                 lineage.lost(b.state, min(bad) // chunk_tokens, -(-b.end // chunk_tokens), UNKNOWN)
 
-    def _look(self, state: RequestState | None, blocks: Any, computed: int) -> None:
-        if state is None or blocks is None or computed <= state.local + state.external:
+    def _look(self, state: RequestState | None, blocks: Any, computed: int, *, ours: bool = False) -> None:
+        begin = 0 if state is None else state.local + (0 if ours else state.external)
+        if state is None or blocks is None or computed <= begin:
             return
         pages: dict[int, int] = {}
         for group, ids in zip(self._groups.groups, blocks, strict=True):
             size = group.block_tokens
-            first = (state.local + state.external) // size
+            first = begin // size
             pages |= {page: i * size for i, page in enumerate(ids[first : -(-computed // size)], first)}
         pages.pop(NULL_PAGE, None)
-        self._brought.append(_Brought(self._step + self._under_way, state, pages, computed))
+        self._brought.append(_Brought(self._step + self._under_way, state, pages, computed, ours))
         self._pages.update(pages)

@@ -30,7 +30,7 @@ class Restarts:
     construction; None where it is not known."""
 
     def __init__(self, scheduler: Any) -> None:
-        self._scheduler = scheduler
+        self.scheduler = scheduler
 
     @classmethod
     def of_caller(cls) -> Restarts:
@@ -46,7 +46,7 @@ class Restarts:
     @property
     def possible(self) -> bool:
         """Whether this engine's scheduler knows of them."""
-        return isinstance(getattr(self._scheduler, _SET, None), set)
+        return isinstance(getattr(self.scheduler, _SET, None), set)
 
     def restart(self, request: Any) -> bool:
         """The request's load failed on some rank and has ended on all. Called
@@ -55,5 +55,5 @@ class Restarts:
         if request.status != RequestStatus.WAITING_FOR_REMOTE_KVS:
             return False
         request.num_computed_tokens = 0
-        getattr(self._scheduler, _SET).add(request.request_id)
+        getattr(self.scheduler, _SET).add(request.request_id)
         return True

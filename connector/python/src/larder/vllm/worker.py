@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -23,7 +23,7 @@ from larder.vllm.identity import RankPart
 from larder.vllm.layer_saves import LayerSaves
 from larder.vllm.layer_waits import LayerWaits
 from larder.vllm.layout import LayoutAdapter
-from larder.vllm.loader import LoadClient, Loader, LoadResult
+from larder.vllm.loader import LoadClient, Loader, LoadResult, nothing, until_step
 from larder.vllm.metadata import Handshake, StepMetadata, WorkerReport
 from larder.vllm.page_groups import PageGroups
 from larder.vllm.saver import Saver, StoreClient
@@ -239,11 +239,18 @@ class WorkerHalf:
 
     @timed
     def start_loads(self, step: StepMetadata) -> None:
-        """Starts the step's loads."""
+        """Starts the step's loads, and waits, boundedly, for those on which it
+        computes."""
         self._follow(step)
-        if self._loader is not None:
-            for op in step.loads:
-                self._loader.submit(op)
+        loader = self._loader
+        here = [until_step(op) for op in step.loads if op.in_step_s]
+        if loader is None:
+            self._take(map(nothing, here))
+            return
+        for op in [*here, *(op for op in step.loads if not op.in_step_s)]:
+            loader.submit(op)
+        if here:
+            self._take(loader.land(here))
 
     @timed
     def save(self, step: StepMetadata) -> None:
@@ -285,14 +292,15 @@ class WorkerHalf:
                 loader.cancel(finished_requests)
             done += loader.take_done(idle=idle)
         self._say_so()
-        if not done:
-            return None
-        for result in done:
+        self._take(done)
+        return {result.request_id for result in done} or None
+
+    def _take(self, results: Iterable[LoadResult]) -> None:
+        for result in results:
             self._took[result.request_id] = result.took_s
             self._invalid |= result.invalid
             if result.chunks < result.wanted:
                 self._failed[result.request_id] = result.chunks
-        return {result.request_id for result in done}
 
     def load_errors(self) -> set[int]:
         """Pages that the loads of `finished` did not fill."""
