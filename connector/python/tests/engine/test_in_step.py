@@ -618,9 +618,12 @@ def test_what_a_scheduler_must_have(way: str) -> None:
     assert not compat.can_take_back(None, SimpleNamespace(async_tokens_to_discard=0))
 
 
-def test_engines_whose_steps_may_not_load(engine: MakeEngine) -> None:
+def test_engines_whose_steps_may_not_load(engine: MakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     e: SimulatedEngine = engine()
     assert in_step.possible(e.config, e.cache_config)
+    with monkeypatch.context() as other:
+        other.setattr(compat, "untested", lambda: "another version")
+        assert not in_step.possible(e.config, e.cache_config)
     for where, name, value in (
         ("parallel_config", "pipeline_parallel_size", 2),
         ("parallel_config", "data_parallel_size", 2),

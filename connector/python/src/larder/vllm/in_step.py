@@ -45,10 +45,12 @@ _SPARE_PAGES = 4
 def possible(vllm_config: Any, kv_cache_config: Any) -> bool:
     """Whether an engine's steps may load: with one group of full attention, in one
     pipeline stage, no other connector, and where a step's tokens are its requests'.
-    Ranks of data parallelism wait for each other's steps."""
+    Ranks of data parallelism wait for each other's steps. Taking back uses what the
+    engine promises to nobody, so an engine of another version does without."""
     parallel = vllm_config.parallel_config
     return (
-        not PageGroups.of(kv_cache_config).whole_loads
+        not compat.untested()
+        and not PageGroups.of(kv_cache_config).whole_loads
         and parallel.pipeline_parallel_size == parallel.data_parallel_size == 1
         and vllm_config.kv_transfer_config.kv_connector != "MultiConnector"
         and vllm_config.speculative_config is None

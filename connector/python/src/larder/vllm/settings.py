@@ -123,7 +123,8 @@ class Settings:
     # Milliseconds that a step may wait for the load of the request that it begins to
     # compute. Where nothing else runs or waits, and all of a load lies in host memory
     # and is expected in half of this, it is done inside of the step that computes the
-    # rest, which spares two steps; what is not there in time is recomputed. 0: never.
+    # rest, which spares two steps; what is not there in time is recomputed. 0: never, as
+    # in versions of vLLM that were not tested.
     # Hazard: requests that arrive meanwhile wait as long, and for the step itself.
     load_in_step_ms: float = 80.0
     # Seconds for which chunks whose load failed are not loaded again.
