@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from simulated_engine import MakeEngine, MakePrompt, SimulatedEngine, expected_output
+from step_engine import AheadEngine
 from stub_daemon import StubDaemon
 from vllm.v1.request import RequestStatus
 
@@ -283,6 +284,24 @@ def test_a_prompt_that_the_engine_lost_before_its_turn_is_loaded(
         assert e.outputs[name] == expected_output(warm, 4)
 
 
+def test_a_prompt_that_the_engine_lost_before_the_answer_is_loaded(
+    engine: MakeEngine, daemon: StubDaemon, warm: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    e = engine()
+    e.generate("loaded", warm)
+    e.connector.scheduler_half._present.clear()
+    daemon.silent = True
+    monkeypatch.setattr(Match, "wait", lambda *_: daemon.answer())
+    e.add("again", warm)
+    # Its question is under way, and wants no hold.
+    e.drop_own_cache()
+    e.run()
+    assert e.external["again"] == 256
+    assert e.connector.stats.loads_failed == 0
+    assert e.outputs["again"] == expected_output(warm, 4)
+    assert not daemon.holds
+
+
 def test_an_answer_that_has_less_makes_an_earlier_one_void(
     engine: MakeEngine, daemon: StubDaemon, warm: list[int], prompt: MakePrompt
 ) -> None:
@@ -420,3 +439,16 @@ def test_states_are_gone_when_all_is_done(
     assert not half._inflight._by_key
     assert not daemon.holds
     assert all(s != RequestStatus.WAITING_FOR_REMOTE_KVS for s in (r.status for r in e.scheduler.requests.values()))
+
+
+@pytest.mark.parametrize("kind", [SimulatedEngine, AheadEngine])
+@pytest.mark.parametrize("count", [1, 2, 8])
+def test_what_the_daemon_lost_while_the_engine_was_idle_is_stored_again(
+    engine: MakeEngine, daemon: StubDaemon, prompt: MakePrompt, kind: type[SimulatedEngine], count: int
+) -> None:
+    e = engine(kind=kind)
+    for name in ("first", "second", "third"):
+        e.generate(name, prompt(300), count)
+        assert len(daemon.chunks) == 4, name
+        for key in list(daemon.chunks):
+            daemon.evict(key)

@@ -57,6 +57,18 @@ def test_what_the_daemon_never_gets(
     assert e.connector.stats.chunks_pinned == len(daemon.pinned) // 2 == 2
 
 
+def test_what_the_daemon_lost_a_moment_ago(engine: MakeEngine, daemon: StubDaemon, prompt: MakePrompt) -> None:
+    e = engine()
+    for name in ("stored", "asked for"):
+        e.generate(name, prompt(300))
+    for key in list(daemon.chunks):
+        daemon.evict(key)
+    # The engine has it all, and Larder had.
+    e.generate("r", prompt(300), params=PIN)
+    assert told(e, lambda s: s.chunks_pinned) == 4
+    assert len(daemon.commits) == 8
+
+
 def test_no_room(engine: MakeEngine, daemon: StubDaemon, prompt: MakePrompt) -> None:
     daemon.pin_answers = [admin_pb2.PinResponse(chunks_asked=4, chunks=1, full=3, text="no room")]
     e = engine()

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from larder.client import NO_HOLD
 from larder.errors import LarderError
 from larder.load_or_recompute import Run
 from larder.pending import Pending
@@ -158,9 +159,9 @@ class Match:
             self._client.skip(self.hold_id, first_chunk, key, load_s, compute_s)
 
     def lapsed(self, now_ns: int) -> bool:
-        """Whether it was asked on another connection, or chunks matched, but their
-        hold is gone or as good as gone."""
-        if self.generation != self._client.generation:
+        """Whether it was asked on another connection, or without a hold, or chunks
+        matched, but their hold is gone or as good as gone."""
+        if self.generation != self._client.generation or self._hold_ms == NO_HOLD:
             return True
         return self.chunks > 0 and not self.holds(now_ns, min(500_000_000, self._hold_ms * 250_000))
 

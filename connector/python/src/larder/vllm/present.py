@@ -62,10 +62,11 @@ class PresentKeys:
         """A step is built."""
         self._step += 1
 
-    def ended(self, now: float) -> None:
-        """The output of a step came."""
+    def ended(self, now: float, *, last: bool = False) -> None:
+        """The output of a step came; last: no request is left, and so no output may
+        come for long, in which the daemon may lose what was stored."""
         planned = self._planned
-        while planned and planned[0][0] <= self._step - self._under_way:
+        while planned and (last or planned[0][0] <= self._step - self._under_way):
             key = planned.popleft()[1]
             if key in self._known:
                 self._known[key] = now

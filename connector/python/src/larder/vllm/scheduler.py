@@ -268,6 +268,8 @@ class SchedulerHalf:
             self._pins.ask(self._client, state, self._chunk_tokens)
             if not state.loading:
                 self._holds.end_of(state)
+        if not self._states:
+            self._present.ended(self._clock(), last=True)
 
     # -- steps ---------------------------------------------------------------
 
@@ -312,11 +314,11 @@ class SchedulerHalf:
                 self.start(report.handshakes)
             if self._planner is not None:
                 self._planner.dropped(self._states, report.dropped)
-                self._present.ended(now)
             self.events.answered(report.published, report.dropped, now)
             for request_id, chunk in report.failed.items():
                 self._load_failed(request_id, chunk, now)
             self._inflight.took(report.took_s)
+        self._present.ended(now)
         here = self._in_step.ended(report, connector_output.invalid_block_ids, self._inflight, now)
         for request_id in (*here, *(connector_output.finished_recving or ())):
             load = self._inflight.end(request_id)
@@ -357,7 +359,7 @@ class SchedulerHalf:
             return
         self._meet()
         covered = early and self.own_cache.covers(state.request, chunks * self._chunk_tokens)
-        if covered and self._present.since(state.name(chunks - 1), self._clock() - _KNOWN_S):
+        if covered and not state.policy.pin and self._present.since(state.name(chunks - 1), self._clock() - _KNOWN_S):
             return
         hold_ms = NO_HOLD if state.no_load or covered else self._settings.hold_ms
         self.stats.matches += 1
