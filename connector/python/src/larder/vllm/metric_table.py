@@ -61,7 +61,8 @@ METRICS = (
     ),
     Metric(
         "tokens_asked",
-        "Tokens that the daemon was asked for, in whole chunks; after a preemption the same ones again.",
+        "Tokens that the daemon was asked for, in whole chunks; after a preemption the same ones again. A prompt that "
+        "the engine has itself, and that the daemon had less than 5 seconds ago, is not asked for.",
     ),
     Metric(
         "tokens_matched",
@@ -84,7 +85,8 @@ METRICS = (
         "load_failures",
         "Loads that ended early, on each rank, by what came in their way; what they lack is computed. miss: it was "
         "evicted meanwhile, more host.bytes helps. corrupt: the daemon's log says what is damaged. unavailable: "
-        "the daemon is gone, or slower than load_deadline_ms. cancelled: the request was over. internal: a bug.",
+        "the daemon is gone, or slower than load_deadline_ms, or load_in_step_ms where a step waits. cancelled: the "
+        "request was over. internal: a bug.",
         "kind",
         (*_KINDS, "cancelled", "internal", OTHER),
     ),
@@ -104,7 +106,8 @@ METRICS = (
     Metric(
         "waits",
         "Times that a request was put off for a step. match: its answer was not there yet. load: another request "
-        "loads the same chunks; normal where prompts share a prefix.",
+        "loads the same chunks, normal where prompts share a prefix; or a step that waits for a load (load_in_step_ms) "
+        "has yet to say what became of it.",
         "what",
         ("match", "load"),
     ),
@@ -185,7 +188,7 @@ METRICS = (
         "hook_seconds",
         "Time inside the connector's hooks, of the scheduler and of all ranks together. It is time that steps "
         "take longer. worker_settle: copies of stores that were not over when the next step began; raise "
-        "copy_threads, or lower backfill_chunks.",
+        "copy_threads, or lower backfill_chunks. worker_start_loads: also waits for loads (load_in_step_ms).",
         "hook",
         (
             "scheduler_new_request", "scheduler_matched_tokens", "scheduler_allocated", "scheduler_finished",
