@@ -136,6 +136,7 @@ def _of_scheduler(stats: SchedulerStats) -> Totals:
         "tokens_claimed": stats.tokens_claimed,
         "tokens_loaded": stats.tokens_loaded,
         "loads": stats.loads,
+        "loads_in_step": stats.loads_in_step,
         "waits/match": stats.waits_for_match,
         "waits/load": stats.waits_for_load,
         "requests_begun_anew": stats.restarts,

@@ -82,6 +82,11 @@ METRICS = (
         "Loads that began, one for each request.",
     ),
     Metric(
+        "loads_in_step",
+        "Loads of those inside of the step that computes the rest: of requests that are alone, from host memory, and "
+        "expected in half of load_in_step_ms.",
+    ),
+    Metric(
         "load_failures",
         "Loads that ended early, on each rank, by what came in their way; what they lack is computed. miss: it was "
         "evicted meanwhile, more host.bytes helps. corrupt: the daemon's log says what is damaged. unavailable: "
