@@ -33,7 +33,9 @@ os.environ.pop("PYTHONHASHSEED", None)
 import torch
 from gpu_engine import gpu  # noqa: F401 - a fixture
 from other_connector import CLAIM
-from simulated_engine import VOCABULARY, SimulatedEngine, make_config, write_config
+from simulated_config import VOCABULARY, make_config, write_config
+from simulated_engine import SimulatedEngine
+from step_cases import step_engines, step_kind  # noqa: F401 - fixtures
 from stub_daemon import StubDaemon
 from vllm.config import KVTransferConfig
 

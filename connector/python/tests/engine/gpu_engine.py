@@ -15,7 +15,8 @@ import torch
 from fake_device import FakeDevice
 from gpu_pages import NHD
 from hybrid_engine import HybridEngine, Layer
-from simulated_engine import HEADS, Hashes, MakeEngine, Step, larder, make_config
+from simulated_config import HEADS, make_config
+from simulated_engine import Hashes, MakeEngine, Step, larder
 from stub_daemon import StubDaemon
 
 from larder.registered import RegisteredMemory

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from simulated_engine import HEADS, Hashes, Shadow, SimulatedEngine, kv_of, larder
+from simulated_config import HEADS
+from simulated_engine import Hashes, Shadow, SimulatedEngine, kv_of, larder
 from vllm.v1.core.kv_cache_utils import resolve_kv_cache_block_sizes
 from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, KVCacheGroupSpec, SlidingWindowSpec
 

@@ -11,13 +11,11 @@ runner of the vLLM that is installed, and what crosses processes is pickled.
 
 from __future__ import annotations
 
-import json
 import pickle
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -25,17 +23,15 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from engine_versions import NEWER, starts_first, take_ended
+from simulated_config import DIM, HEADS, LAYERS, VOCABULARY, make_cache_config
 from vllm import SamplingParams
-from vllm.config import KVTransferConfig
 from vllm.distributed.kv_transfer.kv_connector.factory import KVConnectorFactory
 from vllm.distributed.kv_transfer.kv_connector.utils import KVOutputAggregator
 from vllm.distributed.kv_transfer.kv_connector.v1.base import KVConnectorRole
-from vllm.engine.arg_utils import EngineArgs
 from vllm.forward_context import override_forward_context
 from vllm.utils.hashing import get_hash_fn_by_name
 from vllm.v1.core.kv_cache_utils import get_request_block_hasher, init_none_hash
 from vllm.v1.core.sched.scheduler import Scheduler
-from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, KVCacheGroupSpec
 from vllm.v1.outputs import KVConnectorOutput, ModelRunnerOutput
 from vllm.v1.request import Request, RequestStatus
 from vllm.v1.structured_output import StructuredOutputManager
@@ -47,23 +43,6 @@ from larder.vllm.memory import tensor
 from larder.vllm.metadata import StepMetadata
 
 Hashes = npt.NDArray[np.uint64]
-LAYERS, HEADS, DIM = 2, 2, 32
-VOCABULARY = 1000
-CONFIG = {
-    "architectures": ["LlamaForCausalLM"],
-    "model_type": "llama",
-    "hidden_size": 128,
-    "intermediate_size": 128,
-    "num_hidden_layers": LAYERS,
-    "num_attention_heads": 4,
-    "num_key_value_heads": HEADS,
-    "head_dim": DIM,
-    "vocab_size": VOCABULARY,
-    "max_position_embeddings": 8192,
-    "rms_norm_eps": 1e-5,
-    "rope_theta": 10000.0,
-    "torch_dtype": "bfloat16",
-}
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -96,65 +75,6 @@ def check_chunk(parts: dict[int, bytes], hashes: Hashes, ordinal: int, chunk: in
         want = known.unflatten(0, (spans, -1))[span, :, head]
         have = tensor(np.frombuffer(data, np.uint8), torch.int16).view(-1, chunk, 2 * DIM)
         assert torch.equal(have, want.contiguous().view(torch.int16)), f"chunk {ordinal}, span {span}, head {head}"
-
-
-def write_config(folder: Path, config: dict[str, Any] | None = None) -> Path:
-    """A model's folder without weights."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(config or CONFIG))
-    return folder
-
-
-def make_config(
-    folder: Path,
-    *,
-    block: int = 16,
-    blocks: int = 64,
-    extra: dict[str, Any] | None = None,
-    budget: int = 256,
-    seqs: int = 8,
-    model_len: int = 2048,
-    role: str = "kv_both",
-    others: Sequence[dict[str, Any]] = (),
-    **more: Any,
-) -> Any:
-    """A VllmConfig as the engine makes it, for the model in folder. others: connectors beside Larder's under
-    MultiConnector, in order; {} stands for Larder's."""
-    # What a load brings, and whether there is one, must not depend on how busy the machine is.
-    settings = {"weights_id": "simulated", "chunk_tokens": 64, "socket": "/nowhere", "load_deadline_ms": 60_000}
-    settings |= {"load_or_recompute": False, "load_in_step_ms": 0} | (extra or {})
-    own = {
-        "kv_connector": "LarderConnector",
-        "kv_connector_module_path": "larder.vllm",
-        "kv_role": role,
-        "kv_connector_extra_config": settings,
-    }
-    if others:
-        connectors = {"connectors": [other or own for other in others]}
-        own = {"kv_connector": "MultiConnector", "kv_role": role, "kv_connector_extra_config": connectors}
-    transfer = KVTransferConfig(**own)
-    config = EngineArgs(
-        model=str(folder),
-        skip_tokenizer_init=True,
-        load_format="dummy",
-        enforce_eager=True,
-        dtype="bfloat16",
-        block_size=block,
-        max_model_len=model_len,
-        max_num_seqs=seqs,
-        max_num_batched_tokens=budget,
-        kv_transfer_config=transfer,
-        **more,
-    ).create_engine_config()
-    config.cache_config.num_gpu_blocks = blocks
-    return config
-
-
-def make_cache_config(block: int, blocks: int) -> Any:
-    """What the engine tells its connectors about pages."""
-    shape = {"block_size": block, "num_kv_heads": HEADS, "head_size": DIM, "dtype": torch.bfloat16}
-    names = [f"model.layers.{i}.self_attn.attn" for i in range(LAYERS)]
-    return KVCacheConfig(blocks, [], [KVCacheGroupSpec(names, FullAttentionSpec(**shape))])
 
 
 def larder(connector: Any) -> Any:

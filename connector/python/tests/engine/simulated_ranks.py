@@ -15,7 +15,8 @@ import torch
 from fake_device import FakeDevice
 from gpu_engine import await_stores
 from hybrid_engine import HybridEngine
-from simulated_engine import DIM, HEADS, Hashes, SimulatedEngine, Step, kv_of, larder
+from simulated_config import DIM, HEADS
+from simulated_engine import Hashes, SimulatedEngine, Step, kv_of, larder
 from vllm.v1.kv_cache_interface import KVCacheConfig, KVCacheGroupSpec, MLAAttentionSpec
 from vllm.v1.outputs import KVConnectorOutput
 

@@ -11,7 +11,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from simulated_engine import VOCABULARY, Hashes, SimulatedEngine, Step, larder, prefix_hashes
+from simulated_config import VOCABULARY
+from simulated_engine import Hashes, SimulatedEngine, Step, larder, prefix_hashes
 from simulated_ranks import RankedEngine
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.outputs import KVConnectorOutput, ModelRunnerOutput

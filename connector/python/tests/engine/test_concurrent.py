@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
-from simulated_engine import HEADS, VOCABULARY, MakeEngine, MakePrompt, SimulatedEngine, Step, expected_output
+from simulated_config import HEADS, VOCABULARY
+from simulated_engine import MakeEngine, MakePrompt, SimulatedEngine, Step, expected_output
 from stub_daemon import StubDaemon
 from vllm.v1.request import RequestStatus
 

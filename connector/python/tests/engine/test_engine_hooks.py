@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from other_connector import CLAIM
+from simulated_config import make_cache_config
 from simulated_engine import (
     MakeEngine,
     MakePrompt,
@@ -17,7 +18,6 @@ from simulated_engine import (
     check_chunk,
     expected_output,
     larder,
-    make_cache_config,
     prefix_hashes,
 )
 from stub_daemon import TENANT_KEY, StubDaemon

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 from prometheus_client import REGISTRY
-from simulated_engine import MakeEngine, MakePrompt, SimulatedEngine, make_config
+from simulated_config import make_config
+from simulated_engine import MakeEngine, MakePrompt, SimulatedEngine
 from simulated_ranks import RankedEngine
 from stub_daemon import StubDaemon
 from vllm.config.kv_events import KVEventsConfig

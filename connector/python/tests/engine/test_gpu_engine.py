@@ -10,12 +10,7 @@ import pytest
 from fake_device import FakeDevice
 from gpu_engine import GpuEngine, MakeGpuEngine
 from hybrid_engine import HybridEngine
-from simulated_engine import (
-    MakePrompt,
-    check_chunk,
-    expected_output,
-    prefix_hashes,
-)
+from simulated_engine import MakePrompt, check_chunk, expected_output, prefix_hashes
 from stub_daemon import StubDaemon
 from test_random_runs import Run
 

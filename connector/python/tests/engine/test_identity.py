@@ -13,7 +13,7 @@ import pytest
 import torch
 from hybrid_engine import make_hybrid
 from safetensors.numpy import save_file
-from simulated_engine import CONFIG, DIM, HEADS, make_cache_config, make_config, write_config
+from simulated_config import CONFIG, DIM, HEADS, make_cache_config, make_config, write_config
 from vllm.engine.arg_utils import EngineArgs
 from vllm.v1 import kv_cache_interface
 from vllm.v1.kv_cache_interface import KVCacheConfig, KVCacheGroupSpec, MLAAttentionSpec

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from simulated_engine import HEADS, MakeEngine, MakePrompt, expected_output
+from simulated_config import HEADS
+from simulated_engine import MakeEngine, MakePrompt, expected_output
 from stub_daemon import StubDaemon
 from timed_engine import FIXED, Timed, seconds
 

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 from engine_versions import own_tensor
-from simulated_engine import MakeEngine, MakePrompt, SimulatedEngine, expected_output, larder, make_cache_config
+from simulated_config import make_cache_config
+from simulated_engine import MakeEngine, MakePrompt, SimulatedEngine, expected_output, larder
 from stub_daemon import StubDaemon
 from test_engine_metrics import FrontEnd
 from test_kv_events import ON, Router

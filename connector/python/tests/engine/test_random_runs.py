@@ -10,7 +10,8 @@ import random
 
 import pytest
 from hybrid_engine import HybridEngine, make_hybrid
-from simulated_engine import VOCABULARY, MakeEngine, expected_output, prefix_hashes
+from simulated_config import VOCABULARY
+from simulated_engine import MakeEngine, expected_output, prefix_hashes
 from stub_daemon import TENANT_KEY, StubDaemon
 
 from larder.errors import FullError

@@ -13,17 +13,8 @@ import pytest
 import torch
 from fake_device import FakeDevice
 from hybrid_engine import make_hybrid
-from simulated_engine import (
-    DIM,
-    HEADS,
-    MakePrompt,
-    check_chunk,
-    expected_output,
-    kv_of,
-    larder,
-    make_config,
-    prefix_hashes,
-)
+from simulated_config import DIM, HEADS, make_config
+from simulated_engine import MakePrompt, check_chunk, expected_output, kv_of, larder, prefix_hashes
 from simulated_ranks import HybridRanks, LatentEngine, LatentGpuEngine, LopsidedEngine, MakeRanks, RankedEngine
 from stub_daemon import StubClient, StubDaemon
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from simulated_engine import make_config, write_config
+from simulated_config import make_config, write_config
 
 from larder.errors import InvalidError
 from larder.vllm.stages import GroupLayers, Place, Said, all_layers, layer_spans
@@ -71,7 +71,7 @@ def test_without_stages_nobody_is_asked() -> None:
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    from simulated_engine import CONFIG
+    from simulated_config import CONFIG
 
     folder: Path = write_config(tmp_path_factory.mktemp("twelve"), {**CONFIG, "num_hidden_layers": 12})
     return make_config(folder)

@@ -11,7 +11,8 @@ from fake_device import FakeDevice
 from gpu_engine import MakeGpuEngine, await_stores
 from gpu_pages import fill
 from hybrid_engine import make_hybrid
-from simulated_engine import HEADS, MakePrompt, SimulatedEngine, check_chunk, expected_output, prefix_hashes
+from simulated_config import HEADS
+from simulated_engine import MakePrompt, SimulatedEngine, check_chunk, expected_output, prefix_hashes
 from stub_daemon import StubDaemon
 from test_gpu_copies import Transfer, raw
 from vllm.distributed.kv_transfer.kv_connector.v1.multi_connector import MultiConnector

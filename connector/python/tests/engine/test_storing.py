@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from simulated_engine import HEADS, MakeEngine, MakePrompt, SimulatedEngine, check_chunk, expected_output, prefix_hashes
+from simulated_config import HEADS
+from simulated_engine import MakeEngine, MakePrompt, SimulatedEngine, check_chunk, expected_output, prefix_hashes
 from stub_daemon import TENANT_KEY, StubDaemon
 from vllm.utils.hashing import get_hash_fn_by_name
 from vllm.v1.core.kv_cache_utils import get_request_block_hasher

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 import vllm
-from simulated_engine import DIM, HEADS, make_cache_config, make_config
+from simulated_config import DIM, HEADS, make_cache_config, make_config
 from vllm.v1.kv_cache_interface import KVCacheConfig, KVCacheGroupSpec, MLAAttentionSpec
 
 from larder.errors import LarderError
