@@ -108,6 +108,9 @@ def test_where_it_might_harm_loads_are_asynchronous(
             half._loadable, loadable = (lambda *_: 4), half._loadable
             assert claim(request) == (256, True), name
             half._loadable = loadable
+    with monkeypatch.context() as m:
+        m.setattr(request.sampling_params, "seed", 1)
+        assert claim(request) == (256, True), "the engine does not draw again what it drops"
     pool = e.scheduler.kv_cache_manager.block_pool
     with monkeypatch.context() as m:
         m.setattr(pool, "get_num_free_blocks", lambda: 19 + 3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -147,6 +148,38 @@ def test_a_worker_without_a_session_computes(
     e.run()
     assert e.outputs["r"] == expected_output(prompt(300), 4)
     assert stats(e).loads_failed == 1
+
+
+def test_another_request_of_the_same_name(
+    engine: MakeEngine, engines: MakeStep, daemon: StubDaemon, prompt: MakePrompt
+) -> None:
+    engine().generate("cold", prompt(300))
+    e = engines(30, extra={"failed_pause_s": 0.0})
+    loader, go = e.worker.worker_half._loader, threading.Event()
+    report = loader._report
+
+    def late(*args: Any) -> None:
+        assert go.wait(60)
+        report(*args)
+
+    loader._report = late
+    e.meanwhile = partial(stuck, e, daemon)
+    e.add("r", prompt(300))
+    e.step()
+    e.abort("r")
+    e.run()
+    e.meanwhile, daemon.stuck = (lambda: None), False
+    # The load that was given up ends when the next one waits for its turn.
+    e.connector.scheduler_half._in_step._not_before = 1e12
+    e.add("r", prompt(300))
+    while not e.connector.scheduler_half._inflight:
+        e.step()
+    go.set()
+    e.run()
+    assert e.outputs["r"] == expected_output(prompt(300), 4)
+    assert e.external["r"] == e.worker.stats.chunks_loaded * 64 == 256
+    assert stats(e).loads_failed == 1
+    nothing_left(e, daemon, [whole(e, prompt(300))])
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -67,7 +67,8 @@ class GpuLoader(Loader):
         beside other requests; 0: none is reported before all is over."""
         # Before the thread starts, which is in here.
         self._path = path
-        self._after: dict[str, list[Event]] = {}
+        # By the operation's id: it lives until it was loaded.
+        self._after: dict[int, list[Event]] = {}
         self._ahead_s = ahead_s
         self._rate = Rate()
         # Of the load that is under way on the loader's thread.
@@ -89,7 +90,7 @@ class GpuLoader(Loader):
         path = self._path
         path.arrivals.rest()
         reads = path.reads.of(block for blocks in op.blocks for block in blocks)
-        self._after[op.request_id] = [path.device.record(path.device.current_stream()), *reads]
+        self._after[id(op)] = [path.device.record(path.device.current_stream()), *reads]
         super().submit(op)
 
     @property
@@ -172,7 +173,7 @@ class GpuLoader(Loader):
         try:
             return super()._load(op)
         finally:
-            self._after.pop(op.request_id, None)
+            self._after.pop(id(op), None)
 
     def _start(self, op: LoadOp, parts: Sequence[LeasedPart]) -> Sequence[Copy]:
         self._held += parts
@@ -194,7 +195,7 @@ class GpuLoader(Loader):
             if target.blocks:
                 blocks = shared.setdefault(target.blocks, target.blocks)
                 copies.setdefault(target.where, []).append(part_copy(blocks, target.skip, target.heads, part.view))
-        pieces = self._path.loads.start(copies, self._after[op.request_id], by_layer=by_layer)
+        pieces = self._path.loads.start(copies, self._after[id(op)], by_layer=by_layer)
         self._pieces += pieces
         self._flying += pieces
         return [_Launched(pieces)]
@@ -214,7 +215,7 @@ class GpuLoader(Loader):
             return
         landing = Landing(op, result, begun, pieces, stack)
         with self._changed:
-            if op.request_id in self._given_up:
+            if self._is_given_up(op):
                 landing.reported = True
                 self._forget(op)
             self._landings.append(landing)

@@ -109,6 +109,9 @@ class InStep:
         if request.num_preemptions or request.resumable or getattr(request, "use_structured_output", False):
             # Its output of earlier steps may be under way.
             return 0
+        if getattr(request.sampling_params, "seed", None) is not None:
+            # What is dropped was sampled: the engine does not draw it again.
+            return 0
         runs = match.runs(first, last, now)
         if self._known is None:
             self._known = compat.can_take_back(self._scheduler, request)

@@ -157,7 +157,7 @@ class Loader:
         # Copies of a load begin under the gate: after it was given up there are no
         # more than are known here.
         self._gate = threading.Lock()
-        self._given_up: set[str] = set()
+        self._given_up: list[LoadOp] = []
         self._copies: dict[str, list[Copy]] = {}
         self._thread = threading.Thread(target=self._run, name="larder-loader", daemon=True)
         self._thread.start()
@@ -168,6 +168,8 @@ class Loader:
         """Starts a load."""
         with self._changed:
             self._pending[op.request_id] = op
+            # As was one of a request of that name which is gone, perhaps.
+            self._cancelled.discard(op.request_id)
             heapq.heappush(self._queue, (op.priority, next(self._order), op))
             self._changed.notify_all()
 
@@ -223,7 +225,7 @@ class Loader:
             if self._has_landed(op):
                 result = self._take_landed(op)
             else:
-                self._given_up.add(op.request_id)
+                self._given_up.append(op)
         with self._gate:
             copies = self._copies.pop(op.request_id, [])
         self._outlast(copies)
@@ -244,10 +246,15 @@ class Loader:
         return result
 
     def _forget(self, op: LoadOp) -> None:
-        """Nobody asks for a load's result any more."""
-        self._pending.pop(op.request_id, None)
-        self._cancelled.discard(op.request_id)
-        self._given_up.discard(op.request_id)
+        """Nobody asks for a load's result any more. One that was given up may end after
+        its request did, when there is another one of that name."""
+        if self._pending.get(op.request_id) is op:
+            del self._pending[op.request_id]
+            self._cancelled.discard(op.request_id)
+        self._given_up = [other for other in self._given_up if other is not op]
+
+    def _is_given_up(self, op: LoadOp) -> bool:
+        return any(other is op for other in self._given_up)
 
     def _outlast(self, copies: Sequence[Copy]) -> None:
         """What the engine does from now on comes after these copies."""
@@ -281,7 +288,7 @@ class Loader:
         with self._changed:
             if self._void:
                 result = self._nothing(op, result.took_s)
-            if op.request_id in self._given_up:
+            if self._is_given_up(op):
                 self._forget(op)
             else:
                 self._done.append(result)
@@ -418,7 +425,7 @@ class Loader:
     def _check(self, op: LoadOp) -> None:
         if self._closed or op.request_id in self._cancelled:
             raise _CancelledError
-        if op.request_id in self._given_up:
+        if self._is_given_up(op):
             raise UnavailableError("the load's step has not waited longer")
         if self._clock() >= op.deadline:
             raise UnavailableError("the load's deadline has passed")
