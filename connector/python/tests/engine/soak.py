@@ -1,9 +1,9 @@
 """A real engine with few pages and a real daemon with little memory and disk, for a long time (make soak-engine).
 
-Requests with shared prefixes come several at once, are preempted and aborted, while the daemon is killed, restarted,
-stopped and cleared. Every answer is that of an engine without Larder, every page in the engine's cache has that
-engine's KV, and nothing that either process takes grows. LARDER_SOAK_ENGINE says how long; what it meets is counted,
-and on a machine so slow that something has not happened by then, it goes on until it has.
+Requests with shared prefixes come several at once, or one or two at a time, are preempted and aborted, while the daemon
+is killed, restarted, stopped and cleared. Every answer is that of an engine without Larder, every page in the engine's
+cache has that engine's KV, and nothing that either process takes grows. LARDER_SOAK_ENGINE says how long; what it meets
+is counted, and on a machine so slow that something has not happened by then, it goes on until it has.
 
 Everything is float32. An answer counts up to the first token that led the second best by less than SURE in the engine
 without Larder: from there on rounding may decide, which depends on how many tokens were reused.
@@ -39,13 +39,15 @@ SURE = 1e-3
 HOST_MIB, DISK_MIB = 72, 64
 PAGES = 128  # 2048 tokens
 WAVE = 20  # requests
+IN_STEP_MS = 80  # load_in_step_ms
+ALONE = 16  # requests of a wave in which they come one or two at a time
 NOTHING = dict.fromkeys(["blocks", "requests", "states", "matches", "loads"], 0)
 DISTURBANCES = ("none", "kill", "restart", "pause", "clear")
 # Of a soak that has not met everything; and waves until something must have been loaded.
 MOST_TOURS, MOST_WAVES = 10, 20
 MEETS = (
     "requests", "aborted", "midway", "tokens", "pages", "kill", "restart", "pause", "clear", "preempted",
-    "chunks_stored", "evicted host", "evicted nvme", *(f"loaded after {name}" for name in DISTURBANCES),
+    "in step", "chunks_stored", "evicted host", "evicted nvme", *(f"loaded after {name}" for name in DISTURBANCES),
 )  # fmt: skip
 # What may be used beside the budgets, bytes: generous, since allocators keep what they had.
 GROWTH = 256 << 20
@@ -110,15 +112,16 @@ class Soak:
         self.tiers: dict[str, int] = {}
 
     def wave(self) -> None:
-        """Some requests, which arrive one by one."""
-        source, requests, chosen = self.source, [], []
-        for _ in range(WAVE):
+        """Some requests: in one wave they arrive while others run, in the next one a request is alone when it arrives,
+        and now and then another one follows while it is loaded or computed."""
+        source, requests, chosen, together = self.source, [], [], not self.count["waves"] % 2
+        for i in range(WAVE if together else ALONE):
             # The first ones more often than others.
             case = self.cases[int(len(self.cases) * source.random() * source.random())]
-            after = source.randrange(60)
+            after = source.randrange(60) if together else i % 2 * source.randrange(1, 4)
             request: dict[str, Any] = {
                 "prompt": case.prompt,
-                "tokens": source.randint(1, len(case.answer)),
+                "tokens": source.randint(1, len(case.answer) if together else min(len(case.answer), 16)),
                 "after": after,
             }
             if source.random() < 0.2:
@@ -127,7 +130,12 @@ class Soak:
                 request["larder"] = source.choice(({"skip_load": True}, {"skip_store": True}, {"salt": "another"}))
             requests.append(request)
             chosen.append(case)
-        answers = self.engine.ask("generate", timeout_s=600, requests=requests)
+        at_once, answers = WAVE if together else 2, []
+        for i in range(0, len(requests), at_once):
+            if i and source.random() < 0.5:
+                # Of what it has itself it loads nothing.
+                self.engine.ask("reset")
+            answers += self.engine.ask("generate", timeout_s=600, requests=requests[i : i + at_once])
         for case, request, answer in zip(chosen, requests, answers, strict=True):
             ids = answer["token_ids"]
             aborted = "abort_after" in request and len(ids) < request["tokens"]
@@ -204,7 +212,8 @@ class Soak:
         """What it is about and has not met."""
         self.note_tiers()
         met = self.count + Counter({f"evicted {name}": evicted for name, evicted in self.tiers.items()})
-        met["preempted"] = self.engine.stats("scheduler")["preempted"]
+        told = self.engine.stats("scheduler")
+        met |= Counter({"preempted": told["preempted"], "in step": told["loads_in_step"]})
         met["chunks_stored"] = self.engine.stats()["chunks_stored"]
         return [name for name in MEETS if not met[name]]
 
@@ -307,6 +316,8 @@ def test_soak(
     )  # fmt: skip
     seed = int(os.environ.get("LARDER_SOAK_SEED", time.time_ns() % 10**6))
     soak = Soak(engine, larderd, cases, seed)
+    # As by default, but also where the machine is too slow for loads to be expected in time.
+    engine.ask("load_in_step", ms=IN_STEP_MS)
     until = time.monotonic() + total
     seconds = min(total / 20, 20.0)
     early: Used | None = None
