@@ -266,6 +266,27 @@ def test_others_go_on_beside_a_load_that_fails(hybrid: MakeHybrid, daemon: StubD
         assert e.outputs[f"r{i}"] == expected_output(prompt(300), 4)
 
 
+@pytest.mark.parametrize("blocks", [66, 75, 81, 87, 96])
+def test_what_begins_anew_lets_ended_loads_go_first(
+    hybrid: MakeHybrid, daemon: StubDaemon, prompt: MakePrompt, blocks: int
+) -> None:
+    """It needs more pages than its load had, and those that others' loads filled would be kept for ever."""
+    keys = stored(hybrid, daemon, prompt(300))
+    stored(hybrid, daemon, prompt(300, seed=1))
+    e = hybrid(blocks=blocks)
+    free = e.free_blocks()
+    daemon.corrupt.add(keys[2])
+    e.add("first", prompt(300))
+    e.add("second", prompt(300, seed=1))
+    e.run()
+    assert e.connector.stats.loads == 2
+    assert e.connector.stats.restarts == 1
+    assert (e.external["first"], e.external["second"]) == (0, 256)
+    assert e.outputs["first"] == expected_output(prompt(300), 4)
+    assert e.outputs["second"] == expected_output(prompt(300, seed=1), 4)
+    assert e.free_blocks() == free
+
+
 def test_an_abort_during_a_load_that_fails(hybrid: MakeHybrid, daemon: StubDaemon, prompt: MakePrompt) -> None:
     stored(hybrid, daemon, prompt(300))
     e = hybrid()

@@ -190,7 +190,7 @@ class SchedulerHalf:
         state = self._states.get(request.request_id) or self._admit(request)
         state.local, state.external, state.choice, state.in_step = local, 0, None, False
         now = self._clock()
-        if self._in_step.under_way:
+        if self._in_step.under_way or self._restarts.yields(request, (s.request for s in self._states.values())):
             self.stats.waits_for_load += 1
             return None, False
         chunks = self._loadable(state, now)
@@ -383,7 +383,7 @@ class SchedulerHalf:
     def _loadable(self, state: RequestState, now: float) -> int | None:
         """Leading chunks that can be loaded and are held; None: not known yet."""
         client, planner = self._client, self._planner
-        if client is None or planner is None or state.no_load or not client.ready:
+        if client is None or planner is None or state.no_load or not client.ready or self._restarts.under_way:
             return 0
         if state.request.num_tokens // self._chunk_tokens * self._chunk_tokens <= state.local:
             # The engine has all that there may be.

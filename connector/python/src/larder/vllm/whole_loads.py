@@ -7,6 +7,11 @@ behind a sliding window the pages of what comes before are not there. There a
 request whose load failed gives all its pages back and begins anew, as the
 scheduler itself lets it where nothing of a load is valid.
 
+It then needs more pages than the load had, which has none for what lies before a
+window, and the engine goes no further than to the first request that it has no
+pages for: loads that ended behind it would keep theirs for ever. So it lets those
+go first, and no other load begins meanwhile.
+
 No hook says so. The scheduler keeps the requests whose load failed in a set,
 which it looks at when it takes a request out of its waiting state; it is found
 as the caller of the connector's constructor.
@@ -15,6 +20,7 @@ as the caller of the connector's constructor.
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from types import FrameType
 from typing import Any
 
@@ -23,6 +29,8 @@ from vllm.v1.request import RequestStatus
 
 # The scheduler's set of such requests.
 _SET = "failed_recving_kv_req_ids"
+# Of a request that has no pages of its own, or is yet to give them back.
+_UNPLACED = (RequestStatus.WAITING, RequestStatus.PREEMPTED, RequestStatus.WAITING_FOR_REMOTE_KVS)
 
 
 class Restarts:
@@ -31,6 +39,7 @@ class Restarts:
 
     def __init__(self, scheduler: Any) -> None:
         self.scheduler = scheduler
+        self._anew: list[Any] = []
 
     @classmethod
     def of_caller(cls) -> Restarts:
@@ -56,4 +65,20 @@ class Restarts:
             return False
         request.num_computed_tokens = 0
         getattr(self.scheduler, _SET).add(request.request_id)
+        self._anew.append(request)
         return True
+
+    @property
+    def under_way(self) -> bool:
+        """Whether a request that begins anew is yet to get its pages."""
+        self._anew = [request for request in self._anew if request.status in _UNPLACED]
+        return bool(self._anew)
+
+    def yields(self, request: Any, requests: Iterable[Any]) -> bool:
+        """Whether a request begins anew while others, of these, have pages without
+        computing."""
+        return (
+            self.under_way
+            and any(one is request for one in self._anew)
+            and any(one is not request and one.status == RequestStatus.WAITING_FOR_REMOTE_KVS for one in requests)
+        )
