@@ -46,7 +46,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import subprocess
 import time
 from contextlib import suppress
@@ -54,7 +53,7 @@ from pathlib import Path
 from typing import Any
 
 from arms import Arms, Rows
-from rig import await_that
+from rig import await_that, make_folders
 from throughput import decode
 from turns import Turns, worker_counts
 
@@ -176,9 +175,7 @@ def main() -> None:
     parser.add_argument("--tiny", action="store_true", help="a small model, to try the script")
     args = parser.parse_args()
     args.variants = dict(args.variant)
-    shutil.rmtree(args.work, ignore_errors=True)
-    args.work.mkdir(parents=True)
-    args.out.mkdir(parents=True, exist_ok=True)
+    make_folders(args.work, args.out)
     bench = Bench(args)
     try:
         bench.run()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -141,6 +142,13 @@ class Engine:
         if "error" in answer:
             raise EngineError(f"{self.name}: {answer['error']}\n{self.last_lines()}")
         return answer["result"]
+
+
+def make_folders(work: Path, out: Path) -> None:
+    """Makes the scratch folder, empty, and that of rows and logs."""
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    out.mkdir(parents=True, exist_ok=True)
 
 
 def daemon(work: Path, host_bytes: str, **flags: str) -> Daemon:

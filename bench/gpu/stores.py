@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import statistics
 import time
 from pathlib import Path
@@ -28,7 +27,7 @@ from typing import Any
 
 import models
 from engine import GIB, _card
-from rig import Daemon, Engine, daemon, with_larder
+from rig import Daemon, Engine, daemon, make_folders, with_larder
 from turns import CHUNK
 
 ARMS = ("off", "auto", "again")
@@ -182,9 +181,7 @@ def main() -> None:
     parser.add_argument("--start-s", type=float, default=240)
     parser.add_argument("--tiny", action="store_true", help="a small model, to try the script")
     args = parser.parse_args()
-    shutil.rmtree(args.work, ignore_errors=True)
-    args.work.mkdir(parents=True)
-    args.out.mkdir(parents=True, exist_ok=True)
+    make_folders(args.work, args.out)
     bench = Bench(args)
     try:
         bench.run()

@@ -18,13 +18,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import time
 from pathlib import Path
 from typing import Any
 
 import models
-from rig import Engine, await_that, daemon, with_larder
+from rig import Engine, await_that, daemon, make_folders, with_larder
 
 CHUNK = 256
 Digests = dict[tuple[int, int], list[str]]
@@ -116,9 +115,7 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=4000)
     parser.add_argument("--pages", type=int, default=1 << 30)
     args = parser.parse_args()
-    shutil.rmtree(args.work, ignore_errors=True)
-    args.work.mkdir(parents=True)
-    args.out.mkdir(parents=True, exist_ok=True)
+    make_folders(args.work, args.out)
     began = time.monotonic()
     model = models.small(args.work / "model")
     larderd = daemon(args.work / "larder", "4GiB")
